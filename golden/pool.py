@@ -1,0 +1,93 @@
+"""Average and maximum pooling of int8 maps, channels last; the scale does not change.
+
+Source: TFLite's reference kernels for int8. Taps outside the map do not count.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golden.checks import array, integer
+from golden.windows import output_size, pad, tap_slices
+
+__all__ = ["average", "maximum"]
+
+Int8 = NDArray[np.int8]
+Pair = tuple[int, int]
+Padding = tuple[int, int, int, int]
+
+
+def average(
+    x: Int8,
+    kernel: Pair,
+    stride: Pair = (1, 1),
+    padding: Padding = (0, 0, 0, 0),
+    activation_min: int = -128,
+    activation_max: int = 127,
+) -> Int8:
+    """Mean over each window, halves away from zero, clamped.
+
+    Parameters
+    ----------
+    x : int8 [N, H, W, C]
+        Input.
+    kernel, stride : (int, int)
+        Size and steps of the window (y, x), at least 1.
+    padding : (int, int, int, int)
+        Pixels at top, left, bottom, right; they are not part of the mean.
+    activation_min, activation_max : int
+        Range that outputs saturate to, within -128..127.
+
+    Returns
+    -------
+    int8 [N, Ho, Wo, C]
+
+    Raises
+    ------
+    TypeError, ValueError
+        For types, shapes or values outside these, or a window wholly in the padding.
+    """
+    size, counts = _check(x, kernel, stride, padding)
+    low, high = _limits(activation_min, activation_max)
+    sums = np.zeros((len(x), *size, x.shape[3]), np.int64)
+    padded = pad(x, padding, 0)
+    for rows, columns in tap_slices(size, kernel, stride):
+        sums += padded[:, rows, columns]
+    means = np.sign(sums) * ((np.abs(sums) + counts // 2) // counts)
+    result: Int8 = np.clip(means, low, high).astype(np.int8)
+    return result
+
+
+def maximum(
+    x: Int8,
+    kernel: Pair,
+    stride: Pair = (1, 1),
+    padding: Padding = (0, 0, 0, 0),
+    activation_min: int = -128,
+    activation_max: int = 127,
+) -> Int8:
+    """Greatest element of each window, clamped; parameters and errors as for `average`."""
+    size, _ = _check(x, kernel, stride, padding)
+    low, high = _limits(activation_min, activation_max)
+    result = np.full((len(x), *size, x.shape[3]), -128, np.int8)
+    padded = pad(x, padding, -128)
+    for rows, columns in tap_slices(size, kernel, stride):
+        np.maximum(result, padded[:, rows, columns], out=result)
+    return np.clip(result, low, high)
+
+
+def _limits(activation_min: int, activation_max: int) -> tuple[int, int]:
+    low = integer("activation_min", activation_min, -128, 127)
+    return low, integer("activation_max", activation_max, low, 127)
+
+
+def _check(x: Int8, kernel: Pair, stride: Pair, padding: Padding) -> tuple[Pair, NDArray[np.int64]]:
+    """Output size, and how many pixels of each window lie in the map, [Ho, Wo, 1]."""
+    array("x", x, np.int8, "N", "H", "W", "C")
+    size = output_size((x.shape[1], x.shape[2]), kernel, stride, padding)
+    inside = pad(np.ones((1, *x.shape[1:3], 1), np.int8), padding, 0)
+    counts = np.zeros((*size, 1), np.int64)
+    for rows, columns in tap_slices(size, kernel, stride):
+        counts += inside[0, rows, columns]
+    if not counts.all():
+        raise ValueError(f"padding must leave part of the map in each window, not {padding}")
+    return size, counts

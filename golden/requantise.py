@@ -1,0 +1,107 @@
+"""Requantisation of int32 accumulators to int8.
+
+Source: TFLite's int8 quantisation specification and its reference kernels
+(MultiplyByQuantizedMultiplier): convolution and depthwise convolution round twice, fully
+connected layers once.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from golden.checks import integer
+
+__all__ = ["requantise", "rescale"]
+
+
+def _parameter(name: str, value: ArrayLike, high: int) -> NDArray[np.int64]:
+    checked = np.asarray(value)
+    if checked.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be of integers, not {checked.dtype}")
+    for wrong in checked[(checked < 0) | (checked > high)].flat:
+        raise ValueError(f"{name} must be in 0..{high}, not {wrong}")
+    return checked.astype(np.int64)
+
+
+def rescale(
+    acc: NDArray[np.int32], multiplier: ArrayLike, shift: ArrayLike, *, double_rounding: bool
+) -> NDArray[np.int64]:
+    """acc * multiplier / 2**(31 + shift), rounded.
+
+    Single rounding: halves up, (acc * multiplier + 2**(30 + shift)) >> (31 + shift).
+    Double rounding: h = (acc * multiplier + 2**30) >> 31, which is gemmlowp's
+    SaturatingRoundingDoublingHighMul (its one saturating case needs a negative multiplier); then
+    h / 2**shift with halves away from zero, gemmlowp's RoundingDivideByPOT.
+
+    Parameters
+    ----------
+    acc : int32 array
+        Channels last.
+    multiplier, shift : int or integer array
+        0..2**31 - 1 and 0..31; arrays broadcast against `acc`, so [Co] is one a channel.
+    double_rounding : bool
+
+    Returns
+    -------
+    int64 array, within int32.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a type or value outside these; the message quotes it.
+    """
+    if not isinstance(acc, np.ndarray) or acc.dtype != np.int32:
+        kind = acc.dtype if isinstance(acc, np.ndarray) else type(acc).__name__
+        raise TypeError(f"acc must be an array of int32, not {kind}")
+    factor = _parameter("multiplier", multiplier, (1 << 31) - 1)
+    places = _parameter("shift", shift, 31)
+    product = acc * factor  # at most 2**62, and 2**61 more to round: int64 holds it
+    if not double_rounding:
+        product += np.left_shift(np.int64(1), 30 + places)
+        product >>= 31 + places
+        return product
+    product += 1 << 30
+    product >>= 31
+    # (h + half - 1) >> shift takes halves of a negative h down, away from zero.
+    product -= (product < 0) & (places > 0)
+    product += np.left_shift(np.int64(1), places) >> 1
+    product >>= places
+    return product
+
+
+def requantise(
+    acc: NDArray[np.int32],
+    multiplier: ArrayLike,
+    shift: ArrayLike,
+    zero_point: int,
+    activation_min: int,
+    activation_max: int,
+    *,
+    double_rounding: bool,
+) -> NDArray[np.int8]:
+    """clamp(rescale(acc) + zero_point, activation_min, activation_max).
+
+    Parameters
+    ----------
+    acc : int32 array
+        Accumulators, bias included, channels last.
+    multiplier, shift, double_rounding
+        As in `rescale`.
+    zero_point, activation_min, activation_max : int
+        -128..127.
+
+    Returns
+    -------
+    int8 array of the shape of `acc`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a type or value outside these; the message quotes it.
+    """
+    zero_point = integer("zero_point", zero_point, -128, 127)
+    low = integer("activation_min", activation_min, -128, 127)
+    high = integer("activation_max", activation_max, low, 127)
+    result = rescale(acc, multiplier, shift, double_rounding=double_rounding)
+    result += zero_point
+    np.clip(result, low, high, out=result)
+    return result.astype(np.int8)

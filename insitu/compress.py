@@ -1,0 +1,629 @@
+"""Compress a trained network to bases and coefficients, without training.
+
+A layer's weights W [Co, Ci*T] become V (U B), both levels of section 1 of the design. What is
+minimised is the error of the layer's outputs on sample inputs, `tr((W - W') H (W - W')^T)` with H
+the second moment of what the layer's taps see. In three stages:
+
+1. Factors in floating point, by alternating least squares: kernel by kernel U and B, then V.
+2. Integers. With all other factors fixed, each of U and B of a kernel and V of an output channel
+   is the solution of a quadratic problem; it is rounded coordinate by coordinate, each rounding
+   error being fed into the coordinates that follow. A channel's scale is free: V is rounded at
+   several and the best is kept. Since every stage works against the integers of the others, sweeps
+   repeat until they no longer help.
+3. The shifts s1 and s2 are chosen by the error of the weights that `golden.generate` recovers, and
+   the channels' scales refitted to them.
+
+Afterwards each layer's biases are corrected for the mean error of the samples. The result depends
+on nothing but the arguments.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve, cholesky
+
+from golden.fixed import symmetric_range
+from golden.network import Generated, Network, Stored
+from insitu.errors import FitError
+from insitu.import_onnx import FloatLayer, FloatNetwork
+from insitu.quantise import (
+    Calibration,
+    correct_bias,
+    quantised_layer,
+    round_weights,
+    run_layer,
+)
+from rtl.config import Configuration
+
+__all__ = ["Choice", "LayerResult", "compress", "compress_weights", "default_choices"]
+
+Floats = NDArray[np.floating[Any]]
+Progress = Callable[[int, int, str], None]
+
+_DAMPING = 0.01
+_FLOAT_SWEEPS = 25
+_INTEGER_SWEEPS = 6
+_MOST_INPUTS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How to compress a layer.
+
+    Parameters
+    ----------
+    terms : int, optional
+        Bi; without it the intra level is off.
+    kernels : int, optional
+        Bo; without it the cross level is off. With neither the weights are stored.
+    qb, qu, qv : int
+        Bits of B, U and V.
+    q : int
+        Bits of stored weights.
+    """
+
+    terms: int | None = None
+    kernels: int | None = None
+    qb: int = 4
+    qu: int = 4
+    qv: int = 4
+    q: int = 8
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """What became of a layer.
+
+    Parameters
+    ----------
+    name : str
+    choice : Choice
+    weight_error : float
+        Norm of the weights' error relative to the norm of the weights.
+    output_error : float
+        The same of the outputs on the samples, before biases are corrected.
+    bits : int
+        Bits to store, without padding.
+    """
+
+    name: str
+    choice: Choice
+    weight_error: float
+    output_error: float
+    bits: int
+
+
+def default_choices(network: FloatNetwork, config: Configuration) -> dict[str, Choice]:
+    """A choice for each layer that a configuration can run, as a beginning.
+
+    Layers of at least 1,000 weights with more than one tap get both levels: two terms and 5/8 as
+    many kernels as output channels, at 4 bits. Others are stored, at 4 bits where they are large
+    and fully connected, else at 8.
+    """
+    choices = {}
+    for layer in network.layers:
+        co, ci, taps = layer.weights.shape
+        blocks = max(1, round(co * 5 / 8 / config.lanes))
+        kernels = min(blocks, config.basis_blocks) * config.lanes
+        tile = config.lanes * -(-ci // config.width) * config.width * taps
+        terms = min(2, config.generator_terms)
+        if layer.dense or layer.weights.size < 1000 or terms >= min(ci, taps):
+            choices[layer.name] = Choice(q=4 if layer.weights.size >= 1000 else 8)
+        elif tile > config.tile_bytes or kernels >= min(co, ci * taps):
+            choices[layer.name] = Choice(terms=terms)
+        else:
+            choices[layer.name] = Choice(terms=terms, kernels=kernels)
+    return {
+        name: replace(
+            choice,
+            qb=min(choice.qb, config.generator_b_bits),
+            qu=min(choice.qu, config.generator_u_bits),
+        )
+        for name, choice in choices.items()
+    }
+
+
+def compress(
+    network: FloatNetwork,
+    calibration: Calibration,
+    choices: Mapping[str, Choice],
+    config: Configuration,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Network, list[LayerResult]]:
+    """Compress a network.
+
+    Parameters
+    ----------
+    network : FloatNetwork
+    calibration : Calibration
+    choices : mapping of layer name to Choice
+        Layers left out are stored at 8 bits.
+    config : Configuration
+        Bounds the shifts; `insitu.plan` checks everything else.
+    seed : int, optional
+        Of the random beginnings.
+    progress : callable, optional
+        Called with what is done, what there is to do, and the layer's name.
+
+    Returns
+    -------
+    (Network, list of LayerResult)
+
+    Raises
+    ------
+    FitError
+        For a choice of ranks or precisions that the layer cannot have; names the layer.
+    """
+    unknown = choices.keys() - {layer.name for layer in network.layers}
+    if unknown:
+        raise FitError(
+            f"there is no layer {sorted(unknown)[0]!r} to compress",
+            f"name one of {', '.join(layer.name for layer in network.layers)}",
+        )
+    plans = [choices.get(layer.name, Choice()) for layer in network.layers]
+    sizes = [
+        1 + (len(layer.weights) if c.kernels is None else c.kernels) * (c != Choice(q=c.q))
+        for layer, c in zip(network.layers, plans, strict=True)
+    ]
+    total, done = sum(sizes), 0
+    layers, results = [], []
+    quantisation = calibration.scales[0], calibration.zero_points[0]
+    samples: NDArray[Any] = calibration.inputs
+    x = calibration.integers()
+    for index, (layer, choice) in enumerate(zip(network.layers, plans, strict=True)):
+        start = done
+
+        def report(fraction: float, start: int = start, index: int = index) -> None:
+            if progress is not None:
+                now = start + round(fraction * sizes[index])
+                progress(now, total, network.layers[index].name)
+
+        report(0)
+        moments = _moments(layer, samples)
+        weights, scale = compress_weights(
+            layer.name, layer.weights, choice, config, moments, seed + index, report
+        )
+        results.append(_result(layer, choice, weights, scale, moments))
+        after = calibration.scales[index + 1], calibration.zero_points[index + 1]
+        integer, after = quantised_layer(layer, weights, scale, quantisation, after)
+        sums = layer.sums(samples)
+        wanted = sums.reshape(-1, sums.shape[-1]).mean(axis=0, dtype=np.float64)
+        integer = correct_bias(integer, x, wanted, after[0])
+        samples, x = np.clip(sums, layer.low, layer.high), run_layer(integer, x)
+        layers.append(integer)
+        quantisation = after
+        done += sizes[index]
+        report(1)
+    compressed = Network(
+        layers=tuple(layers),
+        input_shape=network.input_shape,
+        input_scale=calibration.scales[0],
+        input_zero_point=calibration.zero_points[0],
+        output_scale=quantisation[0],
+    )
+    return compressed, results
+
+
+def _result(
+    layer: FloatLayer,
+    choice: Choice,
+    weights: Stored | Generated,
+    scale: Floats,
+    moments: Floats | None,
+) -> LayerResult:
+    flat = layer.weights.reshape(len(layer.weights), -1)
+    error = flat - scale[:, np.newaxis] * weights.W.reshape(flat.shape)
+    relative = [np.linalg.norm(error) / max(float(np.linalg.norm(flat)), 1e-30)]
+    if moments is not None:
+        power = np.einsum("oi,ij,oj->", flat, moments, flat, optimize=True)
+        wrong = np.einsum("oi,ij,oj->", error, moments, error, optimize=True)
+        relative.append(np.sqrt(wrong / max(power, 1e-30)))
+    return LayerResult(
+        layer.name, choice, float(relative[0]), float(relative[-1]), sum(weights.bits.values())
+    )
+
+
+def _moments(layer: FloatLayer, samples: Floats) -> Floats | None:
+    """Second moment of what the taps see, [Ci*T, Ci*T], damped; None for very wide layers."""
+    n = layer.weights[0].size
+    if n > _MOST_INPUTS:
+        return None
+    total = np.zeros((n, n))
+    count = 0
+    for start in range(0, len(samples), 16):
+        patches = layer.patches(samples[start : start + 16]).reshape(-1, n)
+        total += (patches.T @ patches).astype(np.float64)
+        count += len(patches)
+    total /= count
+    damping = _DAMPING * max(float(np.trace(total)) / n, 1e-12)
+    return total + damping * np.eye(n)
+
+
+def compress_weights(
+    name: str,
+    weights: Floats,
+    choice: Choice,
+    config: Configuration,
+    moments: Floats | None = None,
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> tuple[Stored | Generated, Floats]:
+    """Compress the weights of one layer.
+
+    Parameters
+    ----------
+    name : str
+        For messages.
+    weights : float64 [Co, Ci, T]
+    choice : Choice
+    config : Configuration
+        Bounds s1.
+    moments : float64 [Ci*T, Ci*T], optional
+        Metric of the error, positive definite; by default that of the weights themselves.
+    seed : int, optional
+    progress : callable, optional
+        Called with the fraction done.
+
+    Returns
+    -------
+    (Stored or Generated, float64 [Co])
+        Integers, and the scale of each output channel.
+
+    Raises
+    ------
+    FitError
+        For ranks that the layer cannot have.
+    """
+    co, ci, taps = weights.shape
+    for what, rank, most in (
+        ("terms", choice.terms, min(ci, taps)),
+        ("kernels", choice.kernels, min(co, ci * taps)),
+    ):
+        if rank is not None and not 1 <= rank <= most:
+            raise FitError(
+                f"layer {name!r} cannot have {rank} {what}", f"choose 1 to {most} {what}"
+            )
+    if choice.terms is None and choice.kernels is None:
+        if moments is None or choice.q == 1:
+            return round_weights(weights, choice.q)
+        return _round_stored(weights, choice.q, moments)
+    if moments is None:
+        if ci * taps > _MOST_INPUTS:
+            raise FitError(
+                f"layer {name!r} has {ci * taps} inputs for each output",
+                f"store it; at most {_MOST_INPUTS} can be compressed",
+            )
+        moments = np.eye(ci * taps)
+    if not weights.any():
+        return round_weights(weights, choice.q)
+    factors = _Factors(weights, choice, config, moments, seed)
+    return factors.fit(progress or (lambda fraction: None))
+
+
+def _round_stored(weights: Floats, q: int, moments: Floats) -> tuple[Stored, Floats]:
+    """Round stored weights with error feedback, at the best of several scales a channel."""
+    flat = weights.reshape(len(weights), -1)
+    integers, scale = _round_rows(flat, moments, q, np.linspace(1, 0.9 if q > 6 else 0.35, 14))
+    return Stored(integers.astype(np.int8).reshape(weights.shape), q), scale
+
+
+def _babai(targets: Floats, metric: Floats, q: int) -> Floats:
+    """Integers of q bits near rows of `targets` [rows, n] in the metric [n, n].
+
+    Coordinate by coordinate; the error of each is fed into those that follow.
+    """
+    high = symmetric_range(q)[1]
+    # (x - z)' M (x - z) = |R (x - z)|^2 with R upper triangular: the last coordinate first.
+    factor = cholesky(metric)
+    factor = factor / np.diag(factor)[:, np.newaxis]
+    result = np.empty_like(targets)
+    residual = np.zeros_like(targets)
+    for k in range(targets.shape[1] - 1, -1, -1):
+        wanted = targets[:, k] + residual[:, k + 1 :] @ factor[k, k + 1 :]
+        if q == 1:
+            result[:, k] = np.where(wanted < 0, -1, 1)
+        else:
+            result[:, k] = np.clip(np.rint(wanted), -high, high)
+        residual[:, k] = targets[:, k] - result[:, k]
+    return result
+
+
+def _round_rows(targets: Floats, metric: Floats, q: int, factors: Floats) -> tuple[Floats, Floats]:
+    """Integers and a scale for each row: min |t - scale * z| over both.
+
+    Returns
+    -------
+    (float64 [rows, n], float64 [rows])
+    """
+    high = symmetric_range(q)[1]
+    largest = np.abs(targets).max(axis=1, keepdims=True)
+    largest[largest == 0] = 1
+    best_error = np.full(len(targets), np.inf)
+    integers, scales = np.zeros_like(targets), np.zeros(len(targets))
+    weighted = targets @ metric
+    for factor in factors:
+        z = _babai(targets * (high / (factor * largest)), metric, q)
+        zm = z @ metric
+        scale = (weighted * z).sum(axis=1) / np.maximum((zm * z).sum(axis=1), 1e-30)
+        error = (weighted * targets).sum(axis=1) - scale * (weighted * z).sum(axis=1)
+        better = (error < best_error) & (scale > 0)
+        best_error[better], scales[better], integers[better] = (
+            error[better],
+            scale[better],
+            z[better],
+        )
+    return integers, scales
+
+
+class _Factors:
+    """The factors of one layer's weights, and the sweeps that improve them.
+
+    `V` [Co, Bo] is real or, times `scale`, integer; U [Bo, Ci, Bi] and B [Bo, Bi, T] likewise
+    without a scale of their own: whatever they are scaled by, V undoes.
+    """
+
+    def __init__(
+        self,
+        weights: Floats,
+        choice: Choice,
+        config: Configuration,
+        moments: Floats,
+        seed: int,
+    ):
+        self.choice = choice
+        self.config = config
+        self.co, self.ci, self.taps = weights.shape
+        self.W = weights.reshape(self.co, -1).astype(np.float64)
+        self.H = moments
+        self.H4 = moments.reshape(self.ci, self.taps, self.ci, self.taps)
+        self.bo = self.co if choice.kernels is None else choice.kernels
+        self.rng = np.random.default_rng(seed)
+        self.W1 = np.zeros((self.bo, self.W.shape[1]))
+
+    def fit(self, progress: Callable[[float], None]) -> tuple[Generated, Floats]:
+        """All three stages."""
+        sweeps = _FLOAT_SWEEPS + 2 * _INTEGER_SWEEPS
+        self._begin()
+        for sweep in range(_FLOAT_SWEEPS):
+            self._float_sweep()
+            progress((sweep + 1) / sweeps)
+        self._round_kernels()
+        best: tuple[float, Generated, Floats] | None = None
+        for sweep in range(_INTEGER_SWEEPS):
+            if sweep:
+                self._integer_sweep()
+            self._round_v()
+            found = self._shifted()
+            if best is None or found[0] < best[0]:
+                best = found
+            progress((_FLOAT_SWEEPS + 2 * (sweep + 1)) / sweeps)
+        assert best is not None
+        return best[1], best[2]
+
+    # Stage 1: floating point.
+
+    def _begin(self) -> None:
+        """V and W1 of the best rank Bo, turned at random; U and B nearest to that W1."""
+        if self.choice.kernels is None:
+            self.V = np.eye(self.co)
+            self.W1 = self.W.copy()
+        else:
+            root = cholesky(self.H, lower=True)
+            left, values, right = np.linalg.svd(self.W @ root, full_matrices=False)
+            turn, _ = np.linalg.qr(self.rng.standard_normal((self.bo, self.bo)))
+            basis = (values[: self.bo, np.newaxis] * right[: self.bo]) @ np.linalg.inv(root)
+            self.V = left[:, : self.bo] @ turn
+            self.W1 = turn.T @ basis
+        if self.choice.terms is not None:
+            left, values, right = np.linalg.svd(
+                self.W1.reshape(self.bo, self.ci, self.taps), full_matrices=False
+            )
+            n = self.choice.terms
+            self.U = left[:, :, :n] * values[:, np.newaxis, :n]
+            self.B = right[:, :n].copy()
+            for b in range(self.bo):
+                self._recover(b)
+            self._float_v()
+
+    def _recover(self, b: int) -> None:
+        self.W1[b] = (self.U[b] @ self.B[b]).reshape(-1)
+
+    def _float_v(self) -> None:
+        """V by least squares."""
+        if self.choice.kernels is None:
+            return
+        right = self.W1 @ self.H
+        gram = right @ self.W1.T
+        gram += 1e-9 * np.trace(gram) / len(gram) * np.eye(len(gram))
+        self.V = cho_solve(cho_factor(gram), right @ self.W.T).T
+
+    def _target(self, b: int) -> Floats:
+        """What W1[b] would have to be, all else fixed, [Ci*T]."""
+        v = self.V[:, b]
+        power = float(v @ v)
+        if power == 0:
+            return self.W1[b]
+        return self.W1[b] + v @ (self.W - self.V @ self.W1) / power
+
+    def _u_metric(self, b: int) -> Floats:
+        """Metric of U[b], [Ci*Bi, Ci*Bi]."""
+        half = np.einsum("it,ctds->cids", self.B[b], self.H4, optimize=True)
+        n = self.ci * len(self.B[b])
+        return np.einsum("cids,js->cidj", half, self.B[b], optimize=True).reshape(n, n)
+
+    def _b_metric(self, b: int) -> Floats:
+        """Metric of B[b], [Bi*T, Bi*T]."""
+        half = np.einsum("ci,ctds->itds", self.U[b], self.H4, optimize=True)
+        n = self.B[b].size
+        return np.einsum("itds,dj->itjs", half, self.U[b], optimize=True).reshape(n, n)
+
+    def _solve_u(self, b: int, target: Floats) -> tuple[Floats, Floats]:
+        """U[b] [Ci*Bi] by least squares, and its metric."""
+        metric = _regular(self._u_metric(b))
+        right = (target @ self.H).reshape(self.ci, self.taps) @ self.B[b].T
+        return cho_solve(cho_factor(metric), right.reshape(-1)), metric
+
+    def _solve_b(self, b: int, target: Floats) -> tuple[Floats, Floats]:
+        """B[b] [Bi*T] by least squares, and its metric."""
+        metric = _regular(self._b_metric(b))
+        right = self.U[b].T @ (target @ self.H).reshape(self.ci, self.taps)
+        return cho_solve(cho_factor(metric), right.reshape(-1)), metric
+
+    def _float_sweep(self) -> None:
+        if self.choice.terms is None:
+            return
+        for b in range(self.bo):
+            target = self._target(b)
+            self.U[b] = self._solve_u(b, target)[0].reshape(self.U[b].shape)
+            self.B[b] = self._solve_b(b, target)[0].reshape(self.B[b].shape)
+            # Orthogonal rows of B keep the least squares problems well conditioned.
+            q, r = np.linalg.qr(self.B[b].T)
+            self.B[b], self.U[b] = q.T, self.U[b] @ r.T
+            self._recover(b)
+        self._float_v()
+
+    # Stage 2: integers.
+
+    def _round_kernels(self) -> None:
+        """U and B, kernel by kernel, each at the best of several scales."""
+        choice = self.choice
+        for b in range(self.bo):
+            target = self._target(b)
+            if choice.terms is None:
+                z, scale = _round_rows(
+                    target[np.newaxis], self.H, choice.qu, np.linspace(1, 0.4, 13)
+                )
+                self._replace(b, z[0], float(scale[0]))
+                continue
+            self._balance(b)
+            high = symmetric_range(choice.qb)[1]
+            largest = np.maximum(np.abs(self.B[b]).max(axis=1, keepdims=True), 1e-30)
+            best: tuple[float, Floats, Floats, float] | None = None
+            for factor in (1.0, 0.85, 0.7):
+                scaled = self.B[b] * high / (factor * largest)
+                integers = np.clip(np.rint(scaled), -high, high)
+                if choice.qb == 1:
+                    integers = np.where(scaled < 0, -1.0, 1.0)
+                before, self.B[b] = self.B[b].copy(), integers
+                u, metric = self._solve_u(b, target)
+                z, scale = _round_rows(u[np.newaxis], metric, choice.qu, np.linspace(1, 0.4, 9))
+                w1 = (z.reshape(self.U[b].shape) @ integers).reshape(-1)
+                error = target - float(scale[0]) * w1
+                found = float(error @ self.H @ error), integers, z[0], float(scale[0])
+                if best is None or found[0] < best[0]:
+                    best = found
+                self.B[b] = before
+            assert best is not None
+            self.B[b] = best[1]
+            self.U[b] = best[2].reshape(self.U[b].shape)
+            self._replace(b, (self.U[b] @ self.B[b]).reshape(-1), best[3])
+
+    def _balance(self, b: int) -> None:
+        """Turn U B so that each term has about as much to say as the others.
+
+        All terms of U share a scale; a term much smaller than the others would be lost.
+        """
+        left, values, right = np.linalg.svd(self.U[b] @ self.B[b], full_matrices=False)
+        n = len(self.B[b])
+        turn = _even_turn(n)
+        self.B[b] = turn @ right[:n]
+        self.U[b] = (left[:, :n] * values[:n]) @ turn.T
+
+    def _replace(self, b: int, w1: Floats, scale: float) -> None:
+        """Make W1[b] the integers `w1`, which stand for `scale * w1`."""
+        self.W1[b] = w1
+        self.V[:, b] *= scale if scale > 0 else 1.0
+
+    def _integer_sweep(self) -> None:
+        """U and B once more, against the integer V (times its scales)."""
+        choice = self.choice
+        for b in range(self.bo):
+            target = self._target(b)
+            before = self._error(b, target, self.W1[b])
+            if choice.terms is None:
+                z = _babai(target[np.newaxis], self.H, choice.qu)[0]
+                if self._error(b, target, z) < before:
+                    self.W1[b] = z
+                continue
+            u, metric = self._solve_u(b, target)
+            z = _babai(u[np.newaxis], metric, choice.qu)[0].reshape(self.U[b].shape)
+            w1 = (z @ self.B[b]).reshape(-1)
+            after = self._error(b, target, w1)
+            if after < before:
+                self.U[b], self.W1[b], before = z, w1, after
+            x, metric = self._solve_b(b, target)
+            z = _babai(x[np.newaxis], metric, choice.qb)[0].reshape(self.B[b].shape)
+            w1 = (self.U[b] @ z).reshape(-1)
+            if self._error(b, target, w1) < before:
+                self.B[b], self.W1[b] = z, w1
+
+    def _error(self, b: int, target: Floats, w1: Floats) -> float:
+        error = target - w1
+        return float(error @ self.H @ error)
+
+    def _round_v(self) -> None:
+        """V at the best of several scales for each output channel; `V` is then scale * integer."""
+        if self.choice.kernels is None:
+            power = ((self.W1 @ self.H) * self.W1).sum(axis=1)
+            match = ((self.W @ self.H) * self.W1).sum(axis=1)
+            self.integer_v = np.eye(self.co)
+            self.V = np.diag(match / np.maximum(power, 1e-30))
+            return
+        right = self.W1 @ self.H
+        gram = _regular(right @ self.W1.T)
+        exact = cho_solve(cho_factor(gram), right @ self.W.T).T
+        # Where a kernel counts for much its column is large: even them out, in W1's favour.
+        self.integer_v, scale = _round_rows(exact, gram, self.choice.qv, np.linspace(1, 0.4, 25))
+        self.V = scale[:, np.newaxis] * self.integer_v
+
+    # Stage 3: what the hardware makes of them.
+
+    def _shifted(self) -> tuple[float, Generated, Floats]:
+        """Error, weights and scales at the best shifts."""
+        choice = self.choice
+        bits = {"qu": choice.qu}
+        shape = (self.bo, self.ci, -1)
+        arrays = {"U": self.W1.reshape(shape).astype(np.int8)}
+        shifts1 = [0]
+        if choice.terms is not None:
+            arrays = {"U": self.U.astype(np.int8), "B": self.B.astype(np.int8)}
+            bits["qb"] = choice.qb
+            shifts1 = list(range(self.config.generator_max_shift + 1))
+        shifts2 = [0]
+        if choice.kernels is not None:
+            arrays["V"] = self.integer_v.astype(np.int8)
+            bits["qv"] = choice.qv
+            shifts2 = list(range(1, 16))
+        best: tuple[float, Generated, Floats] | None = None
+        for s1 in shifts1:
+            for s2 in shifts2:
+                weights = Generated(**arrays, **bits, s1=s1, s2=s2)
+                flat = weights.W.reshape(self.co, -1).astype(np.float64)
+                right = flat @ self.H
+                power = (right * flat).sum(axis=1)
+                match = (right * self.W).sum(axis=1)
+                scale = np.maximum(match / np.maximum(power, 1e-30), 0)
+                error = float((power * scale**2 - 2 * match * scale).sum())
+                if best is None or error < best[0]:
+                    best = error, weights, scale
+        assert best is not None
+        return best
+
+
+def _regular(metric: Floats) -> Floats:
+    """The metric, with a trace of the identity: kernels can be linearly dependent."""
+    n = len(metric)
+    return metric + (1e-7 * float(np.trace(metric)) / n + 1e-20) * np.eye(n)
+
+
+def _even_turn(n: int) -> Floats:
+    """An orthogonal matrix whose rows weigh all coordinates about equally."""
+    k = np.arange(n)
+    turn = np.cos(np.pi * (2 * k[np.newaxis] + 1) * k[:, np.newaxis] / (2 * n))
+    turn[0] /= np.sqrt(2)
+    return (turn * np.sqrt(2 / n)).T

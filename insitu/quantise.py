@@ -1,0 +1,398 @@
+"""Quantise a floating-point network to int8 activations and integer weights.
+
+TFLite's int8 scheme: activations have one scale and zero point a map, weights one scale an output
+channel and no zero point, biases the product of both scales. What the requantiser multiplies with
+is `input_scale * weight_scale / output_scale`, as a 31-bit multiplier and a right shift.
+
+`calibrate` finds the scales of the maps from sample inputs, `quantise` the integers;
+`quantised_layer` is the step that `insitu.compress` shares.
+"""
+
+import io
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golden.convolve import convolve
+from golden.fixed import symmetric_range
+from golden.network import Generated, Layer, Network, Stored, run
+from insitu.errors import InputError, ModelError
+from insitu.files import read_file
+from insitu.import_onnx import FloatLayer, FloatNetwork
+
+__all__ = [
+    "Calibration",
+    "calibrate",
+    "check_inputs",
+    "correct_bias",
+    "load_inputs",
+    "quantise",
+    "quantise_inputs",
+    "quantised_layer",
+    "round_weights",
+    "run_layer",
+]
+
+Floats = NDArray[np.float64]
+Int8 = NDArray[np.int8]
+
+_FORMAT = "save them with numpy.savez(FILE, inputs=array)"
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Scales of a network's maps, and the samples they were found with.
+
+    Parameters
+    ----------
+    inputs : float32 [N, H, W, C]
+    scales : tuple of float
+        Of the input, then of each layer's output.
+    zero_points : tuple of int
+    """
+
+    inputs: NDArray[np.float32]
+    scales: tuple[float, ...]
+    zero_points: tuple[int, ...]
+
+    def integers(self) -> Int8:
+        """The samples, quantised."""
+        return quantise_inputs(self.inputs, self.scales[0], self.zero_points[0])
+
+
+def load_inputs(
+    path: str | Path, input_shape: tuple[int, int, int], *, labels: bool = False
+) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+    """Read inputs, and labels where there are any, from an .npz file.
+
+    Parameters
+    ----------
+    path : path
+        `inputs`: uint8 (taken as value / 255) or float [N, C, H, W], as the ONNX model takes
+        them; [N, H, W] where C = 1. `labels`: integers [N], optional.
+    input_shape : (int, int, int)
+        Height, width, channels.
+    labels : bool, optional
+        Whether labels must be there.
+
+    Returns
+    -------
+    (float32 [N, H, W, C], int64 [N] or None)
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read.
+    InputError
+        If it is damaged, or its contents are not as above.
+    """
+    data = read_file(path, "inputs")
+    source = f"inputs {path}"
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            if not isinstance(archive, Mapping):
+                raise InputError(f"{source} is not an .npz archive", _FORMAT)
+            if "inputs" not in archive:
+                raise InputError(
+                    f"{source} has no array 'inputs', only {', '.join(archive) or 'nothing'}",
+                    _FORMAT,
+                )
+            inputs = archive["inputs"]
+            found = archive.get("labels")
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError) as error:
+        raise InputError(
+            f"{source} is truncated, corrupt or not an .npz archive: {error}", _FORMAT
+        ) from None
+    except (MemoryError, SyntaxError, NotImplementedError, RuntimeError):
+        raise InputError(f"{source} is corrupt: an array is impossible", _FORMAT) from None
+    values = check_inputs(inputs, input_shape, source)
+    if found is None:
+        if labels:
+            raise InputError(f"{source} has no array 'labels'", "add the labels to the file")
+        return values, None
+    if found.dtype.kind not in "iu" or found.shape != (len(values),):
+        raise InputError(
+            f"{source} has labels of {found.dtype} {found.shape}, not integers ({len(values)},)",
+            "save one integer label for each input",
+        )
+    return values, found.astype(np.int64)
+
+
+def check_inputs(
+    inputs: NDArray[Any], input_shape: tuple[int, int, int], source: str = "inputs"
+) -> NDArray[np.float32]:
+    """Inputs as float32 [N, H, W, C], checked; see `load_inputs`.
+
+    Raises
+    ------
+    InputError
+        For another type or shape, infinities or NaN.
+    """
+    height, width, channels = input_shape
+    if inputs.dtype != np.uint8 and inputs.dtype not in (np.float32, np.float64):
+        raise InputError(
+            f"{source} are of {inputs.dtype}",
+            "give uint8, which stands for value / 255, or float32 as the model was trained with",
+        )
+    shape = inputs.shape
+    if channels == 1 and inputs.ndim == 3:
+        inputs = inputs[:, np.newaxis]
+    if inputs.ndim != 4 or inputs.shape[1:] != (channels, height, width) or not len(inputs):
+        raise InputError(
+            f"{source} have shape {shape}, the network takes (N, {channels}, {height}, {width})",
+            "give inputs in the shape that the ONNX model takes",
+        )
+    values = inputs.transpose(0, 2, 3, 1).astype(np.float32)
+    if inputs.dtype == np.uint8:
+        values /= np.float32(255)
+    elif not np.isfinite(values).all():
+        raise InputError(f"{source} hold infinities or NaN", "give finite inputs")
+    return np.ascontiguousarray(values)
+
+
+def quantise_inputs(inputs: NDArray[np.floating], scale: float, zero_point: int) -> Int8:
+    """clamp(round(inputs / scale) + zero_point), int8."""
+    integers = np.rint(np.asarray(inputs, np.float64) / scale) + zero_point
+    return np.clip(integers, -128, 127).astype(np.int8)
+
+
+def calibrate(network: FloatNetwork, inputs: NDArray[np.float32]) -> Calibration:
+    """Scale and zero point of every map, from sample inputs.
+
+    Each map's range is that of the samples, shrunk where this lowers the mean square error of
+    quantising them.
+
+    Parameters
+    ----------
+    network : FloatNetwork
+    inputs : float32 [N, H, W, C]
+        Some hundred typical inputs.
+
+    Raises
+    ------
+    ModelError
+        If a map is zero for all samples.
+    """
+    x: NDArray[Any] = inputs
+    scale, zero_point = _range(x, shrink=False)
+    scales, zero_points = [scale], [zero_point]
+    for layer in network.layers:
+        x = layer.run(x)
+        if not x.any():
+            raise ModelError(
+                f"the output of layer {layer.name!r} is zero for all samples",
+                "check the samples' scale against what the model was trained with",
+            )
+        scale, zero_point = _range(x, shrink=layer is not network.layers[-1])
+        scales.append(scale)
+        zero_points.append(zero_point)
+    return Calibration(inputs, tuple(scales), tuple(zero_points))
+
+
+def _range(x: NDArray[Any], shrink: bool) -> tuple[float, int]:
+    low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
+    if high == low:
+        high = 1.0
+    values = x.reshape(-1)
+    values = values[:: max(1, values.size // 200_000)].astype(np.float64)
+    best = (math.inf, 1.0, 0)
+    for factor in np.linspace(1, 0.4, 25) if shrink else (1.0,):
+        scale = (high - low) * factor / 255
+        zero_point = int(np.clip(np.rint(-128 - low * factor / scale), -128, 127))
+        integers = np.clip(np.rint(values / scale) + zero_point, -128, 127)
+        error = float(np.square((integers - zero_point) * scale - values).sum())
+        best = min(best, (error, scale, zero_point))
+    return float(best[1]), best[2]
+
+
+def round_weights(weights: Floats, q: int) -> tuple[Stored, Floats]:
+    """Round weights to q bits with a scale an output channel that minimises the square error.
+
+    Parameters
+    ----------
+    weights : float64 [Co, Ci, T]
+    q : int
+        1..8.
+
+    Returns
+    -------
+    (Stored, float64 [Co])
+        The integers and their scales.
+    """
+    flat = weights.reshape(len(weights), -1)
+    if q == 1:
+        signs = np.where(flat < 0, -1, 1)
+        scale = np.abs(flat).mean(axis=1)
+        return Stored(signs.astype(np.int8).reshape(weights.shape), 1), scale
+    high = symmetric_range(q)[1]
+    largest = np.abs(flat).max(axis=1, keepdims=True)
+    largest[largest == 0] = 1
+    best_error = np.full(len(flat), np.inf)
+    best_scale = np.zeros(len(flat))
+    integers = np.zeros(flat.shape, np.int8)
+    for factor in np.linspace(1, 0.3 if q < 8 else 0.9, 36):
+        rounded = np.clip(np.rint(flat * (high / (factor * largest))), -high, high)
+        power = np.square(rounded).sum(axis=1)
+        scale = (flat * rounded).sum(axis=1) / np.maximum(power, 1)
+        error = np.square(flat - scale[:, None] * rounded).sum(axis=1)
+        better = (error < best_error) & ((scale > 0) | (power == 0))
+        best_error[better] = error[better]
+        best_scale[better] = scale[better]
+        integers[better] = rounded[better]
+    return Stored(integers.reshape(weights.shape), q), best_scale
+
+
+def quantised_layer(
+    layer: FloatLayer,
+    weights: Stored | Generated,
+    weight_scale: Floats,
+    input_quantisation: tuple[float, int],
+    output_quantisation: tuple[float, int],
+) -> tuple[Layer, tuple[float, int]]:
+    """The integer layer with given integer weights, and its output's scale and zero point.
+
+    The requantiser cannot multiply by more than 1: where an accumulator unit is worth more than
+    the output's scale, the output gets the larger scale.
+
+    Parameters
+    ----------
+    layer : FloatLayer
+    weights : Stored or Generated
+        Integers that, times `weight_scale`, stand for the layer's weights.
+    weight_scale : float64 [Co]
+        At least 0. Channels whose integers are all 0 may have any.
+    input_quantisation, output_quantisation : (float, int)
+        Scale and zero point; that of the output as calibrated.
+    """
+    input_scale, input_zero_point = input_quantisation
+    output_scale, output_zero_point = output_quantisation
+    integers = weights.W.astype(np.int64)
+    # A channel without weights, or with very small ones, still has a bias to express.
+    least = np.abs(layer.bias) / (input_scale * 2.0**29)
+    scale = np.maximum(weight_scale, np.maximum(least, output_scale / input_scale * 2.0**-30))
+    dead = ~integers.any(axis=(1, 2))
+    scale[dead] = np.maximum(least[dead], output_scale / input_scale / 4)
+    unit = input_scale * float(scale.max())
+    if unit > output_scale:
+        low = (-128 - output_zero_point) * output_scale
+        output_scale = unit
+        output_zero_point = int(np.clip(np.rint(-128 - low / output_scale), -128, 127))
+    real = input_scale * scale / output_scale
+    mantissa, exponent = np.frexp(real)
+    multiplier = np.rint(mantissa * 2.0**31)
+    exponent = exponent + (multiplier == 2.0**31)
+    multiplier[multiplier == 2.0**31] = 2.0**30
+    # Rounding up at the very top would need a left shift.
+    multiplier[exponent > 0] = 2.0**31 - 1
+    exponent = np.minimum(exponent, 0)
+    bias = np.rint(layer.bias / (input_scale * scale)).astype(np.int64)
+    bias -= input_zero_point * integers.sum(axis=(1, 2))
+
+    def limit(value: float, otherwise: int) -> int:
+        if math.isinf(value):
+            return otherwise
+        return int(np.clip(round(value / output_scale) + output_zero_point, -128, 127))
+
+    result = Layer(
+        name=layer.name,
+        kernel=layer.kernel,
+        stride=layer.stride,
+        padding=layer.padding,
+        dilation=layer.dilation,
+        weights=weights,
+        bias=bias.astype(np.int32),
+        multiplier=multiplier.astype(np.int32),
+        shift=(-exponent).astype(np.int8),
+        input_zero_point=input_zero_point,
+        output_zero_point=output_zero_point,
+        activation_min=limit(layer.low, -128),
+        activation_max=limit(layer.high, 127),
+        double_rounding=not layer.dense,
+    )
+    return result, (output_scale, output_zero_point)
+
+
+def correct_bias(layer: Layer, x: Int8, wanted: Floats, output_scale: float) -> Layer:
+    """Shift the biases so that the mean of each channel, before its limits, is as wanted.
+
+    Parameters
+    ----------
+    layer : Layer
+    x : int8 [N, H, W, Ci]
+        Its quantised inputs.
+    wanted : float64 [Co]
+        Mean of each output channel of the float network, before its limits.
+    output_scale : float
+    """
+    sums = convolve(
+        x,
+        layer.weights.W,
+        layer.bias,
+        layer.kernel,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        layer.input_zero_point,
+    )
+    unit = output_scale * layer.multiplier * 2.0 ** (-31.0 - layer.shift)
+    mean = sums.reshape(-1, sums.shape[-1]).mean(axis=0)
+    bias = layer.bias + np.rint(wanted / unit - mean)
+    return replace(layer, bias=np.clip(bias, -(1 << 30), (1 << 30)).astype(np.int32))
+
+
+def quantise(
+    network: FloatNetwork, calibration: Calibration, q: int | Mapping[str, int] = 8
+) -> Network:
+    """Quantise a network, all weights stored.
+
+    Below 8 bits the biases are corrected for the mean error of the samples.
+
+    Parameters
+    ----------
+    network : FloatNetwork
+    calibration : Calibration
+    q : int or mapping of layer name to int, optional
+        Bits of the weights; layers that a mapping leaves out get 8.
+    """
+    layers = []
+    quantisation = calibration.scales[0], calibration.zero_points[0]
+    samples, x = calibration.inputs, calibration.integers()
+    for index, layer in enumerate(network.layers):
+        bits = q.get(layer.name, 8) if isinstance(q, Mapping) else q
+        weights, scale = round_weights(layer.weights, bits)
+        after = calibration.scales[index + 1], calibration.zero_points[index + 1]
+        integer, after = quantised_layer(layer, weights, scale, quantisation, after)
+        sums = layer.sums(samples)
+        if bits < 8:
+            wanted = sums.reshape(-1, sums.shape[-1]).mean(axis=0, dtype=np.float64)
+            integer = correct_bias(integer, x, wanted, after[0])
+        samples, x = np.clip(sums, layer.low, layer.high), run_layer(integer, x)
+        layers.append(integer)
+        quantisation = after
+    return Network(
+        layers=tuple(layers),
+        input_shape=network.input_shape,
+        input_scale=calibration.scales[0],
+        input_zero_point=calibration.zero_points[0],
+        output_scale=quantisation[0],
+    )
+
+
+def run_layer(layer: Layer, x: Int8) -> Int8:
+    """Output of one layer, int8 [N, H', W', Co], for x int8 [N, H, W, Ci]."""
+    height, width, channels = x.shape[1:]
+    single = Network(
+        layers=(layer,),
+        input_shape=(height, width, channels),
+        input_scale=1.0,
+        input_zero_point=layer.input_zero_point,
+        output_scale=1.0,
+    )
+    return run(single, x)

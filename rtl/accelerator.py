@@ -1,0 +1,283 @@
+"""The accelerator: its blocks, and how data flows between them."""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, connect, flipped
+
+from .activation_buffer import ActivationBuffer
+from .address_generator import AddressGenerator
+from .basis_buffer import BasisBuffer
+from .coefficient_decoder import CoefficientDecoder, Segment
+from .coefficient_fetch import CoefficientFetch
+from .coefficient_memory import CoefficientMemory
+from .config import Configuration
+from .host_port import HostPort
+from .mac_array import MacArray
+from .parameter_loader import ParameterLoader
+from .record import CROSS, INTRA
+from .requantiser import Requantiser
+from .sequencer import Sequencer
+from .weight_broadcast import WeightBroadcast
+from .weight_generator import WeightGenerator
+from .weight_tile import WeightTile
+from .wishbone import WishboneSignature
+
+__all__ = ["Accelerator"]
+
+
+class Accelerator(wiring.Component):
+    """Neural network accelerator that recovers its weights on chip.
+
+        coefficient memory -> fetch -> decoder -+-> basis buffer
+                                                +-> weight generator -+
+                                                +-> (W or V) --------+-> MAC array -> requantiser
+        activation buffer -> (activations) ---------------------------+                 |
+              ^                                         weight tile <---- tile ---------+
+              +--------------------------------------------------------- outputs -------+
+
+    Parameters
+    ----------
+    config : Configuration
+    technology : str
+        "ice40" for its primitives; by default those of the configuration's family, in synthesis.
+        "sim" for a model that any simulator can run.
+
+    Members
+    -------
+    bus : In(WishboneSignature)
+        The host: registers and memories (docs/host.md).
+    """
+
+    def __init__(self, config: Configuration, technology="sim"):
+        if not isinstance(config, Configuration):
+            raise TypeError(f"config must be a Configuration, not {config!r}")
+        self.config = config
+        self.technology = technology
+        super().__init__({"bus": In(WishboneSignature())})
+
+    def elaborate(self, platform):
+        m = Module()
+        config, technology = self.config, self.technology
+        m.submodules.host_port = self._host = HostPort(config)
+        m.submodules.sequencer = self._sequencer = Sequencer(config)
+        m.submodules.coefficient_memory = self._coefficients = CoefficientMemory(config, technology)
+        m.submodules.coefficient_fetch = self._fetch = CoefficientFetch(config)
+        m.submodules.parameter_loader = self._loader = ParameterLoader(config)
+        m.submodules.coefficient_decoder = self._decoder = CoefficientDecoder(config)
+        m.submodules.basis_buffer = self._basis = BasisBuffer(config)
+        m.submodules.weight_generator = self._generator = WeightGenerator(config)
+        m.submodules.weight_broadcast = self._broadcast = WeightBroadcast(config)
+        m.submodules.weight_tile = self._tile = WeightTile(config)
+        m.submodules.address_generator = self._addresses = AddressGenerator(config)
+        m.submodules.activation_buffer = self._activations = ActivationBuffer(config, technology)
+        m.submodules.mac_array = self._array = MacArray(config, technology)
+        m.submodules.requantiser = self._requantiser = Requantiser(config)
+
+        record = self._sequencer.record
+        generating = self._sequencer.tile  # the tile, of a layer with a cross level
+        cross = Signal()
+        m.d.comb += cross.eq(record.dataflow == CROSS)
+
+        connect(m, flipped(self.bus), self._host.bus)
+        self._configure(m, record, cross, generating)
+        self._connect_words(m)
+        self._connect_host(m)
+        self._connect_coefficients(m)
+        self._connect_operands(m, record, cross, generating)
+        self._connect_results(m, generating)
+        return m
+
+    def _configure(self, m, record, cross, generating):
+        """Fields of the layer record, and the start of a layer, to the blocks."""
+        sequencer, fetch, loader = self._sequencer, self._fetch, self._loader
+        decoder, basis, generator = self._decoder, self._basis, self._generator
+        for name in fetch.segments.signature.members:
+            m.d.comb += getattr(fetch.segments, name).eq(record[name])
+        walk = self._addresses.walk
+        for name in walk.signature.members:
+            field = name if name in record.shape().members else f"input_{name}"
+            m.d.comb += getattr(walk, name).eq(record[field])
+        for name in ("basis", "stream", "cross"):
+            for kind in ("precision", "vectors"):
+                field = f"{name}_{kind}"
+                m.d.comb += getattr(decoder, field).eq(record[field])
+        output = self._activations.output
+        requantiser = self._requantiser
+        m.d.comb += [
+            loader.begin.eq(sequencer.begin),
+            loader.base.eq(record.parameter_base),
+            loader.tile.eq(cross),
+            loader.groups.eq(record.groups),
+            loader.started.eq(fetch.started),
+            loader.group_done.eq(requantiser.group_done),
+            fetch.begin.eq(sequencer.begin),
+            fetch.permit.eq(loader.loaded & sequencer.permit),
+            sequencer.fetching.eq(fetch.started),
+            basis.clear.eq(sequencer.begin),
+            basis.terms.eq(record.terms),
+            basis.halves.eq(~cross),
+            generator.cross.eq(cross),
+            generator.terms.eq(record.terms),
+            generator.taps.eq(Mux(record.flat, 0, record.taps)),
+            generator.blocks.eq(record.blocks),
+            generator.shift.eq(record.intra_shift),
+            self._broadcast.last_block_steps.eq(record.last_block_steps),
+            self._tile.taps.eq(record.taps),
+            self._tile.rewind.eq(sequencer.rewind),
+            sequencer.tile_complete.eq(self._tile.complete),
+            self._addresses.begin.eq(sequencer.walk),
+            self._addresses.single.eq(cross),
+            self._activations.clear.eq(sequencer.begin),
+            self._activations.zero_point.eq(record.input_zero_point),
+            output.base.eq(record.output_base),
+            output.pitch.eq(record.output_pitch),
+            output.groups.eq(record.groups),
+            output.last_group_words.eq(record.last_group_words),
+            sequencer.written.eq(self._activations.final_written),
+            requantiser.clear.eq(sequencer.begin),
+            requantiser.tile.eq(generating),
+            requantiser.double_rounding.eq(record.double_rounding & ~generating),
+            requantiser.zero_point.eq(record.output_zero_point),
+            requantiser.minimum.eq(record.activation_min),
+            requantiser.maximum.eq(record.activation_max),
+        ]
+
+    def _connect_words(self, m):
+        """The 32-bit port of the coefficient memory: sequencer, parameter loader, or host."""
+        memory, sequencer, loader = self._coefficients, self._sequencer, self._loader
+        host = self._host.memory
+        self._host_reads = Signal()
+        m.d.comb += [
+            memory.words.request.eq(
+                Mux(
+                    sequencer.busy,
+                    Mux(sequencer.reading, sequencer.words.request, loader.words.request),
+                    self._host_reads,
+                )
+            ),
+            memory.words.address.eq(
+                Mux(
+                    sequencer.busy,
+                    Mux(sequencer.reading, sequencer.words.address, loader.words.address),
+                    host.address,
+                )
+            ),
+            sequencer.words.grant.eq(memory.words.grant),
+            sequencer.words.data.eq(memory.words.data),
+            loader.words.grant.eq(memory.words.grant & ~sequencer.reading),
+            loader.words.data.eq(memory.words.data),
+        ]
+        connect(m, loader.parameters, self._requantiser.parameters)
+
+    def _connect_host(self, m):
+        """The host's access to the memories, while no program runs."""
+        host, sequencer = self._host.memory, self._sequencer
+        coefficients, activations = self._coefficients, self._activations
+        access = Signal()
+        read = Signal()
+        pending = Signal()  # a read's data comes in this cycle
+        m.d.comb += [
+            sequencer.start.eq(self._host.start),
+            self._host.busy.eq(sequencer.busy),
+            self._host.cycles.eq(sequencer.cycles),
+            self._host.fault.eq(sequencer.fault),
+            access.eq(host.request & ~sequencer.busy & ~pending),
+            read.eq(access & ~host.write),
+            host.acknowledge.eq(pending | (access & host.write)),
+            host.data_r.eq(
+                Mux(host.region, activations.host_data_r, coefficients.words.data)
+            ),
+            self._host_reads.eq(read & ~host.region),
+            coefficients.host_write.eq(access & host.write & ~host.region),
+            coefficients.host_address.eq(host.address),
+            coefficients.host_data.eq(host.data_w),
+            activations.host_request.eq(access & host.region),
+            activations.host_write.eq(host.write),
+            activations.host_address.eq(host.address),
+            activations.host_data_w.eq(host.data_w),
+        ]
+        m.d.sync += pending.eq(read & (host.region | coefficients.words.grant))
+
+    def _connect_coefficients(self, m):
+        """From coefficient memory through the decoder to basis buffer and generator."""
+        decoder, basis, generator = self._decoder, self._basis, self._generator
+        connect(m, self._fetch.o, self._coefficients.fetch)
+        connect(m, self._coefficients.o, decoder.i)
+        connect(m, generator.basis, basis.read)
+        vectors = decoder.o
+        to_basis = vectors.payload.segment == Segment.BASIS
+        to_generator = vectors.payload.segment == Segment.STREAM
+        self._to_array = Signal()
+        self._array_takes_vector = Signal()
+        m.d.comb += [
+            basis.i.payload.eq(vectors.payload),
+            basis.i.valid.eq(vectors.valid & to_basis),
+            generator.i.payload.eq(vectors.payload),
+            generator.i.valid.eq(vectors.valid & to_generator),
+            self._to_array.eq(vectors.valid & ~to_basis & ~to_generator),
+            vectors.ready.eq(
+                Mux(
+                    to_basis,
+                    basis.i.ready,
+                    Mux(to_generator, generator.i.ready, self._array_takes_vector),
+                )
+            ),
+            generator.half.eq(basis.half),
+            basis.busy.eq(generator.busy),
+        ]
+
+    def _connect_operands(self, m, record, cross, generating):
+        """The MAC array's step: activations (or W1) meet weights (or V)."""
+        array, activations = self._array.i, self._activations.o
+        generator, broadcast = self._generator, self._broadcast
+        connect(m, self._addresses.o, self._activations.taps)
+
+        from_generator = Signal()
+        from_tile = Signal()
+        have_activations = Signal()
+        have_weights = Signal()
+        step = Signal()
+        weights = self._decoder.o.payload.values.as_value()
+        weights = Mux(from_generator, generator.o.payload.values.as_value(), weights)
+        weights = Mux(from_tile, self._tile.weights.as_value(), weights)
+        m.d.comb += [
+            from_generator.eq(record.dataflow == INTRA),
+            from_tile.eq(cross & ~generating),
+            have_activations.eq(Mux(generating, broadcast.o.valid, activations.valid)),
+            have_weights.eq(
+                from_tile | Mux(from_generator, generator.o.valid, self._to_array)
+            ),
+            array.valid.eq(have_activations & have_weights),
+            step.eq(array.valid & array.ready),
+            array.payload.weights.eq(weights),
+            array.payload.activations.eq(
+                Mux(generating, broadcast.o.payload.values, activations.payload.values)
+            ),
+            array.payload.last.eq(
+                Mux(generating, broadcast.o.payload.last, activations.payload.last)
+            ),
+            array.payload.group_last.eq(activations.payload.group_last & ~generating),
+            array.payload.final.eq(
+                Mux(generating, broadcast.o.payload.final, activations.payload.final)
+            ),
+            activations.ready.eq(step & ~generating),
+            broadcast.o.ready.eq(step & generating),
+            self._array_takes_vector.eq(step & ~from_generator & ~from_tile),
+            self._tile.next.eq(step & from_tile),
+            self._tile.last.eq(array.payload.last),
+            broadcast.i.valid.eq(generator.o.valid & cross),
+            broadcast.i.payload.eq(generator.o.payload),
+            generator.o.ready.eq(Mux(cross, broadcast.i.ready, step)),
+        ]
+
+    def _connect_results(self, m, generating):
+        """From the array through the requantiser to the activation buffer or the tile."""
+        connect(m, self._array.o, self._requantiser.i)
+        results = self._requantiser.o
+        m.d.comb += [
+            self._activations.i.payload.eq(results.payload),
+            self._activations.i.valid.eq(results.valid & ~generating),
+            self._tile.i.payload.eq(results.payload),
+            self._tile.i.valid.eq(results.valid & generating),
+            results.ready.eq(1),
+        ]

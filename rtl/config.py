@@ -1,0 +1,282 @@
+"""Geometry of the accelerator: one validated, frozen object.
+
+The same `Configuration` parametrises the RTL, the compiler, the packer, the simulator and the
+command line, so that an image and the hardware it runs on cannot disagree unnoticed:
+`Configuration.digest` is a register of the device and a field of the image.
+"""
+
+import zlib
+from dataclasses import asdict, dataclass
+
+__all__ = ["CONFIGURATIONS", "Configuration", "configuration"]
+
+FAMILIES = ("sim", "ice40", "ecp5")
+
+
+def _positive(name, value):
+    if not isinstance(value, int) or value <= 0:
+        raise ValueError(f"{name} must be a positive integer, not {value!r}")
+
+
+def _power_of_two(name, value):
+    _positive(name, value)
+    if value & (value - 1):
+        raise ValueError(f"{name} must be a power of two, not {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """Geometry of one accelerator.
+
+    Parameters
+    ----------
+    name : str
+        Name, as used on the command line.
+    family : "sim", "ice40" or "ecp5"
+        Device family; chooses the primitives of memories and multipliers for synthesis. Arithmetic
+        and cycle counts do not depend on it.
+    lanes : int
+        Output channels computed in parallel (R).
+    width : int
+        Input channels each lane multiplies per cycle (C), a power of two.
+    activation_bytes : int
+        Size of the activation memory in bytes, a power of two.
+    activation_word : int
+        Bytes of one activation memory word, a power of two, a multiple of `width` and a divisor
+        of `lanes`.
+    activation_ports : 1 or 2
+        1: reads and writes share one port, writes first. 2: they do not.
+    coefficient_bytes : int
+        Size of the coefficient memory in bytes, a power of two.
+    coefficient_port : int
+        Bits of one coefficient memory word, a power of two of at least 32; `lanes * width` divides
+        it. Each of the R*C decoder stripes receives `coefficient_port / (lanes * width)` bits of
+        every word.
+    tile_bytes : int
+        Size of the weight tile in bytes: a cross-level layer needs `lanes * Ci' * T` of it, with
+        Ci' the input channels rounded up to `width`.
+    generator_terms : int
+        Largest Bi of the intra level (1..8).
+    generator_u_bits, generator_b_bits : int
+        Largest precision of U and B of the intra level (2..8).
+    basis_depth : int
+        Words of the basis buffer, a power of two; a layer needs `T * ceil(Bo / lanes)` (cross
+        level) or `2 * T` (intra level alone).
+    basis_blocks : int
+        Largest `ceil(Bo / lanes)` of the cross level, a power of two.
+    requantiser_outputs : int
+        Outputs requantised per cycle (P), a divisor of `activation_word`.
+    accumulator_bits : int
+        Width of the accumulators (16..32); the compiler proves that no layer overflows it.
+    clock_hz : int
+        Clock the configuration is meant to close, for figures of frames per second.
+
+    Raises
+    ------
+    ValueError
+        For a parameter outside its range; the message quotes it.
+    """
+
+    name: str
+    family: str
+    lanes: int
+    width: int
+    activation_bytes: int
+    activation_word: int
+    activation_ports: int
+    coefficient_bytes: int
+    coefficient_port: int
+    tile_bytes: int
+    generator_terms: int
+    generator_u_bits: int
+    generator_b_bits: int
+    basis_depth: int
+    basis_blocks: int
+    requantiser_outputs: int
+    accumulator_bits: int
+    clock_hz: int
+
+    def __post_init__(self):
+        if self.family not in FAMILIES:
+            raise ValueError(f"family must be one of {', '.join(FAMILIES)}, not {self.family!r}")
+        _positive("lanes", self.lanes)
+        for name in (
+            "width",
+            "activation_bytes",
+            "activation_word",
+            "coefficient_bytes",
+            "coefficient_port",
+            "basis_depth",
+            "basis_blocks",
+        ):
+            _power_of_two(name, getattr(self, name))
+        for name in ("tile_bytes", "requantiser_outputs", "clock_hz"):
+            _positive(name, getattr(self, name))
+        if self.activation_word % self.width or self.activation_word < 4:
+            raise ValueError(
+                f"activation_word must be at least 4 and a multiple of width {self.width}, "
+                f"not {self.activation_word!r}"
+            )
+        if self.lanes % self.activation_word:
+            raise ValueError(
+                f"activation_word must divide lanes {self.lanes}, not {self.activation_word!r}"
+            )
+        if self.activation_ports not in (1, 2):
+            raise ValueError(f"activation_ports must be 1 or 2, not {self.activation_ports!r}")
+        if self.coefficient_port < 32 or self.coefficient_port % (self.lanes * self.width):
+            raise ValueError(
+                f"coefficient_port must be at least 32 and a multiple of lanes * width "
+                f"{self.lanes * self.width}, not {self.coefficient_port!r}"
+            )
+        if self.tile_bytes % (self.lanes * self.width):
+            raise ValueError(
+                f"tile_bytes must be a multiple of lanes * width {self.lanes * self.width}, "
+                f"not {self.tile_bytes!r}"
+            )
+        for name, low in (("terms", 1), ("u_bits", 2), ("b_bits", 2)):
+            value = getattr(self, f"generator_{name}")
+            if not low <= value <= 8:
+                raise ValueError(f"generator_{name} must be in {low}..8, not {value!r}")
+        if self.basis_depth < 2 * self.basis_blocks:
+            raise ValueError(
+                f"basis_depth must be at least twice basis_blocks {self.basis_blocks}, "
+                f"not {self.basis_depth!r}"
+            )
+        if self.activation_word % self.requantiser_outputs:
+            raise ValueError(
+                f"requantiser_outputs must divide activation_word {self.activation_word}, "
+                f"not {self.requantiser_outputs!r}"
+            )
+        if not 16 <= self.accumulator_bits <= 32:
+            raise ValueError(f"accumulator_bits must be in 16..32, not {self.accumulator_bits!r}")
+
+    @property
+    def stripes(self):
+        """Decoder stripes, one for each multiplier: R*C."""
+        return self.lanes * self.width
+
+    @property
+    def stripe_bits(self):
+        """Bits of a coefficient memory word that belong to one stripe."""
+        return self.coefficient_port // self.stripes
+
+    @property
+    def activation_words(self):
+        """Words of the activation memory."""
+        return self.activation_bytes // self.activation_word
+
+    @property
+    def coefficient_words(self):
+        """Words of the coefficient memory."""
+        return self.coefficient_bytes * 8 // self.coefficient_port
+
+    @property
+    def tile_depth(self):
+        """Words of the weight tile; a word holds R*C weights."""
+        return self.tile_bytes // self.stripes
+
+    @property
+    def generator_sum_bits(self):
+        """Bits, with sign, of the largest sum of `generator_terms` products U*B."""
+        largest = (
+            self.generator_terms
+            * (2 ** (self.generator_u_bits - 1) - 1)
+            * (2 ** (self.generator_b_bits - 1) - 1)
+        )
+        return largest.bit_length() + 1
+
+    @property
+    def generator_max_shift(self):
+        """Largest s1: shifts beyond it would only throw away bits of every weight."""
+        return max(0, self.generator_sum_bits - 8)
+
+    @property
+    def digest(self):
+        """CRC-32 of what an image depends on; hardware and image must agree in it."""
+        fields = asdict(self)
+        for name in ("name", "family", "clock_hz"):
+            del fields[name]
+        return zlib.crc32(repr(sorted(fields.items())).encode())
+
+
+CONFIGURATIONS = {
+    config.name: config
+    for config in (
+        Configuration(
+            name="sim-8x1",
+            family="sim",
+            lanes=8,
+            width=1,
+            activation_bytes=1 << 20,
+            activation_word=8,
+            activation_ports=2,
+            coefficient_bytes=1 << 20,
+            coefficient_port=64,
+            tile_bytes=1 << 16,
+            generator_terms=4,
+            generator_u_bits=8,
+            generator_b_bits=8,
+            basis_depth=1024,
+            basis_blocks=32,
+            requantiser_outputs=1,
+            accumulator_bits=32,
+            clock_hz=100_000_000,
+        ),
+        Configuration(
+            name="up5k",
+            family="ice40",
+            lanes=8,
+            width=1,
+            activation_bytes=1 << 16,
+            activation_word=4,
+            activation_ports=1,
+            coefficient_bytes=1 << 16,
+            coefficient_port=32,
+            tile_bytes=6144,
+            generator_terms=2,
+            generator_u_bits=6,
+            generator_b_bits=4,
+            basis_depth=256,
+            basis_blocks=16,
+            requantiser_outputs=1,
+            accumulator_bits=32,
+            clock_hz=24_000_000,
+        ),
+        Configuration(
+            name="ecp5-45f",
+            family="ecp5",
+            lanes=16,
+            width=4,
+            activation_bytes=1 << 16,
+            activation_word=16,
+            activation_ports=2,
+            coefficient_bytes=1 << 16,
+            coefficient_port=256,
+            tile_bytes=32768,
+            generator_terms=4,
+            generator_u_bits=6,
+            generator_b_bits=4,
+            basis_depth=256,
+            basis_blocks=16,
+            requantiser_outputs=2,
+            accumulator_bits=32,
+            clock_hz=80_000_000,
+        ),
+    )
+}
+
+
+def configuration(name):
+    """The named configuration.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name; the message lists those that exist.
+    """
+    try:
+        return CONFIGURATIONS[name]
+    except KeyError:
+        raise ValueError(
+            f"no configuration named {name!r}; there are {', '.join(CONFIGURATIONS)}"
+        ) from None

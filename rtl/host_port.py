@@ -1,0 +1,336 @@
+"""The accelerator as a host sees it: registers, memories, checks."""
+
+from amaranth import C, Cat, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from .config import Configuration
+from .crc import CRC32_INITIAL, crc32_step
+from .registers import (
+    ACTIVATIONS,
+    COEFFICIENTS,
+    CONTROL_BITS,
+    IDENTITY,
+    REGISTERS,
+    STATUS_BITS,
+    UNLOCK,
+    geometry,
+    version,
+)
+from .wishbone import WishboneSignature
+
+__all__ = ["HostPort", "MemoryPort"]
+
+LARGEST_MEMORY = 1 << 20
+"""Bytes of address space of each memory on the bus."""
+
+INDEX = {name: register.offset // 4 for name, register in REGISTERS.items()}
+
+
+class MemoryPort(wiring.Signature):
+    """Access to the engine's memories, one 32-bit word at a time.
+
+    Everything is held from `request` until the cycle in which `acknowledge` is high.
+
+    Members
+    -------
+    request : Out(1)
+    write : Out(1)
+    region : Out(1)
+        0 coefficient memory, 1 activation memory.
+    address : Out(18)
+        32-bit word within the region. It lies within the memory, but for a CRC range that runs
+        past its end.
+    data_w : Out(32)
+    acknowledge : In(1)
+        `data_r` is valid, or the word is written, in this cycle. May be high in the first cycle of
+        the request.
+    data_r : In(32)
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "request": Out(1),
+                "write": Out(1),
+                "region": Out(1),
+                "address": Out(18),
+                "data_w": Out(32),
+                "acknowledge": In(1),
+                "data_r": In(32),
+            }
+        )
+
+
+class HostPort(wiring.Component):
+    """Wishbone slave: the registers of `rtl.registers`, access to the memories, CRC of a range.
+
+    One 32-bit register carries all data, in and out, and a register is read, or a CRC computed, by
+    shifting it `serial_bits` at a time: small rather than fast. Accesses are served one by one:
+
+    - a *register* always, but CRC_ADDRESS and those after it only when no range is being checked;
+    - a *memory* when the engine does not run and no range is being checked; else it waits;
+    - with `err`, setting access_error: an access to no register and no memory, or to less than a
+      whole word;
+    - with `err`, setting write_refused: a write to coefficient memory while it is locked, as it is
+      at reset.
+
+    Writes to read-only registers do nothing. A master may end a cycle at any time: what has been
+    begun is then completed and not answered, and the next access waits for that.
+
+    A start is refused, and start_refused set, while the coefficient memory is unlocked, the engine
+    runs or a range is being checked.
+
+    A *range* is checked word by word while the engine does not run, in turn with accesses to
+    registers. Its address wraps at the size of the larger memory. The CRC is zlib's CRC-32 of the
+    bytes, in order of their addresses.
+
+    Latency, in cycles from the first with `stb` to that with `ack` or `err`, with
+    N = 32 / `serial_bits`, and M cycles from `request` to `acknowledge`, both included:
+
+        register write, CYCLES, err     1
+        register read                   N + 1
+        memory                          M + 1
+
+    A range takes M + N + 2 cycles a word, and delays an access to a register by at most that.
+
+    Cost: 341 iCE40 logic cells for `up5k`.
+
+    Parameters
+    ----------
+    config : Configuration
+        Memories of 8 bytes to 1 MB.
+    serial_bits : int
+        1, 2, 4 or 8.
+
+    Members
+    -------
+    bus : In(WishboneSignature)
+    memory : Out(MemoryPort)
+    start : Out(1)
+        One cycle: run the program.
+    busy : In(1)
+        The engine runs: high from the cycle after `start` until it is done.
+    cycles : In(32)
+        Cycles of the run at work, or of the last.
+    fault : In(1)
+        The engine met an illegal program. May be a pulse; a level must end with `start`.
+    """
+
+    def __init__(self, config, *, serial_bits=1):
+        if not isinstance(config, Configuration):
+            raise TypeError(f"config must be a Configuration, not {config!r}")
+        for name in ("coefficient_bytes", "activation_bytes"):
+            if not 8 <= getattr(config, name) <= LARGEST_MEMORY:
+                raise ValueError(
+                    f"{name} must be in 8..{LARGEST_MEMORY} to fit the memory map, "
+                    f"not {getattr(config, name)!r}"
+                )
+        if serial_bits not in (1, 2, 4, 8):
+            raise ValueError(f"serial_bits must be 1, 2, 4 or 8, not {serial_bits!r}")
+        self.config = config
+        self.serial_bits = serial_bits
+        super().__init__(
+            {
+                "bus": In(WishboneSignature()),
+                "memory": Out(MemoryPort()),
+                "start": Out(1),
+                "busy": In(1),
+                "cycles": In(32),
+                "fault": In(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        bus, memory, step = self.bus, self.memory, self.serial_bits
+        coefficient_bits = exact_log2(self.config.coefficient_bytes // 4)
+        activation_bits = exact_log2(self.config.activation_bytes // 4)
+        address_bits = max(coefficient_bits, activation_bits)
+
+        # State. What is loaded before it is used needs no reset.
+        data = Signal(32, reset_less=True)
+        address = Signal(address_bits, reset_less=True)
+        region = Signal(reset_less=True)
+        write = Signal(reset_less=True)
+        length = Signal(address_bits + 1)  # words of the range still to check
+        crc = Signal(32, reset_less=True)
+        checking = Signal(reset_less=True)  # at work on a word of the range, not on an access
+        source = Signal(4, reset_less=True)  # register being read
+        count = Signal(exact_log2(32 // step))  # of turns
+        owned = Signal(reset_less=True)  # the master still waits for the access at work
+        locked = Signal(init=1)
+
+        # What the master wants, and whether it can be had.
+        index = bus.adr[:4]
+        to_memory = bus.adr[18] | bus.adr[19]
+        to_coefficients = bus.adr[18]
+        access = Signal()
+        illegal = Signal()
+        m.d.comb += access.eq(bus.cyc & bus.stb)
+        with m.Switch(bus.adr[18:]):
+            with m.Case(0):
+                m.d.comb += illegal.eq(~bus.sel.all() | bus.adr[4:18].any())
+            with m.Case(COEFFICIENTS >> 20):
+                m.d.comb += illegal.eq(~bus.sel.all() | (bus.adr[:18] >> coefficient_bits).any())
+            with m.Case(ACTIVATIONS >> 20):
+                m.d.comb += illegal.eq(~bus.sel.all() | (bus.adr[:18] >> activation_bits).any())
+            with m.Default():
+                m.d.comb += illegal.eq(1)
+
+        crc_busy = Signal()
+        serve_access = Signal()
+        serve_range = Signal()
+        waits = Mux(to_memory, self.busy | crc_busy, index[3] & crc_busy) & ~illegal
+        m.d.comb += [
+            crc_busy.eq(length.any()),
+            serve_range.eq(crc_busy & ~self.busy),
+            # Turn about.
+            serve_access.eq(access & ~waits & (checking | ~serve_range)),
+        ]
+
+        # Access by access, word of the range by word.
+        start = Signal()
+        clear = Signal()
+        begin = Signal()
+        turn = Signal()
+        refused = Signal()
+        with m.If(~access):
+            m.d.sync += owned.eq(0)
+        with m.FSM() as fsm:
+            with m.State("IDLE"):
+                m.d.sync += owned.eq(serve_access)
+                with m.If(serve_access):
+                    m.d.sync += [checking.eq(0), source.eq(index), write.eq(bus.we)]
+                    with m.If(illegal):
+                        m.next = "REFUSE"
+                    with m.Elif(to_memory):
+                        with m.If(bus.we & to_coefficients & locked):
+                            m.d.comb += refused.eq(1)
+                            m.next = "REFUSE"
+                        with m.Else():
+                            m.d.sync += [address.eq(bus.adr), region.eq(~to_coefficients)]
+                            m.next = "MEMORY"
+                    with m.Elif(bus.we):
+                        with m.Switch(index):
+                            with m.Case(INDEX["CONTROL"]):
+                                m.d.comb += [
+                                    start.eq(bus.dat_w[CONTROL_BITS["start"].number]),
+                                    clear.eq(bus.dat_w[CONTROL_BITS["clear"].number]),
+                                ]
+                            with m.Case(INDEX["LOCK"]):
+                                m.d.sync += locked.eq(bus.dat_w != UNLOCK)
+                            with m.Case(INDEX["CRC_ADDRESS"]):
+                                m.d.sync += [address.eq(bus.dat_w >> 2), region.eq(bus.dat_w[21])]
+                            with m.Case(INDEX["CRC_LENGTH"]):
+                                m.d.comb += begin.eq(1)
+                                m.d.sync += length.eq(bus.dat_w)
+                        m.next = "ANSWER"
+                    with m.Elif(index == INDEX["CYCLES"]):
+                        m.next = "ANSWER"
+                    with m.Else():
+                        m.next = "TURN"
+                with m.Elif(serve_range):
+                    m.d.sync += [checking.eq(1), write.eq(0)]
+                    m.next = "MEMORY"
+
+            with m.State("MEMORY"):
+                m.d.comb += memory.request.eq(1)
+                with m.If(memory.acknowledge):
+                    with m.If(checking):
+                        m.d.sync += [address.eq(address + 1), length.eq(length - 1)]
+                        m.next = "TURN"
+                    with m.Else():
+                        m.next = "ANSWER"
+
+            with m.State("TURN"):
+                m.d.comb += turn.eq(1)
+                m.d.sync += count.eq(count + 1)
+                with m.If(count.all()):
+                    m.next = "ANSWER"
+
+            with m.State("ANSWER"):
+                m.d.comb += bus.ack.eq(owned)
+                m.next = "IDLE"
+
+            with m.State("REFUSE"):
+                m.d.comb += bus.err.eq(owned)
+                m.next = "IDLE"
+
+        # What a register says, a few bits at a time.
+        constants = Cat(
+            C(value, 32)
+            for value in (IDENTITY, version(), geometry(self.config), self.config.digest)
+        )
+        status = Signal(32)
+        wire = Signal(step)
+        with m.If(source[3]):
+            m.d.comb += wire.eq(~crc[:step])
+        with m.Elif(source[2]):
+            m.d.comb += wire.eq(status.word_select(count, step))
+        with m.Else():
+            m.d.comb += wire.eq(constants.word_select(Cat(count, source[:2]), step))
+
+        # Data.
+        m.d.comb += [
+            memory.write.eq(write),
+            memory.region.eq(region),
+            memory.address.eq(address),
+            memory.data_w.eq(data),
+            bus.dat_r.eq(data),
+        ]
+        with m.If(fsm.ongoing("IDLE")):
+            m.d.sync += data.eq(Mux(bus.we, bus.dat_w, self.cycles))
+        with m.Elif(turn):
+            m.d.sync += data.eq(Cat(data[step:], wire))
+        with m.Elif(memory.acknowledge & ~write):
+            m.d.sync += data.eq(memory.data_r)
+        with m.If(begin):
+            m.d.sync += crc.eq(CRC32_INITIAL)
+        with m.Elif(turn & (checking | source[3])):
+            m.d.sync += crc.eq(Mux(checking, crc32_step(crc, data[:step]), crc.rotate_right(step)))
+
+        # Engine control, and what is remembered of it.
+        running, done, fault, write_refused, start_refused, access_error = (
+            Signal(name=name)
+            for name in (
+                "running",
+                "done",
+                "fault",
+                "write_refused",
+                "start_refused",
+                "access_error",
+            )
+        )
+        allowed = locked & ~running & ~crc_busy
+        m.d.sync += [
+            self.start.eq(start & allowed),
+            running.eq(self.busy | self.start),
+        ]
+        with m.If(clear):
+            m.d.sync += [write_refused.eq(0), start_refused.eq(0), access_error.eq(0), fault.eq(0)]
+        with m.If(refused):
+            m.d.sync += write_refused.eq(1)
+        with m.If(start & ~allowed):
+            m.d.sync += start_refused.eq(1)
+        with m.If(serve_access & illegal & fsm.ongoing("IDLE")):
+            m.d.sync += access_error.eq(1)
+        with m.If(running & ~self.busy):
+            m.d.sync += done.eq(1)
+        with m.If(self.fault):
+            m.d.sync += fault.eq(1)
+        with m.If(self.start):
+            m.d.sync += [done.eq(0), fault.eq(0)]
+        for name, value in {
+            "busy": running,
+            "done": done,
+            "locked": locked,
+            "crc_busy": crc_busy,
+            "write_refused": write_refused,
+            "start_refused": start_refused,
+            "fault": fault,
+            "access_error": access_error,
+        }.items():
+            m.d.comb += status[STATUS_BITS[name].number].eq(value)
+        return m

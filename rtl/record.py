@@ -1,0 +1,147 @@
+"""Binary layout of what the sequencer reads: the program's steps and the layer records.
+
+Both live in the coefficient memory, seen as little-endian 32-bit words. The program starts at
+word 0: a list of steps, each one word, up to `OP_END`. A step runs the layer whose record begins
+at the 32-bit word address it names. A layer record is `RECORD_WORDS` words; the place of each
+field is in `FIELDS`. Units: an activation *beat* is `width` bytes, a coefficient *word* is
+`coefficient_port` bits, an activation *word* is `activation_word` bytes.
+"""
+
+from typing import NamedTuple
+
+__all__ = [
+    "CROSS",
+    "FIELDS",
+    "INTRA",
+    "OP_END",
+    "OP_LAYER",
+    "PARAMETER_WORDS",
+    "RECORD_WORDS",
+    "STORED",
+    "Field",
+    "pack_record",
+    "pack_step",
+]
+
+OP_END = 0
+OP_LAYER = 1
+
+STORED = 0
+INTRA = 1
+CROSS = 2
+
+RECORD_WORDS = 18
+PARAMETER_WORDS = 3
+"""32-bit words of one output channel's parameters: bias, multiplier, shift."""
+
+
+class Field(NamedTuple):
+    """Place of a field in a record: `width` bits from bit `lsb` of 32-bit word `word`."""
+
+    word: int
+    lsb: int
+    width: int
+    signed: bool = False
+
+
+FIELDS = {
+    # How weights come about.
+    "dataflow": Field(0, 0, 2),  # STORED, INTRA (intra level alone), CROSS (tile)
+    "double_rounding": Field(0, 2, 1),  # requantiser: 1 rounds twice, 0 once
+    "flat": Field(0, 3, 1),  # CROSS: 1 where U is W1 itself, tap by tap (no intra level)
+    "basis_precision": Field(0, 4, 3),  # qb - 1
+    "stream_precision": Field(0, 7, 3),  # precision - 1 of W (STORED) or U (INTRA, CROSS)
+    "cross_precision": Field(0, 10, 3),  # qv - 1
+    "intra_shift": Field(0, 13, 4),  # s1
+    "terms": Field(0, 17, 3),  # Bi - 1
+    "groups": Field(0, 24, 8),  # ceil(Co / lanes) - 1
+    # Input. The address generator adds one of five steps to the beat address, modulo 2**20, after
+    # each tap: which one depends on the innermost loop that goes on. The steps include the way
+    # back from where the inner loops ended. Likewise for row and column, from which it knows
+    # whether a tap lies in the padding. A new lane group begins again at the start.
+    "input_start": Field(1, 0, 20),  # beat of pixel (-pad_top, -pad_left), modulo 2**20
+    "kernel_height": Field(1, 20, 4),  # - 1
+    "kernel_width": Field(1, 24, 4),  # - 1
+    "input_kx_step": Field(2, 0, 20),  # dx*pixel, where pixel = pitch of a pixel, row = of a row
+    "input_ky_step": Field(3, 0, 20),  # dy*row - (kw-1)*dx*pixel
+    "input_channel_step": Field(4, 0, 20),  # 1 - (kh-1)*dy*row - (kw-1)*dx*pixel
+    "input_x_step": Field(5, 0, 20),  # sx*pixel - (cg-1) - (kh-1)*dy*row - (kw-1)*dx*pixel
+    "input_y_step": Field(6, 0, 20),  # sy*row - (ow-1)*sx*pixel - (cg-1) - (kh-1)*dy*row - ...
+    "row_ky_step": Field(2, 20, 8, True),  # dy
+    "row_back_step": Field(4, 20, 8, True),  # -(kh-1)*dy: next channel group, next pixel
+    "row_y_step": Field(6, 20, 8, True),  # sy - (kh-1)*dy
+    "column_kx_step": Field(3, 20, 8, True),  # dx
+    "column_back_step": Field(5, 20, 8, True),  # -(kw-1)*dx: next tap row, next channel group
+    "column_x_step": Field(8, 20, 8, True),  # sx - (kw-1)*dx
+    "channel_groups": Field(16, 0, 12),  # ceil(Ci / width) - 1
+    "output_width": Field(16, 12, 10),  # - 1
+    "output_height": Field(16, 22, 10),  # - 1
+    "input_width": Field(17, 0, 10),
+    "input_height": Field(17, 10, 10),
+    "pad_left": Field(17, 20, 6),
+    "pad_top": Field(17, 26, 6),
+    "input_zero_point": Field(7, 20, 8, True),
+    # Output: addresses in activation words.
+    "output_base": Field(8, 0, 20),
+    "output_pitch": Field(9, 0, 12),  # words from pixel to pixel
+    "last_group_words": Field(9, 12, 6),  # words the last lane group writes, less 1
+    "output_zero_point": Field(9, 18, 8, True),
+    "activation_min": Field(10, 0, 8, True),
+    "activation_max": Field(10, 8, 8, True),
+    # Segments: vectors and words of each (docs/image-format.md); addresses in coefficient words.
+    "coefficient_base": Field(7, 0, 20),  # of the basis segment, or of W where there is none
+    "basis_vectors": Field(10, 16, 12),
+    "basis_words": Field(13, 20, 12),
+    "stream_words": Field(11, 0, 16),
+    "stream_vectors": Field(11, 16, 16),
+    "cross_words": Field(12, 0, 16),
+    "cross_vectors": Field(12, 16, 16),
+    "cross_base": Field(15, 0, 20),  # of V
+    "stream_repeats": Field(14, 0, 20),  # - 1: output pixels, or segments of the cross stream
+    "taps": Field(14, 20, 8),  # kernel_height * kernel_width - 1
+    "blocks": Field(15, 20, 6),  # ceil(Bo / lanes) - 1 (CROSS), 0 (INTRA)
+    "last_block_steps": Field(15, 26, 6),  # ceil((Bo - blocks * lanes) / width) - 1 (CROSS)
+    # Requantiser: 32-bit word address of the parameters. A CROSS layer has one channel more, in
+    # front: bias 0, multiplier 2**30, shift s2 - 1, which make the requantiser round the tile.
+    "parameter_base": Field(13, 0, 20),
+}
+
+
+def pack_record(**values):
+    """Pack a layer record.
+
+    Parameters
+    ----------
+    **values : int
+        Value of each field of `FIELDS`; fields left out are 0.
+
+    Returns
+    -------
+    list of int
+        `RECORD_WORDS` unsigned 32-bit words.
+
+    Raises
+    ------
+    ValueError
+        For an unknown field, or a value that the field cannot hold.
+    """
+    words = [0] * RECORD_WORDS
+    for name, value in values.items():
+        if name not in FIELDS:
+            raise ValueError(f"a layer record has no field {name!r}")
+        field = FIELDS[name]
+        low = -(1 << (field.width - 1)) if field.signed else 0
+        high = low + (1 << field.width) - 1
+        if not low <= value <= high:
+            raise ValueError(f"{name} must be in {low}..{high}, not {value!r}")
+        words[field.word] |= (int(value) & ((1 << field.width) - 1)) << field.lsb
+    return words
+
+
+def pack_step(op, record=0):
+    """Pack a step: `op` (`OP_END` or `OP_LAYER`) and the 32-bit word address of its record."""
+    if op not in (OP_END, OP_LAYER):
+        raise ValueError(f"op must be {OP_END} or {OP_LAYER}, not {op!r}")
+    if not 0 <= record < 1 << 20:
+        raise ValueError(f"record must be in 0..{(1 << 20) - 1}, not {record!r}")
+    return op << 28 | record

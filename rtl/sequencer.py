@@ -1,0 +1,204 @@
+"""Runs a program without the host."""
+
+from amaranth import Module, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from .coefficient_memory import WordPort
+from .config import Configuration
+from .record import CROSS, FIELDS, OP_END, OP_LAYER, RECORD_WORDS
+
+__all__ = ["Sequencer", "record_layout"]
+
+
+def record_layout(config):
+    """The fields of a layer record, as wide as this configuration can use them."""
+    beats = ceil_log2(config.activation_bytes // config.width)
+    coefficients = ceil_log2(config.coefficient_words)
+    limits = {
+        "input_start": beats,
+        "input_kx_step": beats,
+        "input_ky_step": beats,
+        "input_channel_step": beats,
+        "input_x_step": beats,
+        "input_y_step": beats,
+        "coefficient_base": coefficients,
+        "cross_base": coefficients,
+        "parameter_base": ceil_log2(config.coefficient_bytes // 4),
+        "output_base": ceil_log2(config.activation_words),
+        "blocks": ceil_log2(config.basis_blocks),
+        "intra_shift": config.generator_max_shift.bit_length(),
+    }
+    shapes = {}
+    for name, field in FIELDS.items():
+        width = min(field.width, limits.get(name, field.width))
+        shapes[name] = signed(width) if field.signed else width
+    return data.StructLayout(shapes)
+
+
+class Sequencer(wiring.Component):
+    """Reads the program's steps and layer records, and starts each layer.
+
+    A layer on the tile goes lane group by lane group: first the tile is generated, then the output
+    pixels are computed from it. Other layers go through all lane groups without a stop. The next
+    step is read when a layer's last result has been written.
+
+    Latency: RECORD_WORDS + 4 cycles from the end of a layer to `begin` of the next.
+
+    Parameters
+    ----------
+    config : Configuration
+
+    Members
+    -------
+    start : In(1)
+        Run the program at 32-bit word 0. Ignored while busy.
+    busy : Out(1)
+    fault : Out(1)
+        A step with an unknown operation was met; the program ends there. One cycle.
+    cycles : Out(32)
+        Cycles of the run at work, or of the last.
+    words : Out(WordPort)
+        To coefficient memory.
+    reading : Out(1)
+        The sequencer has the word port.
+    record : Out(record_layout)
+        Record of the layer at work.
+    begin : Out(1)
+        The layer begins, its record is stable.
+    permit : Out(1)
+        Its next lane group may be fetched.
+    fetching : In(1)
+        The next lane group's fetch begins.
+    tile : Out(1)
+        The tile is being generated.
+    tile_complete : In(1)
+        It is generated.
+    rewind : Out(1)
+        The tile is to be read from its beginning.
+    walk : Out(1)
+        Start the address generator: over all lane groups, or one where there is a tile.
+    written : In(1)
+        The last result of the walk was written.
+    """
+
+    def __init__(self, config: Configuration):
+        if not isinstance(config, Configuration):
+            raise TypeError(f"config must be a Configuration, not {config!r}")
+        self.config = config
+        super().__init__(
+            {
+                "start": In(1),
+                "busy": Out(1),
+                "fault": Out(1),
+                "cycles": Out(32),
+                "words": Out(WordPort(config)),
+                "reading": Out(1),
+                "record": Out(record_layout(config)),
+                "begin": Out(1),
+                "permit": Out(1),
+                "fetching": In(1),
+                "tile": Out(1),
+                "tile_complete": In(1),
+                "rewind": Out(1),
+                "walk": Out(1),
+                "written": In(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        words, record = self.words, self.record
+        program = Signal.like(words.address)
+        address = Signal.like(words.address)
+        requested = Signal(range(RECORD_WORDS + 1))
+        arriving = Signal(range(RECORD_WORDS))
+        arrives = Signal()
+        group = Signal(8)
+        permitted = Signal()
+        cross = record.dataflow == CROSS
+        operation = words.data[28:32]
+        m.d.comb += [
+            words.address.eq(address),
+            self.permit.eq(permitted | ~cross),
+        ]
+        m.d.sync += arrives.eq(0)
+        with m.If(self.busy):
+            m.d.sync += self.cycles.eq(self.cycles + 1)
+        with m.If(self.fetching):
+            m.d.sync += permitted.eq(0)
+
+        with m.FSM():
+            with m.State("IDLE"):
+                with m.If(self.start):
+                    m.d.sync += [
+                        self.busy.eq(1),
+                        self.cycles.eq(0),
+                        address.eq(0),
+                        program.eq(1),
+                    ]
+                    m.next = "STEP"
+            with m.State("STEP"):
+                m.d.comb += [self.reading.eq(1), words.request.eq(1)]
+                with m.If(words.grant):
+                    m.next = "DECODE"
+            with m.State("DECODE"):
+                m.d.comb += self.reading.eq(1)
+                m.d.sync += [address.eq(words.data), requested.eq(0)]
+                with m.If(operation == OP_LAYER):
+                    m.next = "RECORD"
+                with m.Else():
+                    m.d.comb += self.fault.eq(operation != OP_END)
+                    m.d.sync += self.busy.eq(0)
+                    m.next = "IDLE"
+            with m.State("RECORD"):
+                m.d.comb += [
+                    self.reading.eq(1),
+                    words.request.eq(requested != RECORD_WORDS),
+                ]
+                with m.If(words.request & words.grant):
+                    m.d.sync += [
+                        address.eq(address + 1),
+                        requested.eq(requested + 1),
+                        arriving.eq(requested),
+                        arrives.eq(1),
+                    ]
+                with m.If(requested == RECORD_WORDS):
+                    m.next = "BEGIN"
+            with m.State("BEGIN"):
+                m.d.comb += self.begin.eq(1)
+                m.d.sync += group.eq(0)
+                m.next = "TILE"
+                with m.If(cross):
+                    m.d.sync += permitted.eq(1)
+                with m.Else():
+                    m.d.comb += self.walk.eq(1)
+                    m.next = "WALK"
+            with m.State("TILE"):
+                m.d.comb += self.tile.eq(1)
+                with m.If(self.tile_complete):
+                    m.next = "REWIND"
+            with m.State("REWIND"):
+                m.d.comb += [self.rewind.eq(1), self.walk.eq(1)]
+                m.next = "WALK"
+            with m.State("WALK"):
+                with m.If(self.written):
+                    with m.If(cross & (group != record.groups)):
+                        m.d.sync += [group.eq(group + 1), permitted.eq(1)]
+                        m.next = "TILE"
+                    with m.Else():
+                        m.d.sync += [address.eq(program), program.eq(program + 1)]
+                        m.next = "STEP"
+
+        with m.If(arrives):
+            with m.Switch(arriving):
+                for word in range(RECORD_WORDS):
+                    with m.Case(word):
+                        for name, field in FIELDS.items():
+                            if field.word == word:
+                                target = record[name]
+                                m.d.sync += target.eq(
+                                    words.data[field.lsb : field.lsb + field.width]
+                                )
+        return m

@@ -1,0 +1,117 @@
+"""The large memories: of activations and of coefficients."""
+
+from amaranth import Cat, ClockSignal, Instance, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+__all__ = ["ReadPort", "Storage", "WritePort"]
+
+
+class WritePort(wiring.Signature):
+    """Writes the 32-bit parts of word `address` that `enable` selects."""
+
+    def __init__(self, bits, depth):
+        super().__init__(
+            {"enable": Out(bits // 32), "address": Out(range(depth)), "data": Out(bits)}
+        )
+
+
+class ReadPort(wiring.Signature):
+    """`data` follows `address` by one cycle where `enable` is set, and holds until the next."""
+
+    def __init__(self, bits, depth):
+        super().__init__({"enable": Out(1), "address": Out(range(depth)), "data": In(bits)})
+
+
+class Storage(wiring.Component):
+    """Memory of words, written in parts of 32 bits.
+
+    Contents are undefined at power-up. With one port, a read in the cycle of a write is lost: the
+    caller must not do both. On iCE40 it is made of SB_SPRAM256KA (16384 x 16 bits each).
+
+    Parameters
+    ----------
+    bits : int
+        Bits of a word, a multiple of 32.
+    depth : int
+        Words; a power of two, on iCE40 of at least 16384.
+    technology : str
+        "ice40" for SPRAM primitives, anything else for inferred block RAM.
+
+    Members
+    -------
+    write : In(WritePort)
+    read : In(ReadPort)
+    """
+
+    def __init__(self, bits, depth, technology):
+        if bits % 32:
+            raise ValueError(f"bits must be a multiple of 32, not {bits!r}")
+        if technology == "ice40" and depth % 16384:
+            raise ValueError(f"depth must be a multiple of 16384 on iCE40, not {depth!r}")
+        self.bits = bits
+        self.depth = depth
+        self.technology = technology
+        super().__init__({"write": In(WritePort(bits, depth)), "read": In(ReadPort(bits, depth))})
+
+    def elaborate(self, platform):
+        m = Module()
+        if self.technology == "ice40":
+            self._spram(m)
+        else:
+            m.submodules.memory = memory = Memory(
+                shape=self.bits, depth=self.depth, init=[], attrs={"no_rw_check": 1}
+            )
+            writer, reader = memory.write_port(granularity=32), memory.read_port()
+            m.d.comb += [
+                writer.en.eq(self.write.enable),
+                writer.addr.eq(self.write.address),
+                writer.data.eq(self.write.data),
+                reader.en.eq(self.read.enable),
+                reader.addr.eq(self.read.address),
+                self.read.data.eq(reader.data),
+            ]
+        return m
+
+    def _spram(self, m):
+        address = Signal(range(self.depth))
+        writing = Signal()
+        m.d.comb += [
+            writing.eq(self.write.enable.any()),
+            address.eq(Mux(writing, self.write.address, self.read.address)),
+        ]
+        banks = self.depth // 16384
+        bank_bits = ceil_log2(banks)
+        bank = address[14:] if bank_bits else 0
+        read_bank = Signal(max(1, bank_bits))
+        with m.If(self.read.enable):
+            m.d.sync += read_bank.eq(bank)
+        outputs = []
+        for bank_index in range(banks):
+            halves = []
+            for half in range(self.bits // 16):
+                selected = Signal(name=f"selected{bank_index}_{half}")
+                output = Signal(16, name=f"output{bank_index}_{half}")
+                enable = self.write.enable[half // 2]
+                m.d.comb += selected.eq((writing | self.read.enable) & (bank == bank_index))
+                m.submodules[f"spram{bank_index}_{half}"] = Instance(
+                    "SB_SPRAM256KA",
+                    i_CLOCK=ClockSignal(),
+                    i_ADDRESS=address[:14],
+                    i_DATAIN=self.write.data.word_select(half, 16),
+                    i_MASKWREN=0xF,
+                    i_WREN=enable,
+                    i_CHIPSELECT=selected & (enable | ~writing),
+                    i_STANDBY=0,
+                    i_SLEEP=0,
+                    i_POWEROFF=1,
+                    o_DATAOUT=output,
+                )
+                halves.append(output)
+            outputs.append(Cat(halves))
+        data = outputs[0]
+        for bank_index in range(1, banks):
+            data = Mux(read_bank == bank_index, outputs[bank_index], data)
+        m.d.comb += self.read.data.eq(data)

@@ -1,0 +1,196 @@
+"""Runs images on the accelerator's RTL, driven through its Wishbone port.
+
+A :class:`Job` says what to write, run and read back; :func:`simulate` does it in a simulation and
+returns what was read and the cycles that the device counted.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rtl.accelerator import Accelerator
+from rtl.config import Configuration
+from rtl.registers import (
+    ACTIVATIONS,
+    COEFFICIENTS,
+    CONTROL_BITS,
+    IDENTITY,
+    REGISTERS,
+    STATUS_BITS,
+    UNLOCK,
+)
+
+from .bench import Bench, testbench
+from .build import Build, build
+from .run import run
+
+__all__ = ["Job", "Result", "Step", "accelerator", "simulate"]
+
+_POLL = 64
+"""Cycles between looks at the status while the device is at work."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A program to run, and what to read afterwards.
+
+    Parameters
+    ----------
+    program
+        32-bit words to write to address 0 first; none leaves the image's own.
+    address, size
+        Bytes of activation memory to read, both multiples of 4.
+    """
+
+    program: Sequence[int]
+    address: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do with an accelerator.
+
+    Parameters
+    ----------
+    payload
+        Coefficient memory from address 0, a multiple of 4 bytes.
+    input_address
+        Byte address of the input, a multiple of 4.
+    inputs
+        Bytes of the input map, one entry an inference.
+    steps
+        What to run for each input, in order.
+    """
+
+    payload: bytes
+    input_address: int
+    inputs: Sequence[bytes]
+    steps: Sequence[Step]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a step: the bytes read, and the cycles that the device counted."""
+
+    data: bytes
+    cycles: int
+
+
+def accelerator(config: Configuration, *, waves: bool = False) -> Build:
+    """The simulator of the whole accelerator, built or from the cache."""
+    return build(Accelerator(config), f"accelerator_{config.name.replace('-', '_')}", waves=waves)
+
+
+def simulate(
+    config: Configuration,
+    job: Job,
+    *,
+    waves: bool = False,
+    cycles: int = 100_000_000,
+    seed: int = 0,
+    timeout_s: float = 3600,
+) -> list[list[Result]]:
+    """Run ``job`` on the RTL; one list of results, one a step, for each input.
+
+    Raises
+    ------
+    SimulationError
+        The device did not answer as it should, or not within ``cycles``.
+    """
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "payload").write_bytes(job.payload)
+        for index, data in enumerate(job.inputs):
+            (folder / f"input{index}").write_bytes(data)
+        parameters = {
+            "input_address": job.input_address,
+            "inputs": len(job.inputs),
+            "steps": [{**asdict(step), "program": list(step.program)} for step in job.steps],
+            "digest": config.digest,
+        }
+        done = run(
+            accelerator(config, waves=waves),
+            __name__,
+            "drive",
+            parameters=parameters,
+            seed=seed,
+            waves=waves,
+            timeout_cycles=cycles,
+            timeout_s=timeout_s,
+            directory=folder,
+        )
+        counted = done.record["cycles"]
+        return [
+            [
+                Result((folder / f"output{index}_{step}").read_bytes(), counted[index][step])
+                for step in range(len(job.steps))
+            ]
+            for index in range(len(job.inputs))
+        ]
+
+
+@testbench
+async def drive(bench: Bench) -> None:
+    """The host's side of a job, on the bus."""
+    bus = bench.wishbone("bus", patience=100_000)
+    folder: Path = bench.directory
+    parameters: dict[str, Any] = bench.parameters
+
+    async def read(register: str) -> int:
+        return int(await bus.read(REGISTERS[register].offset // 4))
+
+    async def write(register: str, value: int) -> None:
+        await bus.write(REGISTERS[register].offset // 4, value)
+
+    async def load(base: int, data: bytes) -> None:
+        words = [int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 4)]
+        await bus.write_burst(base // 4, words)
+
+    async def crc(address: int, size: int) -> int:
+        await write("CRC_ADDRESS", address)
+        await write("CRC_LENGTH", size // 4)
+        while await read("STATUS") >> STATUS_BITS["crc_busy"].number & 1:
+            await bench.cycles(_POLL)
+        return await read("CRC_VALUE")
+
+    bench.compare(IDENTITY, await read("IDENTITY"), what="IDENTITY")
+    bench.compare(parameters["digest"], await read("DIGEST"), what="DIGEST")
+    payload = (folder / "payload").read_bytes()
+    await write("LOCK", UNLOCK)
+    await load(COEFFICIENTS, payload)
+    await write("LOCK", 0)
+    bench.compare(zlib.crc32(payload), await crc(COEFFICIENTS, len(payload)), what="payload CRC")
+
+    counted = []
+    for index in range(parameters["inputs"]):
+        await load(
+            ACTIVATIONS + parameters["input_address"], (folder / f"input{index}").read_bytes()
+        )
+        counted.append([])
+        for number, step in enumerate(parameters["steps"]):
+            if step["program"]:
+                await write("LOCK", UNLOCK)
+                await bus.write_burst(COEFFICIENTS // 4, step["program"])
+                await write("LOCK", 0)
+            await write("CONTROL", 1 << CONTROL_BITS["start"].number)
+            while (status := await read("STATUS")) & 1 << STATUS_BITS["busy"].number:
+                await bench.cycles(_POLL)
+            wrong = [
+                name
+                for name in ("write_refused", "start_refused", "fault", "access_error")
+                if status >> STATUS_BITS[name].number & 1
+            ]
+            bench.compare([], wrong, what="errors in STATUS")
+            words = await bus.read_burst(
+                (ACTIVATIONS + step["address"]) // 4, step["size"] // 4
+            )
+            data = b"".join(word.to_bytes(4, "little") for word in words)
+            (folder / f"output{index}_{number}").write_bytes(data)
+            counted[-1].append(await read("CYCLES"))
+    bench.record["cycles"] = counted

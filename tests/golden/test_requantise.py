@@ -1,0 +1,108 @@
+"""golden.requantise against TFLite's arithmetic transcribed to Python integers."""
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from golden.requantise import requantise, rescale
+from tests.golden import brute
+from tests.golden.brute import INT32_MAX, INT32_MIN
+
+# Near 0, where halves and signs meet, as well as anywhere.
+ACC = st.integers(INT32_MIN, INT32_MAX) | st.integers(-100, 100)
+MULTIPLIER = st.integers(0, INT32_MAX) | st.sampled_from([1 << n for n in range(31)])
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.lists(ACC, min_size=1, max_size=8), MULTIPLIER, st.integers(0, 31), st.booleans())
+def test_rescale(acc: list[int], multiplier: int, shift: int, double: bool) -> None:
+    result = rescale(np.array(acc, np.int32), multiplier, shift, double_rounding=double)
+    assert result.dtype == np.int64
+    assert result.tolist() == [brute.rescale(a, multiplier, shift, double) for a in acc]
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_rescale_extremes(double: bool) -> None:
+    accs = [INT32_MIN, INT32_MIN + 1, -(1 << 30), -1, 0, 1, (1 << 30) - 1, 1 << 30, INT32_MAX]
+    acc = np.array(accs, np.int32)
+    for multiplier, shift in product((0, 1, 1 << 30, INT32_MAX), range(32)):
+        result = rescale(acc, multiplier, shift, double_rounding=double)
+        assert result.tolist() == [brute.rescale(a, multiplier, shift, double) for a in accs]
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("shift", [0, 1, 2, 5])
+def test_rescale_near_zero(double: bool, shift: int) -> None:
+    accs = list(range(-300, 301))
+    result = rescale(np.array(accs, np.int32), 1 << 30, shift, double_rounding=double)
+    assert result.tolist() == [brute.rescale(a, 1 << 30, shift, double) for a in accs]
+
+
+def test_where_the_two_roundings_differ() -> None:
+    acc = np.array([-2, -1, 1, 2], np.int32)
+    # acc / 4: halves up once; or to halves first, then halves away from zero.
+    assert rescale(acc, 1 << 30, 1, double_rounding=False).tolist() == [0, 0, 0, 1]
+    assert rescale(acc, 1 << 30, 1, double_rounding=True).tolist() == [-1, 0, 1, 1]
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.booleans(),
+    st.integers(-128, 127),
+    st.tuples(st.integers(-128, 127), st.integers(-128, 127)).map(sorted),
+)
+def test_requantise(seed: int, double: bool, zero_point: int, limits: list[int]) -> None:
+    low, high = limits
+    rng = np.random.default_rng(seed)
+    multiplier = rng.integers(0, 1 << 31, 3).astype(np.int32)
+    shift = rng.integers(0, 32, 3).astype(np.int8)
+    # Products of every size around the int8 range.
+    acc = (rng.uniform(-300, 300, (2, 4, 3)) * 2.0**shift).clip(INT32_MIN, INT32_MAX)
+    acc = acc.astype(np.int32)
+    result = requantise(acc, multiplier, shift, zero_point, low, high, double_rounding=double)
+    assert result.dtype == np.int8
+    assert result.shape == acc.shape
+    for index in np.ndindex(acc.shape):
+        c = index[-1]
+        value = brute.rescale(int(acc[index]), int(multiplier[c]), int(shift[c]), double)
+        assert result[index] == brute.clamp(value + zero_point, low, high), (index, acc[index])
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"acc": np.zeros(2, np.int64)}, TypeError, "acc must be an array of int32, not int64"),
+        ({"acc": [1, 2]}, TypeError, "acc must be an array of int32, not list"),
+        ({"multiplier": -1}, ValueError, "multiplier must be in 0..2147483647, not -1"),
+        (
+            {"multiplier": 1 << 31},
+            ValueError,
+            "multiplier must be in 0..2147483647, not 2147483648",
+        ),
+        ({"multiplier": 0.5}, TypeError, "multiplier must be of integers, not float64"),
+        ({"shift": np.array([0, 32])}, ValueError, "shift must be in 0..31, not 32"),
+        ({"shift": np.array([0, -1])}, ValueError, "shift must be in 0..31, not -1"),
+        ({"zero_point": 128}, ValueError, "zero_point must be in -128..127, not 128"),
+        ({"zero_point": 0.0}, TypeError, "zero_point must be an integer, not 0.0"),
+        ({"activation_min": -129}, ValueError, "activation_min must be in -128..127, not -129"),
+        ({"activation_min": 5}, ValueError, "activation_max must be in 5..127, not 4"),
+        ({"activation_max": 128}, ValueError, "activation_max must be in -128..127, not 128"),
+    ],
+)
+def test_refuses(changes: dict[str, Any], error: type[Exception], message: str) -> None:
+    arguments: dict[str, Any] = {
+        "acc": np.zeros(2, np.int32),
+        "multiplier": 1,
+        "shift": 0,
+        "zero_point": 0,
+        "activation_min": -128,
+        "activation_max": 4,
+        "double_rounding": False,
+    }
+    with pytest.raises(error, match=f"^{message}$"):
+        requantise(**(arguments | changes))

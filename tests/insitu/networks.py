@@ -1,0 +1,104 @@
+"""Random small networks for the tests of plan, pack and whatever runs images."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from golden.convolve import convolve
+from golden.fixed import symmetric_range
+from golden.network import Generated, Layer, Network, Stored, run
+
+__all__ = ["random_generated", "random_layer", "random_network", "random_stored"]
+
+
+def _coefficients(rng, shape, q):
+    if q == 1:
+        return rng.choice(np.array([-1, 1], np.int8), shape)
+    low, high = symmetric_range(q)
+    return rng.integers(low, high + 1, shape).astype(np.int8)
+
+
+def random_stored(rng, co, ci, taps, q):
+    """Stored weights over the whole range of q bits."""
+    return Stored(_coefficients(rng, (co, ci, taps), q), q)
+
+
+def random_generated(rng, co, ci, taps, *, terms=None, kernels=None, qb=4, qu=4, qv=4, s1=2, s2=5):
+    """Generated weights; without `terms` or `kernels` that level is off."""
+    bo = co if kernels is None else kernels
+    parts = {"U": _coefficients(rng, (bo, ci, taps if terms is None else terms), qu), "qu": qu}
+    if terms is not None:
+        parts |= {"B": _coefficients(rng, (bo, terms, taps), qb), "qb": qb, "s1": s1}
+    if kernels is not None:
+        parts |= {"V": _coefficients(rng, (co, kernels), qv), "qv": qv, "s2": s2}
+    return Generated(**parts)
+
+
+def random_layer(rng, name, weights, x, kernel, input_zero_point, output_zero_point, **options):
+    """A layer whose outputs for the maps `x` spread over the int8 range; ReLU at random.
+
+    Returns the layer and its outputs.
+    """
+    co = weights.shape[0]
+    layer = Layer(
+        name=name,
+        kernel=kernel,
+        weights=weights,
+        bias=np.zeros(co, np.int32),
+        multiplier=np.full(co, 1 << 30, np.int32),
+        shift=np.zeros(co, np.int8),
+        input_zero_point=input_zero_point,
+        output_zero_point=output_zero_point,
+        activation_min=output_zero_point if rng.integers(2) else -128,
+        **{"double_rounding": bool(rng.integers(2))} | options,
+    )
+    sums = convolve(
+        x,
+        weights.W,
+        layer.bias,
+        kernel,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        input_zero_point,
+    ).reshape(-1, co)
+    spread = np.maximum(sums.std(axis=0), 1)
+    real = np.minimum(rng.uniform(30, 90, co) / spread, 0.999)
+    shift = np.clip(np.floor(-np.log2(real)), 0, 31).astype(np.int8)
+    multiplier = np.round(real * 2.0 ** (31 + shift.astype(float)))
+    bias = -sums.mean(axis=0) + rng.uniform(-1, 1, co) * spread
+    layer = replace(
+        layer,
+        bias=bias.astype(np.int32),
+        multiplier=np.minimum(multiplier, 2**31 - 1).astype(np.int32),
+        shift=shift,
+    )
+    single = Network(
+        layers=(layer,),
+        input_shape=x.shape[1:],
+        input_scale=1.0,
+        input_zero_point=input_zero_point,
+        output_scale=1.0,
+    )
+    return layer, run(single, x)
+
+
+def random_network(rng, layers, input_shape):
+    """A network of `layers`, each a dict: `weights` and the arguments of `random_layer`."""
+    zero = int(rng.integers(-128, 128))
+    x = rng.integers(-128, 128, (4, *input_shape)).astype(np.int8)
+    built = []
+    for index, options in enumerate(layers):
+        options = dict(options)
+        after = int(rng.integers(-100, 100))
+        weights, kernel = options.pop("weights"), options.pop("kernel")
+        layer, x = random_layer(rng, f"layer{index}", weights, x, kernel, zero, after, **options)
+        built.append(layer)
+        zero = after
+    return Network(
+        layers=tuple(built),
+        input_shape=input_shape,
+        input_scale=1 / 255,
+        input_zero_point=built[0].input_zero_point,
+        output_scale=0.1,
+    )

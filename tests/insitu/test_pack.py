@@ -1,0 +1,194 @@
+"""Plan, packing and format: payloads run by an independent interpreter equal the golden model."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from golden.network import run
+from insitu.errors import ImageError
+from insitu.image import Image
+from insitu.pack import make_image, pack, unpack
+from insitu.plan import plan
+from rtl.config import CONFIGURATIONS
+from rtl.record import CROSS, INTRA, STORED
+from tests.insitu.interpreter import Interpreter
+from tests.insitu.networks import random_generated, random_network, random_stored
+
+CONFIGS = list(CONFIGURATIONS.values())
+
+
+def stored(rng, co, ci, taps, q):
+    return random_stored(rng, co, ci, taps, q)
+
+
+def cases(rng, config):
+    """Name, input shape and layers of networks that exercise every dataflow."""
+
+    def intra(co, ci, taps, terms, s1=2, **options):
+        terms = min(terms, config.generator_terms)
+        s1 = min(s1, config.generator_max_shift)
+        return random_generated(rng, co, ci, taps, terms=terms, s1=s1, **options)
+
+    def cross(co, ci, taps, terms, kernels, **options):
+        if terms is None:
+            return random_generated(rng, co, ci, taps, kernels=kernels, **options)
+        return intra(co, ci, taps, terms, kernels=kernels, **options)
+
+    k3, k1 = {"kernel": (3, 3)}, {"kernel": (1, 1)}
+    same = {"padding": (1, 1, 1, 1)}
+    uneven = {"padding": (0, 1, 2, 1), "stride": (2, 1)}
+    return {
+        "one": ((1, 1, 1), [{"weights": stored(rng, 1, 1, 1, 8), **k1}]),
+        "stored": (
+            (7, 6, 3),
+            [
+                {"weights": stored(rng, 13, 3, 9, 8), **k3, **same},
+                {"weights": stored(rng, 5, 13, 6, 3), "kernel": (2, 3), **uneven},
+                {"weights": stored(rng, 17, 5, 1, 5), **k1, "stride": (2, 2)},
+                {"weights": stored(rng, 10, 17, 6, 1), "kernel": (2, 3)},
+            ],
+        ),
+        "dilated": (
+            (9, 8, 5),
+            [
+                {
+                    "weights": stored(rng, 9, 5, 6, 2),
+                    "kernel": (3, 2),
+                    "dilation": (2, 3),
+                    "padding": (3, 0, 1, 2),
+                    "stride": (1, 2),
+                }
+            ],
+        ),
+        "intra": (
+            (5, 7, 6),
+            [
+                {"weights": intra(18, 6, 9, 2), **k3, **same},
+                {"weights": intra(9, 18, 9, 3, qu=6, qb=3, s1=4), **k3, **uneven},
+                {"weights": intra(33, 9, 4, 4, qu=1, qb=2, s1=0), "kernel": (2, 2), **same},
+                {"weights": intra(8, 33, 2, 1, qu=2, qb=1, s1=0), "kernel": (1, 2)},
+            ],
+        ),
+        "cross": (
+            (6, 5, 5),
+            [
+                {"weights": cross(21, 5, 9, 2, 19), **k3, **same},
+                {"weights": cross(40, 21, 9, 1, 5, qv=8, s2=7), **k3, **uneven},
+                {
+                    "weights": cross(7, 40, 6, 3, 33, s1=0, s2=1, qb=1, qu=1, qv=1),
+                    "kernel": (2, 3),
+                    **same,
+                },
+                {"weights": cross(16, 7, 9, 3, 16, qu=6, s1=4, s2=1), **k3, **same},
+            ],
+        ),
+        "flat": (
+            (4, 4, 9),
+            [
+                {"weights": cross(19, 9, 4, None, 11, qu=3), "kernel": (2, 2), **same},
+                {"weights": cross(32, 19, 1, None, 16, qu=6, qv=8), **k1},
+                {"weights": cross(10, 32, 20, None, 9, qu=1, qv=1, s2=1), "kernel": (4, 5)},
+            ],
+        ),
+    }
+
+
+NAMES = ["one", "stored", "dilated", "intra", "cross", "flat"]
+
+
+def inputs(rng, shape):
+    return rng.integers(-128, 128, shape).astype(np.int8)
+
+
+def run_payload(planned, x):
+    """Every layer's output, by the interpreter, from a memory of noise that holds input `x`."""
+    config = planned.configuration
+    rng = np.random.default_rng(1)
+    memory = bytearray(rng.bytes(config.activation_bytes))
+    source = planned.input
+    memory[source.address : source.address + source.size] = source.place(x)
+    interpreter = Interpreter(pack(planned), config)
+    interpreter.run(memory)
+    results = []
+    for layer, written in zip(planned.layers, interpreter.maps, strict=True):
+        target = layer.output
+        assert min(written) >= target.address
+        assert max(written) < target.address + target.size
+        data = bytes(written.get(target.address + i, 0) for i in range(target.size))
+        results.append(target.take(data))
+    return results, interpreter
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
+@pytest.mark.parametrize("name", NAMES)
+def test_payload_computes_what_golden_computes(name, config, seed):
+    rng = np.random.default_rng(seed)
+    shape, layers = cases(rng, config)[name]
+    network = random_network(rng, layers, shape)
+    x = inputs(rng, shape)
+    planned = plan(network, config)
+    got, interpreter = run_payload(planned, x)
+    for layer, result, expected in zip(
+        planned.layers, got, run(network, x[np.newaxis], keep=True), strict=True
+    ):
+        assert len(np.unique(expected)) > 1 or expected.size < 10, "the test network is degenerate"
+        wrong = np.argwhere(result != expected[0])
+        assert not len(wrong), (
+            f"seed {seed}: {layer.layer.name} at {wrong[0]}: got {result[tuple(wrong[0])]}, "
+            f"expected {expected[0][tuple(wrong[0])]}, record {layer.record}"
+        )
+    assert len(interpreter.weights) == len(layers)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
+@pytest.mark.parametrize("name", NAMES)
+def test_network_comes_back_from_its_image(name, config, seed):
+    rng = np.random.default_rng(seed)
+    shape, layers = cases(rng, config)[name]
+    network = random_network(rng, layers, shape)
+    image = Image.from_bytes(make_image(plan(network, config)).to_bytes())
+    again = unpack(image, config)
+    assert again.input_shape == network.input_shape
+    assert again.input_scale == network.input_scale
+    for a, b in zip(again.layers, network.layers, strict=True):
+        np.testing.assert_array_equal(a.weights.W, b.weights.W)
+        for field in dataclasses.fields(a):
+            if field.name != "weights":
+                np.testing.assert_array_equal(getattr(a, field.name), getattr(b, field.name))
+
+
+def test_dataflow_follows_the_weights(seed):
+    rng = np.random.default_rng(seed)
+    config = CONFIGURATIONS["sim-8x1"]
+    all_cases = cases(rng, config)
+    for name, dataflow in (("stored", STORED), ("intra", INTRA), ("cross", CROSS), ("flat", CROSS)):
+        shape, layers = all_cases[name]
+        for planned in plan(random_network(rng, layers, shape), config).layers:
+            assert planned.dataflow == dataflow
+            assert planned.flat == (name == "flat")
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
+def test_weight_bits_count_every_stored_bit(config, seed):
+    rng = np.random.default_rng(seed)
+    for shape, layers in cases(rng, config).values():
+        planned = plan(random_network(rng, layers, shape), config)
+        coefficients = len(pack(planned)) - planned.coefficients_base
+        assert planned.weight_bits == 8 * coefficients
+        assert planned.weight_bits == sum(p["weight_bits"] for p in planned.report()["layers"])
+        for layer in planned.layers:
+            assert layer.weight_bits >= sum(layer.layer.weights.bits.values())
+
+
+def test_image_that_contradicts_itself_is_refused(seed):
+    rng = np.random.default_rng(seed)
+    config = CONFIGURATIONS["sim-8x1"]
+    shape, layers = cases(rng, config)["stored"]
+    image = make_image(plan(random_network(rng, layers, shape), config))
+    image.metadata["layers"].append(image.metadata["layers"][0])
+    with pytest.raises(ImageError, match="inconsistent: the program ends at step 4"):
+        unpack(image, config)
+    del image.metadata["layers"][-2:]
+    with pytest.raises(ImageError, match="inconsistent: the program has more than 3 steps"):
+        unpack(image, config)
