@@ -2,7 +2,7 @@
 
 A layer's weights W [Co, Ci*T] become V (U B), both levels of section 1 of the design. What is
 minimised is the error of the layer's outputs on sample inputs, `tr((W - W') H (W - W')^T)` with H
-the second moment of what the layer's taps see. In three stages:
+the covariance of what the layer's taps see (biases take care of the mean). In three stages:
 
 1. Factors in floating point, by alternating least squares: kernel by kernel U and B, then V.
 2. Integers. With all other factors fixed, each of U and B of a kernel and V of an output channel
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, cholesky
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from golden.fixed import symmetric_range
 from golden.network import Generated, Network, Stored
@@ -82,9 +82,10 @@ class LayerResult:
     name : str
     choice : Choice
     weight_error : float
-        Norm of the weights' error relative to the norm of the weights.
+        Norm of the weights' error relative to the norm of the weights, those with which the layer
+        comes nearest to the float network on what the compressed layers before it give.
     output_error : float
-        The same of the outputs on the samples, before biases are corrected.
+        The same of the outputs on the samples, their means apart.
     bits : int
         Bits to store, without padding.
     """
@@ -106,7 +107,7 @@ def default_choices(network: FloatNetwork, config: Configuration) -> dict[str, C
     choices = {}
     for layer in network.layers:
         co, ci, taps = layer.weights.shape
-        blocks = max(1, round(co * 5 / 8 / config.lanes))
+        blocks = max(1, -(-co * 5 // (8 * config.lanes)))
         kernels = min(blocks, config.basis_blocks) * config.lanes
         tile = config.lanes * -(-ci // config.width) * config.width * taps
         terms = min(2, config.generator_terms)
@@ -159,6 +160,19 @@ def compress(
     FitError
         For a choice of ranks or precisions that the layer cannot have; names the layer.
     """
+    # Many small products: threads would only wait for each other.
+    with threadpool_limits(1):
+        return _compress(network, calibration, choices, config, seed, progress)
+
+
+def _compress(
+    network: FloatNetwork,
+    calibration: Calibration,
+    choices: Mapping[str, Choice],
+    config: Configuration,
+    seed: int,
+    progress: Progress | None,
+) -> tuple[Network, list[LayerResult]]:
     unknown = choices.keys() - {layer.name for layer in network.layers}
     if unknown:
         raise FitError(
@@ -184,11 +198,13 @@ def compress(
                 progress(now, total, network.layers[index].name)
 
         report(0)
-        moments = _moments(layer, samples)
+        zero_point = np.float32(quantisation[1])
+        seen = (x.astype(np.float32) - zero_point) * np.float32(quantisation[0])
+        moments, target = _moments(layer, samples, seen)
         weights, scale = compress_weights(
-            layer.name, layer.weights, choice, config, moments, seed + index, report
+            layer.name, target, choice, config, moments, seed + index, report
         )
-        results.append(_result(layer, choice, weights, scale, moments))
+        results.append(_result(layer.name, target, choice, weights, scale, moments))
         after = calibration.scales[index + 1], calibration.zero_points[index + 1]
         integer, after = quantised_layer(layer, weights, scale, quantisation, after)
         sums = layer.sums(samples)
@@ -210,13 +226,14 @@ def compress(
 
 
 def _result(
-    layer: FloatLayer,
+    name: str,
+    target: Floats,
     choice: Choice,
     weights: Stored | Generated,
     scale: Floats,
     moments: Floats | None,
 ) -> LayerResult:
-    flat = layer.weights.reshape(len(layer.weights), -1)
+    flat = target.reshape(len(target), -1)
     error = flat - scale[:, np.newaxis] * weights.W.reshape(flat.shape)
     relative = [np.linalg.norm(error) / max(float(np.linalg.norm(flat)), 1e-30)]
     if moments is not None:
@@ -224,24 +241,50 @@ def _result(
         wrong = np.einsum("oi,ij,oj->", error, moments, error, optimize=True)
         relative.append(np.sqrt(wrong / max(power, 1e-30)))
     return LayerResult(
-        layer.name, choice, float(relative[0]), float(relative[-1]), sum(weights.bits.values())
+        name, choice, float(relative[0]), float(relative[-1]), sum(weights.bits.values())
     )
 
 
-def _moments(layer: FloatLayer, samples: Floats) -> Floats | None:
-    """Second moment of what the taps see, [Ci*T, Ci*T], damped; None for very wide layers."""
+def _moments(layer: FloatLayer, samples: Floats, seen: Floats) -> tuple[Floats | None, Floats]:
+    """Metric of a layer's weights, and the weights it should have.
+
+    Parameters
+    ----------
+    layer : FloatLayer
+    samples : float32 [N, H, W, Ci]
+        What the layer sees in the float network.
+    seen : float32 [N, H, W, Ci]
+        What it sees in the compressed one.
+
+    Returns
+    -------
+    (float64 [Ci*T, Ci*T], float64 [Co, Ci, T])
+        Damped covariance of what the taps see in the compressed network, and the weights whose
+        outputs on it come nearest to those of the float network. None, and the layer's own
+        weights, where it is very wide.
+    """
     n = layer.weights[0].size
     if n > _MOST_INPUTS:
-        return None
-    total = np.zeros((n, n))
+        return None, layer.weights
+    square, product = np.zeros((n, n)), np.zeros((n, n))
+    mean, mean_seen = np.zeros(n), np.zeros(n)
     count = 0
     for start in range(0, len(samples), 16):
-        patches = layer.patches(samples[start : start + 16]).reshape(-1, n)
-        total += (patches.T @ patches).astype(np.float64)
-        count += len(patches)
-    total /= count
-    damping = _DAMPING * max(float(np.trace(total)) / n, 1e-12)
-    return total + damping * np.eye(n)
+        x, y = (layer.patches(maps[start : start + 16]).reshape(-1, n) for maps in (samples, seen))
+        square += y.T @ y
+        product += x.T @ y
+        mean += x.sum(axis=0, dtype=np.float64)
+        mean_seen += y.sum(axis=0, dtype=np.float64)
+        count += len(x)
+    square = square / count - np.outer(mean_seen, mean_seen) / count**2
+    product = product / count - np.outer(mean, mean_seen) / count**2
+    # Few samples say little about many inputs: then the weights stay as they were.
+    damping = _DAMPING * max(1.0, 4 * n / count) * max(float(np.trace(square)) / n, 1e-12)
+    square += damping * np.eye(n)
+    product += damping * np.eye(n)
+    flat = layer.weights.reshape(len(layer.weights), n)
+    wanted = np.linalg.solve(square, (flat @ product).T).T
+    return square, wanted.reshape(layer.weights.shape)
 
 
 def compress_weights(
@@ -319,7 +362,7 @@ def _babai(targets: Floats, metric: Floats, q: int) -> Floats:
     """
     high = symmetric_range(q)[1]
     # (x - z)' M (x - z) = |R (x - z)|^2 with R upper triangular: the last coordinate first.
-    factor = cholesky(metric)
+    factor = np.linalg.cholesky(metric).T
     factor = factor / np.diag(factor)[:, np.newaxis]
     result = np.empty_like(targets)
     residual = np.zeros_like(targets)
@@ -383,7 +426,9 @@ class _Factors:
         self.H4 = moments.reshape(self.ci, self.taps, self.ci, self.taps)
         self.bo = self.co if choice.kernels is None else choice.kernels
         self.rng = np.random.default_rng(seed)
-        self.W1 = np.zeros((self.bo, self.W.shape[1]))
+        self.W1: Floats = np.zeros((self.bo, self.W.shape[1]))
+        self.V: Floats = np.zeros((self.co, self.bo))
+        self.integer_v: Floats = self.V
 
     def fit(self, progress: Callable[[float], None]) -> tuple[Generated, Floats]:
         """All three stages."""
@@ -393,16 +438,11 @@ class _Factors:
             self._float_sweep()
             progress((sweep + 1) / sweeps)
         self._round_kernels()
-        best: tuple[float, Generated, Floats] | None = None
-        for sweep in range(_INTEGER_SWEEPS):
-            if sweep:
-                self._integer_sweep()
-            self._round_v()
-            found = self._shifted()
-            if best is None or found[0] < best[0]:
-                best = found
-            progress((_FLOAT_SWEEPS + 2 * (sweep + 1)) / sweeps)
-        assert best is not None
+        best = self._round_v()
+        for sweep in range(1, _INTEGER_SWEEPS + 1):
+            progress((_FLOAT_SWEEPS + 2 * sweep) / sweeps)
+            self._integer_sweep()
+            best = min(best, self._round_v(), key=lambda found: found[0])
         return best[1], best[2]
 
     # Stage 1: floating point.
@@ -413,7 +453,7 @@ class _Factors:
             self.V = np.eye(self.co)
             self.W1 = self.W.copy()
         else:
-            root = cholesky(self.H, lower=True)
+            root = np.linalg.cholesky(self.H)
             left, values, right = np.linalg.svd(self.W @ root, full_matrices=False)
             turn, _ = np.linalg.qr(self.rng.standard_normal((self.bo, self.bo)))
             basis = (values[: self.bo, np.newaxis] * right[: self.bo]) @ np.linalg.inv(root)
@@ -440,7 +480,7 @@ class _Factors:
         right = self.W1 @ self.H
         gram = right @ self.W1.T
         gram += 1e-9 * np.trace(gram) / len(gram) * np.eye(len(gram))
-        self.V = cho_solve(cho_factor(gram), right @ self.W.T).T
+        self.V = np.linalg.solve(gram, right @ self.W.T).T
 
     def _target(self, b: int) -> Floats:
         """What W1[b] would have to be, all else fixed, [Ci*T]."""
@@ -466,13 +506,13 @@ class _Factors:
         """U[b] [Ci*Bi] by least squares, and its metric."""
         metric = _regular(self._u_metric(b))
         right = (target @ self.H).reshape(self.ci, self.taps) @ self.B[b].T
-        return cho_solve(cho_factor(metric), right.reshape(-1)), metric
+        return np.linalg.solve(metric, right.reshape(-1)), metric
 
     def _solve_b(self, b: int, target: Floats) -> tuple[Floats, Floats]:
         """B[b] [Bi*T] by least squares, and its metric."""
         metric = _regular(self._b_metric(b))
         right = self.U[b].T @ (target @ self.H).reshape(self.ci, self.taps)
-        return cho_solve(cho_factor(metric), right.reshape(-1)), metric
+        return np.linalg.solve(metric, right.reshape(-1)), metric
 
     def _float_sweep(self) -> None:
         if self.choice.terms is None:
@@ -503,7 +543,7 @@ class _Factors:
             self._balance(b)
             high = symmetric_range(choice.qb)[1]
             largest = np.maximum(np.abs(self.B[b]).max(axis=1, keepdims=True), 1e-30)
-            best: tuple[float, Floats, Floats, float] | None = None
+            tried: list[tuple[float, Floats, Floats, float]] = []
             for factor in (1.0, 0.85, 0.7):
                 scaled = self.B[b] * high / (factor * largest)
                 integers = np.clip(np.rint(scaled), -high, high)
@@ -514,11 +554,9 @@ class _Factors:
                 z, scale = _round_rows(u[np.newaxis], metric, choice.qu, np.linspace(1, 0.4, 9))
                 w1 = (z.reshape(self.U[b].shape) @ integers).reshape(-1)
                 error = target - float(scale[0]) * w1
-                found = float(error @ self.H @ error), integers, z[0], float(scale[0])
-                if best is None or found[0] < best[0]:
-                    best = found
+                tried.append((float(error @ self.H @ error), integers, z[0], float(scale[0])))
                 self.B[b] = before
-            assert best is not None
+            best = min(tried, key=lambda found: found[0])
             self.B[b] = best[1]
             self.U[b] = best[2].reshape(self.U[b].shape)
             self._replace(b, (self.U[b] @ self.B[b]).reshape(-1), best[3])
@@ -566,53 +604,54 @@ class _Factors:
         error = target - w1
         return float(error @ self.H @ error)
 
-    def _round_v(self) -> None:
-        """V at the best of several scales for each output channel; `V` is then scale * integer."""
+    def _round_v(self) -> tuple[float, Generated, Floats]:
+        """V at the best of several scales for each output channel; `V` is then scale * integer.
+
+        Returns what `_shifted` makes of it.
+        """
         if self.choice.kernels is None:
             power = ((self.W1 @ self.H) * self.W1).sum(axis=1)
             match = ((self.W @ self.H) * self.W1).sum(axis=1)
             self.integer_v = np.eye(self.co)
             self.V = np.diag(match / np.maximum(power, 1e-30))
-            return
+            return self._shifted()
         right = self.W1 @ self.H
         gram = _regular(right @ self.W1.T)
-        exact = cho_solve(cho_factor(gram), right @ self.W.T).T
+        exact = np.linalg.solve(gram, right @ self.W.T).T
         # Where a kernel counts for much its column is large: even them out, in W1's favour.
         self.integer_v, scale = _round_rows(exact, gram, self.choice.qv, np.linspace(1, 0.4, 25))
         self.V = scale[:, np.newaxis] * self.integer_v
+        return self._shifted()
 
     # Stage 3: what the hardware makes of them.
 
     def _shifted(self) -> tuple[float, Generated, Floats]:
         """Error, weights and scales at the best shifts."""
         choice = self.choice
-        bits = {"qu": choice.qu}
-        shape = (self.bo, self.ci, -1)
-        arrays = {"U": self.W1.reshape(shape).astype(np.int8)}
-        shifts1 = [0]
-        if choice.terms is not None:
-            arrays = {"U": self.U.astype(np.int8), "B": self.B.astype(np.int8)}
-            bits["qb"] = choice.qb
+        factors: dict[str, Any] = {"qu": choice.qu}
+        if choice.terms is None:
+            factors["U"] = self.W1.reshape(self.bo, self.ci, -1).astype(np.int8)
+            shifts1 = [0]
+        else:
+            factors |= {"U": self.U.astype(np.int8), "B": self.B.astype(np.int8)}
+            factors["qb"] = choice.qb
             shifts1 = list(range(self.config.generator_max_shift + 1))
         shifts2 = [0]
         if choice.kernels is not None:
-            arrays["V"] = self.integer_v.astype(np.int8)
-            bits["qv"] = choice.qv
+            factors |= {"V": self.integer_v.astype(np.int8), "qv": choice.qv}
             shifts2 = list(range(1, 16))
-        best: tuple[float, Generated, Floats] | None = None
+        tried: list[tuple[float, Generated, Floats]] = []
         for s1 in shifts1:
             for s2 in shifts2:
-                weights = Generated(**arrays, **bits, s1=s1, s2=s2)
+                weights = Generated(**factors, s1=s1, s2=s2)
                 flat = weights.W.reshape(self.co, -1).astype(np.float64)
                 right = flat @ self.H
                 power = (right * flat).sum(axis=1)
                 match = (right * self.W).sum(axis=1)
                 scale = np.maximum(match / np.maximum(power, 1e-30), 0)
                 error = float((power * scale**2 - 2 * match * scale).sum())
-                if best is None or error < best[0]:
-                    best = error, weights, scale
-        assert best is not None
-        return best
+                tried.append((error, weights, scale))
+        return min(tried, key=lambda found: found[0])
 
 
 def _regular(metric: Floats) -> Floats:

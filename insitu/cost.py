@@ -8,9 +8,9 @@ pixel of a lane group (an *output group*) it takes as long as the slowest of fou
     activations     one access a step; where the memory has one port, also the words written
     requantiser     ceil(R/P)
 
-Each lane group first loads its parameters and, in the intra dataflow, its basis. In the cross
-dataflow it loads the basis of all kernels and generates its weight tile: for every input channel
-the U of all blocks, then for every tap the slowest of V's vectors, V's words and the R/P roundings.
+In the intra dataflow each lane group first loads its basis. In the cross dataflow it loads the
+basis of all kernels and generates its weight tile: for every input channel the U of all blocks,
+then for every tap the slowest of V's vectors, V's words and the R/P roundings.
 Filling and draining the pipelines comes on top; `Constants` are those times of the RTL.
 
 `ideal_cycles` is the array's work alone, from the shapes.
@@ -37,7 +37,8 @@ class Constants:
     group : int
         Start a lane group and drain its last pixel.
     parameter_words : int
-        Cycles a 32-bit word of parameters takes to load.
+        Cycles a 32-bit word of the first lane group's parameters takes to load; those of the
+        others load while the one before is at work.
     intra_group : int
         More for a lane group in the intra dataflow: from the basis to the first U.
     generate : int
@@ -166,7 +167,7 @@ def layer_cost(work: Work, config: Configuration, constants: Constants = CONSTAN
         for name, cycles in one.items():
             terms[name] += work.pixels * cycles
 
-    load = groups * lanes * PARAMETER_WORDS * constants.parameter_words
+    load = lanes * PARAMETER_WORDS * constants.parameter_words
     fill = constants.layer + groups * (constants.group + work.pixels * constants.pixel)
     generate = 0
     ideal = groups * steps * work.pixels

@@ -1,6 +1,7 @@
 """Errors that a user can do something about: each names its cause and the next step."""
 
 __all__ = [
+    "BuildError",
     "FileError",
     "FitError",
     "ImageError",
@@ -53,3 +54,7 @@ class InputError(InsituError):
 
 class FitError(InsituError):
     """A network does not fit a configuration."""
+
+
+class BuildError(InsituError):
+    """A bitstream cannot be built: no such board, a tool missing, too large, too slow."""

@@ -1,13 +1,20 @@
 """Reading and writing whole files, so that no error leaves half of one behind."""
 
 import contextlib
+import io
 import os
 import tempfile
+import zipfile
+import zlib
 from pathlib import Path
+from typing import Any
 
-from insitu.errors import FileError
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["read_file", "write_file"]
+from insitu.errors import FileError, InsituError
+
+__all__ = ["read_arrays", "read_file", "write_file"]
 
 
 def read_file(path: str | Path, what: str) -> bytes:
@@ -34,6 +41,41 @@ def read_file(path: str | Path, what: str) -> bytes:
         raise FileError(
             f"{what} {path} cannot be read: {error.strerror}", "check the file's permissions"
         ) from None
+
+
+def read_arrays(
+    path: str | Path, what: str, error: type[InsituError], next_step: str
+) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz file; nothing in it is executed.
+
+    Parameters
+    ----------
+    path : path
+    what : str
+        What the file should be, for the message.
+    error : type
+        What to raise for a damaged file, with `next_step`.
+    next_step : str
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read.
+    InsituError
+        `error`, if it is not an undamaged .npz archive.
+    """
+    data = read_file(path, what)
+    try:
+        archive = np.load(io.BytesIO(data), allow_pickle=False)
+        if isinstance(archive, np.lib.npyio.NpzFile):
+            with archive:
+                return {key: archive[key] for key in archive}
+        fault = "is a single array, not an .npz archive"
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError) as reason:
+        fault = f"is truncated, corrupt or not an .npz archive: {reason}"
+    except (MemoryError, SyntaxError, TypeError, NotImplementedError, RuntimeError):
+        fault = "is corrupt: it holds an array that cannot be"
+    raise error(f"{what} {path} {fault}", next_step)
 
 
 def write_file(path: str | Path, data: bytes, what: str) -> None:

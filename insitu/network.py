@@ -9,8 +9,6 @@ output_scale, output_zero_point, activation_min, activation_max, double_rounding
 """
 
 import io
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from numpy.typing import NDArray
 
 from golden.network import Generated, Layer, Network, Stored, shapes
 from insitu.errors import NetworkError
-from insitu.files import read_file, write_file
+from insitu.files import read_arrays, write_file
 
 __all__ = ["FORMAT", "load", "save"]
 
@@ -96,19 +94,8 @@ def load(path: str | Path, input_shape: tuple[int, int, int] | None = None) -> N
     NetworkError
         If it is not an undamaged, complete and consistent network of this version.
     """
-    data = read_file(path, "network")
+    arrays = read_arrays(path, "network", NetworkError, _AGAIN)
     source = f"network {path}"
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            if not isinstance(archive, Mapping):
-                raise NetworkError(f"{source} is not an .npz archive", "name a network file")
-            arrays = {key: archive[key] for key in archive}
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError) as error:
-        raise NetworkError(
-            f"{source} is truncated, corrupt or not an .npz archive: {error}", _AGAIN
-        ) from None
-    except (MemoryError, SyntaxError, NotImplementedError, RuntimeError):
-        raise NetworkError(f"{source} is corrupt: an array is impossible", _AGAIN) from None
     found = str(arrays["format"]) if "format" in arrays else None
     if found != FORMAT:
         fault = f"has format {found!r}" if found else "has no format"

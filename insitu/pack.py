@@ -77,8 +77,7 @@ def _parameters(planned: LayerPlan, config: Configuration) -> bytes:
     channels = layer.output_channels
     table = np.zeros((planned.parameter_bytes // (4 * PARAMETER_WORDS), PARAMETER_WORDS), "<u4")
     first = 0
-    if planned.dataflow == CROSS:
-        assert isinstance(layer.weights, Generated)
+    if isinstance(layer.weights, Generated) and layer.weights.V is not None:
         table[0] = 0, _TILE_MULTIPLIER, layer.weights.s2 - 1
         first = 1
     rows = table[first : first + channels]
@@ -117,8 +116,7 @@ def _segments(planned: LayerPlan, config: Configuration) -> list[tuple[Int8, int
 
     if isinstance(weights, Stored):
         return [segment("stream", group) for group in lanes_by_channels(weights.W)]
-    if weights.V is None:
-        assert weights.B is not None
+    if weights.V is None and weights.B is not None:
         bases = lanes_by_channels(weights.B).transpose(0, 2, 1, 3, 4)
         streams = lanes_by_channels(weights.U)
         return [
@@ -127,6 +125,8 @@ def _segments(planned: LayerPlan, config: Configuration) -> list[tuple[Int8, int
             for pair in (segment("basis", basis), segment("stream", stream))
         ]
 
+    if weights.V is None:
+        raise ValueError("generated weights must have B or V")
     cross = lanes_by_channels(weights.V[:, :, np.newaxis])
     if weights.B is None:
         blocks = -(-len(weights.U) // lanes)

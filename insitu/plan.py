@@ -15,7 +15,16 @@ from golden.network import Generated, Layer, Network, Stored, shapes
 from insitu.cost import CONSTANTS, Constants, Cost, Work, layer_cost
 from insitu.errors import FitError
 from rtl.config import CONFIGURATIONS, Configuration
-from rtl.record import CROSS, FIELDS, INTRA, PARAMETER_WORDS, RECORD_WORDS, STORED
+from rtl.record import (
+    ADDRESS_STEPS,
+    CROSS,
+    FIELDS,
+    INTRA,
+    PARAMETER_WORDS,
+    RECORD_WORDS,
+    STORED,
+    field_bits,
+)
 
 __all__ = ["DATAFLOWS", "LayerPlan", "Map", "Plan", "Segment", "plan"]
 
@@ -354,7 +363,7 @@ def _plan(
             "compress it further (lower ranks or precisions)",
         )
     for planned in layers:
-        _check_record(planned)
+        _check_record(planned, config)
     return Plan(
         name=name,
         network=network,
@@ -723,15 +732,17 @@ _SMALLER = {
 }
 
 
-def _check_record(planned: LayerPlan) -> None:
-    """Refuse a layer whose record cannot hold its figures."""
+def _check_record(planned: LayerPlan, config: Configuration) -> None:
+    """Refuse a layer whose record cannot hold its figures, or whose figures the hardware cannot."""
+    bits = field_bits(config)
     for name, value in planned.record.items():
         field = FIELDS[name]
-        low = -(1 << (field.width - 1)) if field.signed else 0
-        high = low + (1 << field.width) - 1
+        width = field.width if name in ADDRESS_STEPS else bits[name]
+        low = -(1 << (width - 1)) if field.signed else 0
+        high = low + (1 << width) - 1
         if not low <= value <= high:
             raise FitError(
                 f"layer {planned.layer.name!r} needs {name} = {value}, "
-                f"a record holds {low}..{high}",
+                f"{config.name} holds {low}..{high}",
                 _SMALLER.get(name, "use smaller feature maps"),
             )

@@ -125,7 +125,7 @@ class Accelerator(wiring.Component):
             self._tile.taps.eq(record.taps),
             self._tile.rewind.eq(sequencer.rewind),
             sequencer.tile_complete.eq(self._tile.complete),
-            self._addresses.begin.eq(sequencer.walk),
+            self._addresses.start.eq(sequencer.walk),
             self._addresses.single.eq(cross),
             self._activations.clear.eq(sequencer.begin),
             self._activations.zero_point.eq(record.input_zero_point),

@@ -68,7 +68,7 @@ class AddressGenerator(wiring.Component):
     goes on, is added to the address, to the tap's row and to its column. A tap whose row or column
     is outside the map is padding.
 
-    Throughput: one step a cycle. Latency: 1 cycle from `begin` to the first step.
+    Throughput: one step a cycle. Latency: 1 cycle from `start` to the first step.
 
     Parameters
     ----------
@@ -77,8 +77,8 @@ class AddressGenerator(wiring.Component):
     Members
     -------
     walk : In(Walk)
-        Stable from `begin` to the last step.
-    begin : In(1)
+        Stable from `start` to the last step.
+    start : In(1)
         Start a walk, over all lane groups or, with `single`, over one.
     single : In(1)
     o : Out(stream of tap_layout)
@@ -91,7 +91,7 @@ class AddressGenerator(wiring.Component):
         super().__init__(
             {
                 "walk": In(Walk(config)),
-                "begin": In(1),
+                "start": In(1),
                 "single": In(1),
                 "o": Out(stream.Signature(tap_layout(config))),
             }
@@ -151,7 +151,7 @@ class AddressGenerator(wiring.Component):
                 row_step.eq(walk.row_ky_step),
                 column_step.eq(walk.column_back_step),
             ]
-        with m.If(self.begin | (step & ends["y"])):
+        with m.If(self.start | (step & ends["y"])):
             m.d.sync += [
                 beat.eq(walk.start),
                 row.eq(first_row),
@@ -163,7 +163,7 @@ class AddressGenerator(wiring.Component):
                 row.eq(row + row_step),
                 column.eq(Mux(ends["x"], first_column, column + column_step)),
             ]
-        with m.If(self.begin):
+        with m.If(self.start):
             m.d.sync += active.eq(1)
         with m.Elif(step & ends["group"]):
             m.d.sync += active.eq(0)

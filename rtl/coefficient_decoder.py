@@ -1,5 +1,7 @@
 """Unpacks coefficients of 1 to 8 bits from the words of the coefficient memory."""
 
+from math import gcd
+
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.enum import Enum
@@ -44,22 +46,134 @@ def vector_layout(config):
     )
 
 
+class DecoderControl(wiring.Component):
+    """What all stripes of the decoder share: where the next coefficient is, and who moves.
+
+    A word gives each stripe a piece of `bits` bits. The oldest `registers` pieces are held; the
+    word at the input, if it is next to them, counts as held too. A coefficient begins `offset` bits
+    into the oldest piece and is taken as soon as all of it is there. Pieces that lie wholly behind
+    are dropped at once if there is one of them or if all are; else one a cycle. After a segment's
+    last vector the rest of its piece lies behind as well.
+
+    Parameters
+    ----------
+    bits : int
+        Bits of a piece, a power of two.
+
+    Members
+    -------
+    valid : In(1)
+        A word is at the input.
+    accept : Out(1)
+        It goes to register `place`, unless it is dropped as well.
+    ready : Out(1)
+        It would.
+    room : In(1)
+        A vector can be taken.
+    take : Out(1)
+        It is.
+    top_bit : In(3)
+        Precision of the oldest piece's segment, less 1.
+    vectors : In(16)
+        Vectors of that segment.
+    offset : Out
+        Where the vector begins.
+    last : Out(1)
+        It is the last of its segment.
+    move : Out(1)
+        Pieces go to the register before.
+    place : Out
+        The first register that is free then; `registers` and more mean none.
+    held : Out
+        Pieces in registers.
+    index : Out(16)
+        Which vector of its segment the next one is, from 1.
+    """
+
+    def __init__(self, bits):
+        # Pieces that a coefficient can touch: it begins at multiples of what its precision and
+        # `bits` have in common.
+        self.touched = max(-(-(bits - gcd(bits, q) + q) // bits) for q in range(1, 9))
+        self.registers = max(2, self.touched - 1)
+        self.bits = bits
+        # With two registers nothing stays behind.
+        furthest = bits if self.registers == 2 else self.touched * bits
+        super().__init__(
+            {
+                "valid": In(1),
+                "accept": Out(1),
+                "ready": Out(1),
+                "room": In(1),
+                "take": Out(1),
+                "top_bit": In(3),
+                "vectors": In(16),
+                "offset": Out(range(furthest)),
+                "last": Out(1),
+                "move": Out(1),
+                "place": Out(ceil_log2(self.registers + 2)),
+                "held": Out(range(self.registers + 1)),
+                "index": Out(16, init=1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        bits, registers = self.bits, self.registers
+        log_bits = ceil_log2(bits)
+        held, index = self.held, self.index
+
+        end = Signal(range(self.touched * bits + 1))
+        here = Signal(range(registers + 2))  # pieces
+        behind = Signal()
+        rounded = Signal.like(end)
+        whole = Signal(range(self.touched + 1))  # pieces that the vector finishes
+        drop = Signal.like(whole)
+        m.d.comb += [
+            behind.eq(self.offset >= bits),
+            end.eq(self.offset + self.top_bit + 1),
+            here.eq(
+                held + (self.valid & (held == registers)) if self.touched > registers else held
+            ),
+            self.take.eq(((here << log_bits) >= end) & ~behind & self.room),
+            self.last.eq(index == self.vectors),
+            rounded.eq(end),
+            whole.eq(rounded >> log_bits),
+        ]
+        with m.If(self.last):
+            m.d.comb += rounded.eq((end + (bits - 1)) >> log_bits << log_bits)
+        with m.If(behind):
+            m.d.comb += drop.eq(1)
+        with m.Elif(self.take):
+            m.d.comb += drop.eq(Mux((whole == 0) | (whole >= held), whole, 1))
+        m.d.comb += [
+            self.move.eq(drop != 0),
+            self.ready.eq((held != registers) | self.move),
+            self.accept.eq(self.valid & self.ready),
+            self.place.eq(held - drop),
+        ]
+
+        m.d.sync += held.eq(self.place + self.accept)
+        with m.If(self.take):
+            m.d.sync += [self.offset.eq(rounded - (drop << log_bits)), index.eq(index + 1)]
+            with m.If(self.last):
+                m.d.sync += index.eq(1)
+        with m.Elif(behind):
+            m.d.sync += self.offset.eq(self.offset - bits)
+        return m
+
+
 class CoefficientDecoder(wiring.Component):
     """Decoder of densely packed coefficients.
 
     Every stripe (one a multiplier) owns `stripe_bits` bits of every word and unpacks its own bit
-    stream, least significant bit first; all stripes share one control: they all are at the same
-    bit. For a precision q >= 2 a coefficient is the two's complement number of its q bits; for
-    q = 1, bit 0 is +1 and bit 1 is -1. A segment begins at a word; what is left of the word in
-    which the last one ended is skipped.
+    stream, least significant bit first; all stripes share one control (`DecoderControl`): they all
+    are at the same bit. For a precision q >= 2 a coefficient is the two's complement number of its
+    q bits; for q = 1, bit 0 is +1 and bit 1 is -1. A segment begins at a word; what is left of the
+    word in which the last one ended is skipped.
 
-    Each stripe holds the last `slots` pieces it was given, `slots = ceil((stripe_bits + 7) /
-    stripe_bits)`: a coefficient that begins in the oldest lies wholly in them. One piece is
-    dropped a cycle.
-
-    Latency: 2 cycles from a word to the first vector of it. Throughput: a vector takes
-    `max(1, q / stripe_bits)` cycles on average, and a segment no more than its words or its
-    vectors, whichever is more; nothing is lost between segments.
+    Latency: 2 cycles from the word in which the first vector ends to that vector, 1 if the control
+    has no register for that word. Throughput: a segment takes as many cycles as its words or its
+    vectors, whichever is more.
 
     Parameters
     ----------
@@ -98,124 +212,69 @@ class CoefficientDecoder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         bits = self.config.stripe_bits
-        stripes = self.config.stripes
-        slots = -(-(bits + 7) // bits)
         i, o = self.i, self.o
+        m.submodules.control = control = DecoderControl(bits)
+        words = [Signal.like(i.payload, name=f"word{n}") for n in range(control.registers)]
+        oldest = words[0]
 
-        # Shared control. `offset` is where the next coefficient begins, counted from the oldest
-        # bit held; a piece is dropped when it lies wholly behind.
-        held = Signal(range(slots + 1))
-        offset = Signal(range(bits + 8))
-        fresh = Signal(init=1)
-        remaining = Signal(16)
-        segments = Signal(data.ArrayLayout(Segment, slots))
-        finals = Signal(slots)
-        segment = segments[0]
-
-        top_bit = Signal(3)
-        vectors = Signal(16)
-        with m.Switch(segment):
+        with m.Switch(oldest.segment):
             with m.Case(Segment.BASIS):
-                m.d.comb += [top_bit.eq(self.basis_precision), vectors.eq(self.basis_vectors)]
-            with m.Case(Segment.CROSS):
-                m.d.comb += [top_bit.eq(self.cross_precision), vectors.eq(self.cross_vectors)]
-            with m.Default():
-                m.d.comb += [top_bit.eq(self.stream_precision), vectors.eq(self.stream_vectors)]
-
-        end = Signal(range(bits + 16))
-        count = Signal(16)
-        last = Signal()
-        behind = Signal()
-        present = Signal()
-        fire = Signal()
-        drop = Signal()
-        rounded = Signal(range(bits + 16))
-        log_bits = ceil_log2(bits)
-        m.d.comb += [
-            end.eq(offset + top_bit + 1),
-            count.eq(Mux(fresh, vectors, remaining)),
-            last.eq(count == 1),
-            behind.eq(offset >= bits),
-            present.eq((held << log_bits) >= end),
-            fire.eq(present & ~behind & (~o.valid | o.ready)),
-            rounded.eq(end),
-            drop.eq(Mux(behind, held != 0, fire & (rounded >= bits))),
-        ]
-        with m.If(last):
-            m.d.comb += rounded.eq((end + (bits - 1)) >> log_bits << log_bits)
-        with m.If(fire):
-            m.d.sync += [
-                offset.eq(Mux(rounded >= bits, rounded - bits, rounded)),
-                fresh.eq(last),
-                remaining.eq(count - 1),
-            ]
-        with m.Elif(drop):
-            m.d.sync += offset.eq(offset - bits)
-
-        # The pieces move towards the oldest; a new one takes the first free place.
-        accept = Signal()
-        place = Signal(range(slots + 1))
-        m.d.comb += [
-            i.ready.eq(held != slots),
-            accept.eq(i.valid & i.ready),
-            place.eq(held - drop),
-        ]
-        m.d.sync += held.eq(place + accept)
-        pieces = [
-            Signal(data.ArrayLayout(bits, slots), name=f"pieces{stripe}")
-            for stripe in range(stripes)
-        ]
-        for slot in range(slots):
-            here = Signal(name=f"here{slot}")
-            m.d.comb += here.eq(place == slot)
-            older = slot + 1 if slot + 1 < slots else None
-            with m.If(here | drop):
-                take = here if older is not None else 1
-                m.d.sync += [
-                    segments.as_value()
-                    .word_select(slot, 2)
-                    .eq(
-                        Mux(
-                            take,
-                            i.payload.segment.as_value(),
-                            segments.as_value().word_select(older or 0, 2),
-                        )
-                    ),
-                    finals[slot].eq(Mux(take, i.payload.final, finals[older or 0])),
+                m.d.comb += [
+                    control.top_bit.eq(self.basis_precision),
+                    control.vectors.eq(self.basis_vectors),
                 ]
-                for stripe, piece in enumerate(pieces):
-                    m.d.sync += piece[slot].eq(
-                        Mux(take, i.payload.word.word_select(stripe, bits), piece[older or 0])
-                    )
+            with m.Case(Segment.CROSS):
+                m.d.comb += [
+                    control.top_bit.eq(self.cross_precision),
+                    control.vectors.eq(self.cross_vectors),
+                ]
+            with m.Default():
+                m.d.comb += [
+                    control.top_bit.eq(self.stream_precision),
+                    control.vectors.eq(self.stream_vectors),
+                ]
+        m.d.comb += [
+            control.valid.eq(i.valid),
+            i.ready.eq(control.ready),
+            control.room.eq(~o.valid | o.ready),
+        ]
+        for n, (word, newer) in enumerate(zip(words, [*words[1:], i.payload], strict=True)):
+            with m.If(control.place == n):
+                m.d.sync += word.eq(i.payload)
+            with m.Elif(control.move):
+                m.d.sync += word.eq(newer)
 
-        # Each stripe: the window at the offset, cut to the precision, sign extended.
-        window_offset = offset[: max(1, log_bits)] if bits > 1 else 0
+        with m.If(control.take):
+            m.d.sync += [
+                o.valid.eq(1),
+                o.payload.segment.eq(oldest.segment),
+                o.payload.final.eq(oldest.final),
+                o.payload.last.eq(control.last),
+            ]
+        with m.Elif(o.ready):
+            m.d.sync += o.valid.eq(0)
+
         keep = Signal(8)
         binary = Signal()
         m.d.comb += [
-            keep.eq(Cat(top_bit >= bit for bit in range(8))),
-            binary.eq(top_bit == 0),
+            keep.eq(Cat(control.top_bit >= bit for bit in range(8))),
+            binary.eq(control.top_bit == 0),
         ]
-        values = []
-        for stripe, piece in enumerate(pieces):
+        within = control.offset[: ceil_log2(bits)]
+        for stripe in range(self.config.stripes):
+            # The window at the offset, cut to the precision, sign extended.
+            pieces = Cat(word.word.word_select(stripe, bits) for word in [*words, i.payload])
             window = Signal(8, name=f"window{stripe}")
             sign = Signal(name=f"sign{stripe}")
-            value = Signal(8, name=f"value{stripe}")
             m.d.comb += [
-                window.eq(piece.as_value() >> window_offset),
-                sign.eq(window.bit_select(top_bit, 1)),
-                value.eq(Cat(Mux(keep[bit], window[bit], sign) for bit in range(8)) | binary),
+                window.eq(pieces >> within),
+                sign.eq(window.bit_select(control.top_bit, 1)),
             ]
-            values.append(value)
-
-        with m.If(fire):
-            m.d.sync += [
-                o.valid.eq(1),
-                o.payload.values.as_value().eq(Cat(values)),
-                o.payload.segment.eq(segment),
-                o.payload.final.eq(finals[0]),
-                o.payload.last.eq(last),
-            ]
-        with m.Elif(o.ready):
-            m.d.sync += [o.valid.eq(0), o.payload.values.as_value().eq(0)]
+            value = o.payload.values[stripe]
+            with m.If(control.take):
+                m.d.sync += value.eq(
+                    Cat(Mux(keep[bit], window[bit], sign) for bit in range(8)) | binary
+                )
+            with m.Elif(o.ready):
+                m.d.sync += value.eq(0)
         return m

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from .coefficient_decoder import Segment
 from .coefficient_memory import fetch_layout
 from .config import Configuration
-from .record import CROSS, STORED
+from .record import CROSS, STORED, field_bits
 
 __all__ = ["CoefficientFetch", "Segments"]
 
@@ -17,21 +17,20 @@ class Segments(wiring.Signature):
     """Where the segments are: fields of the layer record of the same names (`rtl.record`)."""
 
     def __init__(self, config):
-        address = range(config.coefficient_words)
-        super().__init__(
-            {
-                "dataflow": Out(2),
-                "flat": Out(1),
-                "groups": Out(8),
-                "taps": Out(8),
-                "coefficient_base": Out(address),
-                "cross_base": Out(address),
-                "basis_words": Out(12),
-                "stream_words": Out(16),
-                "cross_words": Out(16),
-                "stream_repeats": Out(20),
-            }
+        bits = field_bits(config)
+        names = (
+            "dataflow",
+            "flat",
+            "groups",
+            "taps",
+            "coefficient_base",
+            "cross_base",
+            "basis_words",
+            "stream_words",
+            "cross_words",
+            "stream_repeats",
         )
+        super().__init__({name: Out(bits[name]) for name in names})
 
 
 class _State(Enum):
@@ -93,91 +92,96 @@ class CoefficientFetch(wiring.Component):
         address = Signal(range(self.config.coefficient_words))
         mark = Signal.like(address)  # where the stream goes back to, or goes on
         cross_start = Signal.like(address)
-        left = Signal(16)  # words of the segment
-        repeat = Signal(20)
+        left = Signal.like(segments.stream_words)  # words of the segment
+        repeat = Signal.like(segments.stream_repeats)
         tap = Signal(8)
         group = Signal(8)
-        cross = Signal()
-        end = Signal()
         following = Signal.like(address)
+        m.d.comb += following.eq(address + 1)
+
+        # What comes after a segment's last word.
+        stored = Signal()
+        cross = Signal()
+        step = Signal()
+        end = Signal()
+        end_basis = Signal()
+        end_stream = Signal()
+        end_cross = Signal()  # of the last tap's
+        again = Signal()  # the cross segment, for the next tap
+        pass_done = Signal()  # with a channel, or with a pixel's stream
+        group_done = Signal()
+        begin_stream = Signal()
+        begin_cross = Signal()
         m.d.comb += [
+            stored.eq(segments.dataflow == STORED),
             cross.eq(segments.dataflow == CROSS),
+            step.eq(o.valid & o.ready),
+            end.eq(step & (left == 1)),
+            self.started.eq((state == _State.GROUP) & self.permit),
+            end_basis.eq(end & (state == _State.BASIS)),
+            end_stream.eq(end & (state == _State.STREAM)),
+            again.eq(end & (state == _State.CROSS) & (tap != 0)),
+            end_cross.eq(end & (state == _State.CROSS) & (tap == 0)),
+            pass_done.eq(end_cross | (end_stream & ~cross)),
+            group_done.eq(pass_done & (repeat == 0)),
+            begin_cross.eq((end_stream & cross) | again),
+            begin_stream.eq(end_basis | (pass_done & ~group_done) | (self.started & stored)),
+        ]
+
+        m.d.comb += [
             o.valid.eq((state != _State.IDLE) & (state != _State.GROUP)),
             o.payload.address.eq(address),
             o.payload.final.eq(repeat == 0),
-            end.eq(left == 1),
-            following.eq(address + 1),
-            self.started.eq((state == _State.GROUP) & self.permit),
         ]
-
-        def begin_stream(at):
-            m.d.sync += [
-                state.eq(_State.STREAM),
-                address.eq(at),
-                left.eq(segments.stream_words),
-            ]
-
-        def begin_cross(at):
-            m.d.sync += [state.eq(_State.CROSS), address.eq(at), left.eq(segments.cross_words)]
-
-        def end_group(at):
-            m.d.sync += [
-                state.eq(Mux(group == segments.groups, _State.IDLE, _State.GROUP)),
-                address.eq(at),
-                group.eq(group + 1),
-            ]
-
-        with m.If(self.started):
-            m.d.sync += repeat.eq(segments.stream_repeats)
-            with m.If(segments.dataflow == STORED):
-                begin_stream(address)
-                m.d.sync += mark.eq(address)
-            with m.Else():
-                m.d.sync += [state.eq(_State.BASIS), left.eq(segments.basis_words)]
-        with m.If(o.valid & o.ready):
-            m.d.sync += [address.eq(following), left.eq(left - 1)]
-            with m.If(end):
-                with m.Switch(state):
-                    with m.Case(_State.BASIS):
-                        begin_stream(following)
-                        m.d.sync += mark.eq(following)
-                    with m.Case(_State.STREAM):
-                        with m.If(cross):
-                            begin_cross(cross_start)
-                            m.d.sync += [
-                                mark.eq(following),
-                                tap.eq(Mux(segments.flat, 0, segments.taps)),
-                            ]
-                        with m.Elif(repeat == 0):
-                            end_group(following)
-                        with m.Else():
-                            begin_stream(mark)
-                            m.d.sync += repeat.eq(repeat - 1)
-                    with m.Case(_State.CROSS):
-                        with m.If(tap != 0):
-                            begin_cross(cross_start)
-                            m.d.sync += tap.eq(tap - 1)
-                        with m.Elif(repeat == 0):
-                            end_group(segments.coefficient_base)
-                            m.d.sync += cross_start.eq(following)
-                        with m.Else():
-                            begin_stream(mark)
-                            m.d.sync += repeat.eq(repeat - 1)
-        with m.If(self.begin):
-            m.d.sync += [
-                state.eq(_State.GROUP),
-                group.eq(0),
-                address.eq(segments.coefficient_base),
-                cross_start.eq(segments.cross_base),
-            ]
-
         with m.Switch(state):
             with m.Case(_State.BASIS):
                 m.d.comb += o.payload.segment.eq(Segment.BASIS)
             with m.Case(_State.CROSS):
                 m.d.comb += o.payload.segment.eq(Segment.CROSS)
             with m.Default():
-                m.d.comb += o.payload.segment.eq(
-                    Mux(segments.dataflow == STORED, Segment.WEIGHT, Segment.STREAM)
+                m.d.comb += o.payload.segment.eq(Mux(stored, Segment.WEIGHT, Segment.STREAM))
+
+        with m.If(self.begin | group_done):
+            m.d.sync += state.eq(
+                Mux(group_done & (group == segments.groups), _State.IDLE, _State.GROUP)
+            )
+        with m.Elif(begin_stream):
+            m.d.sync += state.eq(_State.STREAM)
+        with m.Elif(begin_cross):
+            m.d.sync += state.eq(_State.CROSS)
+        with m.Elif(self.started):
+            m.d.sync += state.eq(_State.BASIS)
+
+        to_mark = pass_done & ~group_done
+        to_base = self.begin | (end_cross & group_done)
+        with m.If(step | self.begin):
+            m.d.sync += address.eq(
+                Mux(
+                    to_base | begin_cross,
+                    Mux(begin_cross, cross_start, segments.coefficient_base),
+                    Mux(to_mark, mark, following),
                 )
+            )
+        with m.If(end_basis | (end_stream & cross) | (self.started & stored)):
+            m.d.sync += mark.eq(Mux(end, following, address))
+        with m.If(self.begin | (end_cross & group_done)):
+            m.d.sync += cross_start.eq(Mux(self.begin, segments.cross_base, following))
+        with m.If(begin_stream | begin_cross | self.started):
+            m.d.sync += left.eq(
+                Mux(
+                    begin_stream,
+                    segments.stream_words,
+                    Mux(begin_cross, segments.cross_words, segments.basis_words),
+                )
+            )
+        with m.Elif(step):
+            m.d.sync += left.eq(left - 1)
+        with m.If(self.started | pass_done):
+            m.d.sync += repeat.eq(Mux(self.started, segments.stream_repeats, repeat - 1))
+        with m.If(begin_cross):
+            m.d.sync += tap.eq(Mux(again, tap - 1, Mux(segments.flat, 0, segments.taps)))
+        with m.If(self.begin):
+            m.d.sync += group.eq(0)
+        with m.Elif(group_done):
+            m.d.sync += group.eq(group + 1)
         return m

@@ -26,14 +26,16 @@ def crc32_step(state, bits):
     Value, 32 bits
         For one bit, a cost of one 4-input LUT a bit of state at most.
     """
-    state = Value.cast(state)
+    state, bits = Value.cast(state), Value.cast(bits)
     if len(state) != 32:
         raise ValueError(f"state must be 32 bits wide, not {len(state)}")
-    for bit in Value.cast(bits):
-        feedback = state[0] ^ bit
-        state = Cat(
-            state[n + 1] ^ feedback if CRC32_POLYNOMIAL >> n & 1 else state[n + 1]
-            for n in range(31)
-        )
-        state = Cat(state, feedback)
-    return state
+    # Each new bit is the parity of some old bits and some of the message: find out which.
+    terms = [{("state", n)} for n in range(32)]
+    for n in range(len(bits)):
+        feedback = terms[0] ^ {("bits", n)}
+        terms = [*terms[1:], set()]
+        for tap in range(32):
+            if CRC32_POLYNOMIAL >> tap & 1:
+                terms[tap] = terms[tap] ^ feedback
+    signals = {"state": state, "bits": bits}
+    return Cat(Cat(signals[name][n] for name, n in sorted(term)).xor() for term in terms)

@@ -167,47 +167,57 @@ class HostPort(wiring.Component):
         to_memory = bus.adr[18] | bus.adr[19]
         to_coefficients = bus.adr[18]
         access = Signal()
-        illegal = Signal()
-        m.d.comb += access.eq(bus.cyc & bus.stb)
+        illegal_now = Signal()
+        illegal = Signal(reset_less=True)
         with m.Switch(bus.adr[18:]):
             with m.Case(0):
-                m.d.comb += illegal.eq(~bus.sel.all() | bus.adr[4:18].any())
+                m.d.comb += illegal_now.eq(~bus.sel.all() | bus.adr[4:18].any())
             with m.Case(COEFFICIENTS >> 20):
-                m.d.comb += illegal.eq(~bus.sel.all() | (bus.adr[:18] >> coefficient_bits).any())
+                beyond = bus.adr[:18] >> coefficient_bits
+                m.d.comb += illegal_now.eq(~bus.sel.all() | beyond.any())
             with m.Case(ACTIVATIONS >> 20):
-                m.d.comb += illegal.eq(~bus.sel.all() | (bus.adr[:18] >> activation_bits).any())
+                beyond = bus.adr[:18] >> activation_bits
+                m.d.comb += illegal_now.eq(~bus.sel.all() | beyond.any())
             with m.Default():
-                m.d.comb += illegal.eq(1)
+                m.d.comb += illegal_now.eq(1)
+        m.d.comb += access.eq(bus.cyc & bus.stb)
 
+        # Decided in one cycle of IDLE, done in the next. Neither `busy` nor `crc_busy` rises there.
         crc_busy = Signal()
+        access_waits = ~illegal_now & Mux(to_memory, self.busy | crc_busy, index[3] & crc_busy)
+        access_ready = Signal()
+        range_ready = Signal()
         serve_access = Signal()
-        serve_range = Signal()
-        waits = Mux(to_memory, self.busy | crc_busy, index[3] & crc_busy) & ~illegal
-        m.d.comb += [
+        m.d.sync += [
             crc_busy.eq(length.any()),
-            serve_range.eq(crc_busy & ~self.busy),
-            # Turn about.
-            serve_access.eq(access & ~waits & (checking | ~serve_range)),
+            illegal.eq(illegal_now),
+            access_ready.eq(0),
+            range_ready.eq(0),
         ]
+        # Where both want, they take turns.
+        m.d.comb += serve_access.eq(access_ready & access & (checking | ~range_ready))
 
         # Access by access, word of the range by word.
         start = Signal()
         clear = Signal()
         begin = Signal()
         turn = Signal()
-        refused = Signal()
+        m.d.sync += [start.eq(0), clear.eq(0), begin.eq(0)]
         with m.If(~access):
             m.d.sync += owned.eq(0)
         with m.FSM() as fsm:
             with m.State("IDLE"):
-                m.d.sync += owned.eq(serve_access)
+                m.d.sync += [
+                    access_ready.eq(access & ~access_waits),
+                    range_ready.eq(crc_busy & ~self.busy),
+                    owned.eq(serve_access),
+                ]
                 with m.If(serve_access):
                     m.d.sync += [checking.eq(0), source.eq(index), write.eq(bus.we)]
                     with m.If(illegal):
                         m.next = "REFUSE"
                     with m.Elif(to_memory):
                         with m.If(bus.we & to_coefficients & locked):
-                            m.d.comb += refused.eq(1)
                             m.next = "REFUSE"
                         with m.Else():
                             m.d.sync += [address.eq(bus.adr), region.eq(~to_coefficients)]
@@ -215,7 +225,7 @@ class HostPort(wiring.Component):
                     with m.Elif(bus.we):
                         with m.Switch(index):
                             with m.Case(INDEX["CONTROL"]):
-                                m.d.comb += [
+                                m.d.sync += [
                                     start.eq(bus.dat_w[CONTROL_BITS["start"].number]),
                                     clear.eq(bus.dat_w[CONTROL_BITS["clear"].number]),
                                 ]
@@ -224,14 +234,13 @@ class HostPort(wiring.Component):
                             with m.Case(INDEX["CRC_ADDRESS"]):
                                 m.d.sync += [address.eq(bus.dat_w >> 2), region.eq(bus.dat_w[21])]
                             with m.Case(INDEX["CRC_LENGTH"]):
-                                m.d.comb += begin.eq(1)
-                                m.d.sync += length.eq(bus.dat_w)
+                                m.d.sync += [begin.eq(1), length.eq(bus.dat_w)]
                         m.next = "ANSWER"
                     with m.Elif(index == INDEX["CYCLES"]):
                         m.next = "ANSWER"
                     with m.Else():
-                        m.next = "TURN"
-                with m.Elif(serve_range):
+                        m.next = "LOOK"
+                with m.Elif(range_ready):
                     m.d.sync += [checking.eq(1), write.eq(0)]
                     m.next = "MEMORY"
 
@@ -240,22 +249,26 @@ class HostPort(wiring.Component):
                 with m.If(memory.acknowledge):
                     with m.If(checking):
                         m.d.sync += [address.eq(address + 1), length.eq(length - 1)]
-                        m.next = "TURN"
+                        m.next = "LOOK"
                     with m.Else():
                         m.next = "ANSWER"
 
-            with m.State("TURN"):
+            with m.State("LOOK"):
+                m.d.sync += count.eq(1)
+                m.next = "TURN"
+
+            with m.State("TURN"):  # with `count` one ahead
                 m.d.comb += turn.eq(1)
                 m.d.sync += count.eq(count + 1)
-                with m.If(count.all()):
+                with m.If(count == 0):
                     m.next = "ANSWER"
 
             with m.State("ANSWER"):
-                m.d.comb += bus.ack.eq(owned)
+                m.d.comb += bus.ack.eq(access & owned)
                 m.next = "IDLE"
 
             with m.State("REFUSE"):
-                m.d.comb += bus.err.eq(owned)
+                m.d.comb += bus.err.eq(access & owned)
                 m.next = "IDLE"
 
         # What a register says, a few bits at a time.
@@ -264,13 +277,12 @@ class HostPort(wiring.Component):
             for value in (IDENTITY, version(), geometry(self.config), self.config.digest)
         )
         status = Signal(32)
-        wire = Signal(step)
-        with m.If(source[3]):
-            m.d.comb += wire.eq(~crc[:step])
-        with m.Elif(source[2]):
-            m.d.comb += wire.eq(status.word_select(count, step))
+        looked = Signal(step, reset_less=True)
+        with m.If(source[2]):
+            m.d.sync += looked.eq(status.word_select(count, step))
         with m.Else():
-            m.d.comb += wire.eq(constants.word_select(Cat(count, source[:2]), step))
+            m.d.sync += looked.eq(constants.word_select(Cat(count, source[:2]), step))
+        wire = Mux(source[3], ~crc[:step], looked)
 
         # Data.
         m.d.comb += [
@@ -304,23 +316,22 @@ class HostPort(wiring.Component):
             )
         )
         allowed = locked & ~running & ~crc_busy
-        m.d.sync += [
-            self.start.eq(start & allowed),
-            running.eq(self.busy | self.start),
-        ]
+        m.d.comb += self.start.eq(start & allowed)
+        m.d.sync += running.eq(self.busy | self.start)
         with m.If(clear):
-            m.d.sync += [write_refused.eq(0), start_refused.eq(0), access_error.eq(0), fault.eq(0)]
-        with m.If(refused):
-            m.d.sync += write_refused.eq(1)
+            m.d.sync += [write_refused.eq(0), start_refused.eq(0), access_error.eq(0)]
         with m.If(start & ~allowed):
             m.d.sync += start_refused.eq(1)
-        with m.If(serve_access & illegal & fsm.ongoing("IDLE")):
-            m.d.sync += access_error.eq(1)
+        with m.If(fsm.ongoing("REFUSE")):
+            with m.If(illegal):
+                m.d.sync += access_error.eq(1)
+            with m.Else():
+                m.d.sync += write_refused.eq(1)
         with m.If(running & ~self.busy):
             m.d.sync += done.eq(1)
         with m.If(self.fault):
             m.d.sync += fault.eq(1)
-        with m.If(self.start):
+        with m.If(clear | self.start):
             m.d.sync += [done.eq(0), fault.eq(0)]
         for name, value in {
             "busy": running,

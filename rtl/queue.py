@@ -40,10 +40,11 @@ class Queue(wiring.Component):
                 "level": Out(range(depth + 1)),
             }
         )
+        self.payloads = [Signal(shape, name=f"payload{n}") for n in range(depth)]
 
     def elaborate(self, platform):
         m = Module()
-        payloads = [Signal.like(self.i.payload, name=f"payload{n}") for n in range(self.depth)]
+        payloads = self.payloads
         pop = Signal()
         place = Signal(range(self.depth + 1))
         m.d.comb += [

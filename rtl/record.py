@@ -10,6 +10,7 @@ field is in `FIELDS`. Units: an activation *beat* is `width` bytes, a coefficien
 from typing import NamedTuple
 
 __all__ = [
+    "ADDRESS_STEPS",
     "CROSS",
     "FIELDS",
     "INTRA",
@@ -19,6 +20,7 @@ __all__ = [
     "RECORD_WORDS",
     "STORED",
     "Field",
+    "field_bits",
     "pack_record",
     "pack_step",
 ]
@@ -105,6 +107,59 @@ FIELDS = {
     # front: bias 0, multiplier 2**30, shift s2 - 1, which make the requantiser round the tile.
     "parameter_base": Field(13, 0, 20),
 }
+
+
+ADDRESS_STEPS = (
+    "input_start",
+    "input_kx_step",
+    "input_ky_step",
+    "input_channel_step",
+    "input_x_step",
+    "input_y_step",
+)
+"""Fields that count modulo the activation memory's beats: higher bits are ignored."""
+
+
+def _bits(largest):
+    return max(1, largest.bit_length())
+
+
+def field_bits(config):
+    """Bits of each field that the hardware of a configuration keeps.
+
+    Fields of `ADDRESS_STEPS` are taken modulo that; any other must fit, which the compiler checks.
+
+    Parameters
+    ----------
+    config : Configuration
+
+    Returns
+    -------
+    dict of str to int
+    """
+    words = config.coefficient_words
+    basis = config.basis_depth * -(-config.generator_terms // config.width)
+    cross = -(-config.basis_blocks * config.lanes // config.width)
+    limits = {name: _bits(config.activation_bytes // config.width - 1) for name in ADDRESS_STEPS}
+    limits |= {
+        "coefficient_base": _bits(words - 1),
+        "cross_base": _bits(words - 1),
+        "parameter_base": _bits(config.coefficient_bytes // 4 - 1),
+        "output_base": _bits(config.activation_words - 1),
+        "output_pitch": _bits(config.activation_words - 1),
+        "basis_vectors": _bits(basis),
+        "basis_words": _bits(-(-basis * 8 // config.stripe_bits)),
+        "stream_words": _bits(words),
+        "cross_vectors": _bits(cross),
+        "cross_words": _bits(-(-cross * 8 // config.stripe_bits)),
+        "stream_repeats": _bits(config.activation_words - 1),
+        "blocks": _bits(config.basis_blocks - 1),
+        "last_block_steps": _bits(config.lanes // config.width - 1),
+        "last_group_words": _bits(config.lanes // config.activation_word - 1),
+        "intra_shift": _bits(config.generator_max_shift),
+        "terms": _bits(config.generator_terms - 1),
+    }
+    return {name: min(field.width, limits.get(name, 32)) for name, field in FIELDS.items()}
 
 
 def pack_record(**values):

@@ -93,7 +93,7 @@ REGISTERS = {
 
 STATUS_BITS = {
     "busy": Bit(0, "the engine runs"),
-    "done": Bit(1, "a run has ended; until the next start"),
+    "done": Bit(1, "a run has ended; until the next start or a clear"),
     "locked": Bit(2, "the coefficient memory is locked"),
     "crc_busy": Bit(3, "the check of a range is not finished"),
     "write_refused": Bit(4, "a write to the locked coefficient memory was refused; until a clear"),
@@ -108,7 +108,7 @@ STATUS_BITS = {
 
 CONTROL_BITS = {
     "start": Bit(0, "run the program in the coefficient memory"),
-    "clear": Bit(1, "clear write_refused, start_refused, fault and access_error"),
+    "clear": Bit(1, "clear done, write_refused, start_refused, fault and access_error"),
 }
 
 

@@ -213,12 +213,13 @@ class Requantiser(wiring.Component):
         # Stage 5: shifted, with one bit below the point.
         shifted = Signal(signed(12), name=f"shifted{n}")
 
+        double = self.double_rounding & ~self.tile
         up = Signal(name=f"up{n}")
         down = Signal(name=f"down{n}")
         no_shift = shift_3 == 0
         m.d.comb += [
-            up.eq(product[14] & (self.double_rounding | no_shift)),
-            down.eq(product[-1] & self.double_rounding & ~no_shift),
+            up.eq(product[14] & (double | no_shift)),
+            down.eq(product[-1] & double & ~no_shift),
         ]
         moved = Signal(signed(35), name=f"moved{n}")
         m.d.comb += moved.eq(Cat(0, rounded).as_signed() >> shift_4)

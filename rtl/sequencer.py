@@ -3,38 +3,20 @@
 from amaranth import Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
 
 from .coefficient_memory import WordPort
 from .config import Configuration
-from .record import CROSS, FIELDS, OP_END, OP_LAYER, RECORD_WORDS
+from .record import CROSS, FIELDS, OP_END, OP_LAYER, RECORD_WORDS, field_bits
 
 __all__ = ["Sequencer", "record_layout"]
 
 
 def record_layout(config):
     """The fields of a layer record, as wide as this configuration can use them."""
-    beats = ceil_log2(config.activation_bytes // config.width)
-    coefficients = ceil_log2(config.coefficient_words)
-    limits = {
-        "input_start": beats,
-        "input_kx_step": beats,
-        "input_ky_step": beats,
-        "input_channel_step": beats,
-        "input_x_step": beats,
-        "input_y_step": beats,
-        "coefficient_base": coefficients,
-        "cross_base": coefficients,
-        "parameter_base": ceil_log2(config.coefficient_bytes // 4),
-        "output_base": ceil_log2(config.activation_words),
-        "blocks": ceil_log2(config.basis_blocks),
-        "intra_shift": config.generator_max_shift.bit_length(),
-    }
-    shapes = {}
-    for name, field in FIELDS.items():
-        width = min(field.width, limits.get(name, field.width))
-        shapes[name] = signed(width) if field.signed else width
-    return data.StructLayout(shapes)
+    bits = field_bits(config)
+    return data.StructLayout(
+        {name: signed(bits[name]) if field.signed else bits[name] for name, field in FIELDS.items()}
+    )
 
 
 class Sequencer(wiring.Component):

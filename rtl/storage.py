@@ -8,6 +8,9 @@ from amaranth.utils import ceil_log2
 
 __all__ = ["ReadPort", "Storage", "WritePort"]
 
+SPRAM_WORDS = 16384
+"""Words of 16 bits of an SB_SPRAM256KA."""
+
 
 class WritePort(wiring.Signature):
     """Writes the 32-bit parts of word `address` that `enable` selects."""
@@ -19,7 +22,10 @@ class WritePort(wiring.Signature):
 
 
 class ReadPort(wiring.Signature):
-    """`data` follows `address` by one cycle where `enable` is set, and holds until the next."""
+    """`data` follows `address` by one cycle where `enable` is set, and holds until the next access.
+
+    Where there are two ports, only a read is one.
+    """
 
     def __init__(self, bits, depth):
         super().__init__({"enable": Out(1), "address": Out(range(depth)), "data": In(bits)})
@@ -29,14 +35,14 @@ class Storage(wiring.Component):
     """Memory of words, written in parts of 32 bits.
 
     Contents are undefined at power-up. With one port, a read in the cycle of a write is lost: the
-    caller must not do both. On iCE40 it is made of SB_SPRAM256KA (16384 x 16 bits each).
+    caller must not do both. On iCE40 it is made of SB_SPRAM256KA.
 
     Parameters
     ----------
     bits : int
         Bits of a word, a multiple of 32.
     depth : int
-        Words; a power of two, on iCE40 of at least 16384.
+        Words; a power of two, on iCE40 of at least 16384 (`SPRAM_WORDS`).
     technology : str
         "ice40" for SPRAM primitives, anything else for inferred block RAM.
 
@@ -47,10 +53,11 @@ class Storage(wiring.Component):
     """
 
     def __init__(self, bits, depth, technology):
-        if bits % 32:
-            raise ValueError(f"bits must be a multiple of 32, not {bits!r}")
-        if technology == "ice40" and depth % 16384:
-            raise ValueError(f"depth must be a multiple of 16384 on iCE40, not {depth!r}")
+        if bits <= 0 or bits % 32:
+            raise ValueError(f"bits must be a positive multiple of 32, not {bits!r}")
+        least = SPRAM_WORDS if technology == "ice40" else 2
+        if depth < least or depth & (depth - 1):
+            raise ValueError(f"depth must be a power of two from {least} on, not {depth!r}")
         self.bits = bits
         self.depth = depth
         self.technology = technology
@@ -82,7 +89,7 @@ class Storage(wiring.Component):
             writing.eq(self.write.enable.any()),
             address.eq(Mux(writing, self.write.address, self.read.address)),
         ]
-        banks = self.depth // 16384
+        banks = self.depth // SPRAM_WORDS
         bank_bits = ceil_log2(banks)
         bank = address[14:] if bank_bits else 0
         read_bank = Signal(max(1, bank_bits))

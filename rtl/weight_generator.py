@@ -20,9 +20,7 @@ def weights_layout(config):
     At the cross level only k = 0 counts: kernel `block * lanes + r`. `last` then marks the last
     block of a weight, `final` the last tap of the lane group's last channel.
     """
-    return data.StructLayout(
-        {"values": data.ArrayLayout(8, config.stripes), "last": 1, "final": 1}
-    )
+    return data.StructLayout({"values": data.ArrayLayout(8, config.stripes), "last": 1, "final": 1})
 
 
 class WeightGenerator(wiring.Component):
@@ -38,8 +36,9 @@ class WeightGenerator(wiring.Component):
     for all kernels of the layer, in blocks of `lanes` (cross level on). What follows from a slot,
     in order: for t in taps, for block in blocks.
 
-    Latency: 4 cycles from the last vector of a slot to its first weights. Throughput: one vector
-    of weights a cycle, if a slot's vectors arrive within its `taps * blocks` cycles.
+    Latency: 4 cycles from the last vector of a slot to its first weights, 3 where no sum of
+    products can need rounding (`generator_sum_bits` <= 8). Throughput: one vector a cycle, if a
+    slot's vectors arrive within its `taps * blocks` cycles.
 
     Parameters
     ----------
@@ -137,8 +136,10 @@ class WeightGenerator(wiring.Component):
         block = Signal(log_blocks)
         index = Signal(ceil_log2(config.basis_depth))
         issue = Signal()
-        advance = Signal(3)
-        valid = Signal(3)
+        rounding = config.generator_sum_bits > 8
+        stages = 3 if rounding else 2
+        advance = Signal(stages)
+        valid = Signal(stages)
         block_last = Signal()
         slot_last = Signal()
         m.d.comb += [
@@ -166,9 +167,7 @@ class WeightGenerator(wiring.Component):
         u_terms = [[None] * config.stripes for _ in range(terms)]
         for term in range(terms):
             now = Signal(name=f"now{term}")  # this vector carries this term
-            m.d.comb += now.eq(
-                Mux(self.cross, group == term // width, group == term) if width > 1 else group == term
-            )
+            m.d.comb += now.eq(group == Mux(self.cross, term // width, term))
             columns = [("first", range(1), 2 << log_blocks, Cat(write_block, write_slot))]
             read_addresses = [Cat(block, slot)]
             if width > 1:
@@ -206,26 +205,22 @@ class WeightGenerator(wiring.Component):
                 for position, (stripe, _) in enumerate(stripes):
                     u_terms[term][stripe] = reader.data.word_select(position, u_bits).as_signed()
 
-        # Pipeline: memories, sum of products, rounding.
+        # Pipeline: memories, sum of products, rounding (where sums can exceed 8 bits).
+        flags = Cat(block_last, slot_last & slot_final.bit_select(slot, 1))
+        for stage in range(stages):
+            room = advance[stage + 1] if stage + 1 < stages else self.o.ready
+            m.d.comb += advance[stage].eq(~valid[stage] | room)
+            staged = Signal(2, name=f"flags{stage}")
+            with m.If(advance[stage]):
+                m.d.sync += [
+                    valid[stage].eq(valid[stage - 1] if stage else issue),
+                    staged.eq(flags),
+                ]
+            flags = staged
         m.d.comb += [
-            advance[2].eq(~valid[2] | self.o.ready),
-            advance[1].eq(~valid[1] | advance[2]),
-            advance[0].eq(~valid[0] | advance[1]),
-            self.o.valid.eq(valid[2]),
+            self.o.valid.eq(valid[-1]),
+            Cat(self.o.payload.last, self.o.payload.final).eq(flags),
         ]
-        flags = [Signal(2, name=f"flags{stage}") for stage in range(2)]
-        with m.If(advance[0]):
-            m.d.sync += [
-                valid[0].eq(issue),
-                flags[0].eq(Cat(block_last, slot_last & slot_final.bit_select(slot, 1))),
-            ]
-        with m.If(advance[1]):
-            m.d.sync += [valid[1].eq(valid[0]), flags[1].eq(flags[0])]
-        with m.If(advance[2]):
-            m.d.sync += [
-                valid[2].eq(valid[1]),
-                Cat(self.o.payload.last, self.o.payload.final).eq(flags[1]),
-            ]
         for stripe in range(config.stripes):
             lane = stripe // width
             products = [
@@ -240,9 +235,13 @@ class WeightGenerator(wiring.Component):
             summed = Signal(signed(config.generator_sum_bits), name=f"summed{stripe}")
             with m.If(advance[1]):
                 m.d.sync += summed.eq(total(m, products, f"sum{stripe}"))
-            rounded = round_shift(
-                m, summed, self.shift, config.generator_max_shift, f"rounded{stripe}"
-            )
-            with m.If(advance[2]):
-                m.d.sync += self.o.payload.values[stripe].eq(saturate(rounded))
+            weight = self.o.payload.values[stripe]
+            if rounding:
+                rounded = round_shift(
+                    m, summed, self.shift, config.generator_max_shift, f"rounded{stripe}"
+                )
+                with m.If(advance[2]):
+                    m.d.sync += weight.eq(saturate(rounded))
+            else:
+                m.d.comb += weight.eq(summed)
         return m

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .config import Configuration
-from .memory import block_memory
+from .memory import BankedMemory
 from .requantiser import results_layout
 
 __all__ = ["WeightTile"]
@@ -70,17 +70,18 @@ class WeightTile(wiring.Component):
         base = Signal(address_shape)
         address = Signal(address_shape)
         tap = Signal(8)
-        channel = Signal(range(max(2, config.width)))
+        channel = Signal(range(config.width))
         chunk = Signal(range(max(2, chunks)))
         m.d.comb += [i.ready.eq(1), self.complete.eq(i.valid & i.payload.final & i.payload.last)]
         with m.If(i.valid):
             m.d.sync += chunk.eq(chunk + 1)
             with m.If(i.payload.last):
                 m.d.sync += [chunk.eq(0), tap.eq(tap + 1), address.eq(address + 1)]
-                with m.If(tap == self.taps):
-                    m.d.sync += [tap.eq(0), channel.eq(channel + 1), address.eq(base)]
-                    with m.If(channel == config.width - 1):
-                        m.d.sync += [channel.eq(0), address.eq(address + 1), base.eq(address + 1)]
+                if config.width > 1:
+                    with m.If(tap == self.taps):
+                        m.d.sync += [tap.eq(0), channel.eq(channel + 1), address.eq(base)]
+                        with m.If(channel == config.width - 1):
+                            m.d.sync += [address.eq(address + 1), base.eq(address + 1)]
             with m.If(self.complete):
                 m.d.sync += [tap.eq(0), channel.eq(0), address.eq(0), base.eq(0)]
 
@@ -97,19 +98,24 @@ class WeightTile(wiring.Component):
         bits = 8 * config.activation_word
         for n in range(chunks):
             for k in range(config.width):
-                memory = block_memory(bits, config.tile_depth)
+                memory = BankedMemory(bits, config.tile_depth)
                 m.submodules[f"chunk{n}_{k}"] = memory
-                writer, reader = memory.write_port(), memory.read_port()
+                # The first channel of a group clears the others, which may not follow.
+                now = channel == k
                 m.d.comb += [
-                    writer.en.eq(i.valid & (chunk == n) & (channel == k)),
-                    writer.addr.eq(address),
-                    writer.data.eq(i.payload.values.as_value()),
-                    reader.en.eq(move),
-                    reader.addr.eq(following),
+                    memory.write_enable.eq(i.valid & (chunk == n) & (now | (channel == 0))),
+                    memory.write_address.eq(address),
+                    memory.write_data.eq(
+                        Mux(now, i.payload.values.as_value(), 0)
+                        if k
+                        else i.payload.values.as_value()
+                    ),
+                    memory.read_enable.eq(move),
+                    memory.read_address.eq(following),
                 ]
                 for place in range(config.activation_word):
                     lane = n * config.activation_word + place
                     m.d.comb += self.weights[lane * config.width + k].eq(
-                        reader.data.word_select(place, 8)
+                        memory.read_data.word_select(place, 8)
                     )
         return m

@@ -31,7 +31,7 @@ from .run import run
 
 __all__ = ["Job", "Result", "Step", "accelerator", "simulate"]
 
-_POLL = 64
+_POLL = 1024
 """Cycles between looks at the status while the device is at work."""
 
 
@@ -187,9 +187,7 @@ async def drive(bench: Bench) -> None:
                 if status >> STATUS_BITS[name].number & 1
             ]
             bench.compare([], wrong, what="errors in STATUS")
-            words = await bus.read_burst(
-                (ACTIVATIONS + step["address"]) // 4, step["size"] // 4
-            )
+            words = await bus.read_burst((ACTIVATIONS + step["address"]) // 4, step["size"] // 4)
             data = b"".join(word.to_bytes(4, "little") for word in words)
             (folder / f"output{index}_{number}").write_bytes(data)
             counted[-1].append(await read("CYCLES"))

@@ -23,6 +23,7 @@ from typing import Any
 
 import cocotb
 from cocotb.clock import Clock
+from cocotb.handle import Immediate
 from cocotb.triggers import SimTimeoutError, Timer, with_timeout
 from numpy.typing import ArrayLike
 
@@ -122,7 +123,7 @@ class Bench:
     async def cycles(self, count: int = 1) -> None:
         """Wait for ``count`` rising edges, without work in Python on those between."""
         if count > 1:
-            await Timer(_PERIOD * (count - 1) - _PERIOD // 2)
+            await Timer(_PERIOD * (count - 1) + _PERIOD // 2)
         if count > 0:
             await self.clock.edge
 
@@ -156,7 +157,9 @@ class Bench:
         has_reset = "rst" in self._inputs
         if has_reset:
             self.dut.rst.value = 1
-        Clock(self.dut.clk, _PERIOD, impl="gpi").start(start_high=False)
+        # Any other way of setting the clock makes Verilator evaluate twice for each edge.
+        clock = Clock(self.dut.clk, _PERIOD, impl="gpi", set_action=Immediate)
+        clock.start(start_high=False)
         for _ in range(_RESET_CYCLES):
             await self._cycles.edge
         if has_reset:

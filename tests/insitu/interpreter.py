@@ -208,7 +208,8 @@ class Interpreter:
             f["stream_precision"] + 1,
         )
         vectors = _ceil(terms, width)
-        assert len(basis) == taps * vectors and len(stream) == channel_groups * terms
+        assert len(basis) == taps * vectors
+        assert len(stream) == channel_groups * terms
         weights = np.zeros((channel_groups, taps, lanes, width), np.int64)
         for c in range(channel_groups):
             for t in range(taps):

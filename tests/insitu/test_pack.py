@@ -25,13 +25,18 @@ def stored(rng, co, ci, taps, q):
 def cases(rng, config):
     """Name, input shape and layers of networks that exercise every dataflow."""
 
-    def intra(co, ci, taps, terms, s1=2, **options):
-        terms = min(terms, config.generator_terms)
-        s1 = min(s1, config.generator_max_shift)
-        return random_generated(rng, co, ci, taps, terms=terms, s1=s1, **options)
+    def intra(co, ci, taps, terms, s1=2, qu=4, qb=4, **options):
+        options |= {
+            "terms": min(terms, config.generator_terms),
+            "s1": min(s1, config.generator_max_shift),
+            "qu": min(qu, config.generator_u_bits),
+            "qb": min(qb, config.generator_b_bits),
+        }
+        return random_generated(rng, co, ci, taps, **options)
 
     def cross(co, ci, taps, terms, kernels, **options):
         if terms is None:
+            options["qu"] = min(options["qu"], config.generator_u_bits)
             return random_generated(rng, co, ci, taps, kernels=kernels, **options)
         return intra(co, ci, taps, terms, kernels=kernels, **options)
 

@@ -118,7 +118,7 @@ class Master:
         }
 
     async def access(
-        self, address: int, data: int | None = None, *, sel: int = 15, patience: int = 10_000
+        self, address: int, data: int | None = None, *, sel: int = 15, patience: int = 100_000
     ) -> Answer:
         """Write ``data``, or read; give up after ``patience`` cycles."""
         port, edge = self._port, self._bench.clock.edge

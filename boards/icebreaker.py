@@ -1,0 +1,14 @@
+"""iCEBreaker: iCE40UP5K, 12 MHz, USB serial port."""
+
+from amaranth_boards.icebreaker import ICEBreakerPlatform
+
+from .board import Board
+
+__all__ = ["BOARD"]
+
+BOARD = Board(
+    name="icebreaker",
+    platform=ICEBreakerPlatform,
+    configuration="up5k",
+    clock_hz=24_000_000,
+)

@@ -1,0 +1,67 @@
+"""ONNX models for tests, built node by node."""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+__all__ = ["chain", "example"]
+
+
+def chain(nodes, input_shape, constants, output_shape=("N", "M")):
+    """A model whose nodes follow each other.
+
+    `nodes` are (operator, further inputs, attributes); each reads the output of the one before.
+    """
+    built, current = [], "x"
+    for index, (operator, inputs, attributes) in enumerate(nodes):
+        output = f"t{index}"
+        built.append(
+            helper.make_node(
+                operator, [current, *inputs], [output], name=f"{operator}{index}", **attributes
+            )
+        )
+        current = output
+    graph = helper.make_graph(
+        built,
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *input_shape])],
+        [helper.make_tensor_value_info(current, TensorProto.FLOAT, output_shape)],
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=8)
+
+
+def example(rng, channels=(3, 8, 12), size=(9, 8), classes=5):
+    """Two convolutions, the second normalised, and a fully connected layer; 1/2 size each."""
+    first, second, third = channels
+
+    def normal(*shape, scale=1.0):
+        return (scale * rng.standard_normal(shape)).astype(np.float32)
+
+    height, width = -(-size[0] // 2), -(-size[1] // 2) - 1
+    constants = {
+        "w0": normal(second, first, 3, 3, scale=(first * 9) ** -0.5),
+        "b0": normal(second, scale=0.1),
+        "w1": normal(third, second, 2, 2, scale=(second * 4) ** -0.5),
+        "gain": rng.uniform(0.5, 2, third).astype(np.float32),
+        "offset": normal(third, scale=0.3),
+        "mean": normal(third, scale=0.3),
+        "variance": rng.uniform(0.5, 2, third).astype(np.float32),
+        "low": np.float32(0),
+        "high": np.float32(6),
+        "w2": normal(third * (height - 1) * width, classes, scale=(third * height * width) ** -0.5),
+        "b2": normal(classes),
+    }
+    nodes = [
+        ("Conv", ["w0", "b0"], {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+        ("Relu", [], {}),
+        ("Conv", ["w1"], {"pads": [0, 0, 0, 0]}),
+        ("BatchNormalization", ["gain", "offset", "mean", "variance"], {"epsilon": 1e-3}),
+        ("Clip", ["low", "high"], {}),
+        ("Flatten", [], {"axis": 1}),
+        ("Gemm", ["w2", "b2"], {"alpha": 0.5, "beta": 2.0}),
+    ]
+    model = chain(nodes, (first, *size), constants, ["N", classes])
+    onnx.checker.check_model(model, full_check=True)
+    return model

@@ -1,0 +1,219 @@
+"""Compression: what it recovers, that it is deterministic, and its messages."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from golden.network import Generated, Stored, run
+from insitu.compress import Choice, compress, compress_weights, default_choices
+from insitu.errors import FitError
+from insitu.import_onnx import FloatLayer, FloatNetwork, import_onnx
+from insitu.plan import plan
+from insitu.quantise import calibrate, load_inputs, quantise, quantise_inputs
+from rtl.config import CONFIGURATIONS
+from tests.insitu.networks import random_generated
+
+SIM, UP5K = CONFIGURATIONS["sim-8x1"], CONFIGURATIONS["up5k"]
+FASHION = Path(__file__).parents[2] / "examples" / "fashion"
+
+
+def moments(rng, n):
+    """A metric in which some directions count for more than others."""
+    mix = rng.standard_normal((n, n)) * np.geomspace(1, 0.1, n)
+    return mix @ mix.T / n + 0.01 * np.eye(n)
+
+
+def error(weights, found, scale, metric=None):
+    flat = weights.reshape(len(weights), -1)
+    rest = flat - scale[:, None] * found.W.reshape(flat.shape)
+    if metric is None:
+        metric = np.eye(flat.shape[1])
+    return np.sqrt(np.sum(rest @ metric * rest) / np.sum(flat @ metric * flat))
+
+
+@pytest.mark.parametrize("level", ["intra", "cross", "flat"])
+def test_weights_of_that_form_are_recovered(level, seed):
+    rng = np.random.default_rng(seed)
+    ranks = {
+        "intra": {"terms": 2},
+        "cross": {"terms": 2, "kernels": 4},
+        "flat": {"kernels": 4},
+    }[level]
+    true = random_generated(rng, 12, 8, 9, **ranks, s1=0, s2=3)
+    weights = true.W * rng.uniform(0.5, 2, (12, 1, 1))
+    choice = Choice(**ranks, qb=6, qu=6, qv=6)
+    metric = moments(rng, 72)
+    found, scale = compress_weights("a", weights, choice, SIM, metric)
+    assert isinstance(found, Generated)
+    assert error(weights, found, scale, metric) < 0.25
+
+
+def test_full_rank_at_eight_bits_is_nearly_exact(seed):
+    rng = np.random.default_rng(seed)
+    weights = rng.standard_normal((8, 6, 9))
+    for choice, most in (
+        (Choice(terms=6, qb=8, qu=8), 0.02),
+        (Choice(kernels=8, qu=8, qv=8), 0.03),
+        (Choice(q=8), 0.01),
+    ):
+        found, scale = compress_weights("a", weights, choice, SIM)
+        assert error(weights, found, scale) < most
+
+
+def test_more_rank_and_more_bits_lower_the_error(seed):
+    rng = np.random.default_rng(seed)
+    weights, metric = rng.standard_normal((16, 8, 9)), moments(rng, 72)
+
+    def found(**options):
+        return error(
+            weights, *compress_weights("a", weights, Choice(**options), SIM, metric), metric
+        )
+
+    by_terms = [found(terms=n, qb=6, qu=6) for n in (1, 2, 4)]
+    by_kernels = [found(terms=3, kernels=n, qb=6, qu=6, qv=6) for n in (4, 8, 12)]
+    by_bits = [found(terms=3, kernels=8, qb=q, qu=q, qv=q) for q in (2, 3, 5)]
+    for errors in (by_terms, by_kernels, by_bits):
+        assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize("q", range(1, 9))
+def test_every_precision(q, seed):
+    rng = np.random.default_rng(seed)
+    weights = rng.standard_normal((9, 4, 4))
+    for choice in (
+        Choice(terms=2, qb=q, qu=q),
+        Choice(terms=2, kernels=5, qb=q, qu=q, qv=q),
+        Choice(kernels=5, qu=q, qv=q),
+        Choice(q=q),
+    ):
+        found, scale = compress_weights("a", weights, choice, SIM, moments(rng, 16))
+        assert np.isfinite(scale).all()
+        assert (scale >= 0).all()
+        assert error(weights, found, scale) < 1
+        if isinstance(found, Generated):
+            assert (found.qu, found.qb) == (q, q if choice.terms else 0)
+            assert found.s1 <= SIM.generator_max_shift
+            assert found.V is None or 1 <= found.s2 <= 15
+        else:
+            assert found.q == q
+
+
+def test_error_feedback_beats_rounding(seed):
+    rng = np.random.default_rng(seed)
+    weights, metric = rng.standard_normal((6, 8, 9)), moments(rng, 72)
+    plain = compress_weights("a", weights, Choice(q=3), SIM)
+    fed = compress_weights("a", weights, Choice(q=3), SIM, metric)
+    assert error(weights, *fed, metric) < 0.9 * error(weights, *plain, metric)
+
+
+def small_network(rng):
+    def layer(name, co, ci, taps, kernel, **options):
+        weights = rng.standard_normal((co, ci, taps)) / np.sqrt(ci * taps)
+        return FloatLayer(
+            name=name, kernel=kernel, weights=weights, bias=0.1 * rng.standard_normal(co), **options
+        )
+
+    return FloatNetwork(
+        "small",
+        (8, 8, 3),
+        (
+            layer("first", 8, 3, 9, (3, 3), padding=(1, 1, 1, 1), low=0.0),
+            layer("second", 16, 8, 9, (3, 3), stride=(2, 2), padding=(1, 1, 1, 1), low=0.0),
+            layer("third", 16, 16, 9, (3, 3), padding=(1, 1, 1, 1), low=0.0),
+            layer("last", 5, 16, 16, (4, 4), dense=True),
+        ),
+    )
+
+
+def test_network_is_compressed_the_same_twice_and_fits(seed):
+    rng = np.random.default_rng(seed)
+    network = small_network(rng)
+    x = rng.uniform(0, 1, (40, 8, 8, 3)).astype(np.float32)
+    calibration = calibrate(network, x)
+    choices = default_choices(network, UP5K)
+    assert {name: (c.terms, c.kernels, c.q) for name, c in choices.items()} == {
+        "first": (None, None, 8),
+        "second": (2, None, 8),
+        "third": (2, None, 8),
+        "last": (None, None, 4),
+    }
+    choices["third"] = replace(choices["third"], kernels=8)
+    steps = []
+    compressed, results = compress(
+        network, calibration, choices, UP5K, progress=lambda *step: steps.append(step)
+    )
+    again, _ = compress(network, calibration, choices, UP5K)
+    for a, b in zip(compressed.layers, again.layers, strict=True):
+        np.testing.assert_array_equal(a.weights.W, b.weights.W)
+        np.testing.assert_array_equal(a.bias, b.bias)
+    done = [step[0] for step in steps]
+    assert done == sorted(done)
+    assert done[-1] == steps[-1][1]
+    assert [result.name for result in results] == ["first", "second", "third", "last"]
+    assert all(0 < result.output_error < 1 for result in results)
+    planned = plan(compressed, UP5K)
+    assert planned.weight_bits >= sum(result.bits for result in results)
+    integers = quantise_inputs(x, compressed.input_scale, compressed.input_zero_point)
+    y = run(compressed, integers).astype(float) - compressed.output_zero_point
+    expected = network.run(x)
+    spread = np.linalg.norm(expected - expected.mean(axis=0))
+    assert np.linalg.norm(y * compressed.output_scale - expected) < 0.8 * spread
+
+
+def test_layers_left_out_are_stored(seed):
+    rng = np.random.default_rng(seed)
+    network = small_network(rng)
+    calibration = calibrate(network, rng.uniform(0, 1, (8, 8, 8, 3)).astype(np.float32))
+    compressed, _ = compress(network, calibration, {"third": Choice(terms=2)}, SIM)
+    kinds = [type(layer.weights) for layer in compressed.layers]
+    assert kinds == [Stored, Stored, Generated, Stored]
+    assert compressed.layers[0].weights.q == 8
+
+
+def test_bad_choices_are_named(seed):
+    rng = np.random.default_rng(seed)
+    network = small_network(rng)
+    calibration = calibrate(network, rng.uniform(0, 1, (8, 8, 8, 3)).astype(np.float32))
+    with pytest.raises(FitError, match="no layer 'forth' to compress") as error:
+        compress(network, calibration, {"forth": Choice()}, SIM)
+    assert "first, second, third, last" in error.value.next_step
+    with pytest.raises(FitError, match="layer 'first' cannot have 4 terms"):
+        compress(network, calibration, {"first": Choice(terms=4)}, SIM)
+    with pytest.raises(FitError, match="layer 'last' cannot have 0 kernels"):
+        compress(network, calibration, {"last": Choice(kernels=0)}, SIM)
+
+
+def test_very_wide_layers_are_stored_only():
+    weights = np.random.default_rng(0).standard_normal((2, 4100, 1))
+    stored, _ = compress_weights("wide", weights, Choice(q=4), SIM)
+    assert isinstance(stored, Stored)
+    with pytest.raises(FitError, match="layer 'wide' has 4100 inputs for each output"):
+        compress_weights("wide", weights, Choice(kernels=2), SIM)
+
+
+def test_layer_of_zeros_is_stored():
+    found, _ = compress_weights("zero", np.zeros((4, 4, 9)), Choice(terms=2), SIM)
+    assert isinstance(found, Stored)
+
+
+@pytest.mark.slow
+def test_example_network_keeps_its_accuracy():
+    network = import_onnx(FASHION / "fashion.onnx")
+    samples, _ = load_inputs(FASHION / "calibration.npz", network.input_shape)
+    x, labels = load_inputs(FASHION / "fashion500.npz", network.input_shape, labels=True)
+    calibration = calibrate(network, samples)
+
+    def accuracy(quantised):
+        integers = quantise_inputs(x, quantised.input_scale, quantised.input_zero_point)
+        return float((run(quantised, integers).reshape(len(x), -1).argmax(1) == labels).mean())
+
+    real = float((network.run(x).reshape(len(x), -1).argmax(1) == labels).mean())
+    assert accuracy(quantise(network, calibration)) > real - 0.01
+    choices = default_choices(network, UP5K)
+    compressed, results = compress(network, calibration, choices, UP5K)
+    dense = sum(layer.weights.size for layer in network.layers)
+    assert sum(result.bits for result in results) / 8 < dense / 3
+    assert accuracy(compressed) > real - 0.03
+    plan(compressed, UP5K)

@@ -1,0 +1,158 @@
+"""The image file: what is written comes back, and every damage is named."""
+
+import copy
+import struct
+import zlib
+
+import pytest
+
+from insitu.errors import FileError, ImageError
+from insitu.image import FORMAT_VERSION, MAGIC, Image, read_image
+from rtl.config import CONFIGURATIONS
+
+CONFIG = CONFIGURATIONS["up5k"]
+MAP = {"name": "input", "shape": [4, 4, 1], "pitch": 4, "address": 0, "zero_point": -128}
+METADATA = {
+    "network": "test",
+    "configuration": "up5k",
+    "input": {**MAP, "scale": 0.5},
+    "output": {**MAP, "scale": 0.25, "name": "out"},
+    "layers": [{"name": "out", "input": MAP, "output": MAP}],
+}
+PAYLOAD = bytes(range(64))
+
+
+def image(**changes):
+    metadata = {**copy.deepcopy(METADATA), **changes}
+    return Image(CONFIG.digest, metadata, PAYLOAD)
+
+
+def resealed(data):
+    """The bytes with the header's CRC made right again."""
+    metadata = data[32 : 32 + struct.unpack_from("<I", data, 12)[0]]
+    crc = zlib.crc32(metadata, zlib.crc32(data[:28]))
+    return data[:28] + struct.pack("<I", crc) + data[32:]
+
+
+def test_comes_back_from_a_file(tmp_path):
+    path = tmp_path / "a.image"
+    image().write(path)
+    again = read_image(path, CONFIG)
+    assert again == image()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.image"]
+
+
+def test_layout_is_the_documented_one():
+    data = image().to_bytes()
+    magic, version, metadata, payload, digest, payload_crc, crc = struct.unpack_from(
+        "<8sIIIIII", data
+    )
+    assert (magic, version, payload, digest) == (b"INSITU\r\n", 1, 64, CONFIG.digest)
+    assert len(data) == 32 + metadata + 64
+    assert payload_crc == zlib.crc32(data[32 + metadata :])
+    assert crc == zlib.crc32(data[:28] + data[32 : 32 + metadata])
+
+
+@pytest.mark.parametrize("step", [1, 7])
+def test_any_truncation_is_found(step):
+    data = image().to_bytes()
+    for size in range(0, len(data), step):
+        with pytest.raises(ImageError, match=r"truncated|not an insitu image"):
+            Image.from_bytes(data[:size])
+
+
+def test_any_flipped_bit_is_found(seed):
+    data = image().to_bytes()
+    for position in range(len(data)):
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << (position + seed) % 8
+        try:
+            found = Image.from_bytes(bytes(damaged))
+        except ImageError:
+            continue
+        pytest.fail(f"bit {position * 8} flipped and not found: {found}")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: b"", "not an insitu image"),
+        (lambda d: b"PK\x03\x04" + d[4:], "begins with b'PK"),
+        (lambda d: d[:20], "is truncated: 20 bytes, a header alone has 32"),
+        (lambda d: d[:-1], "is truncated"),
+        (lambda d: d + b"\0", "is too long"),
+        (lambda d: d[:8] + struct.pack("<I", FORMAT_VERSION + 1) + d[12:], "format version 2"),
+        (lambda d: d[:16] + struct.pack("<I", 1 << 31) + d[20:], "where its header says"),
+        (lambda d: d[:40] + b"?" + d[41:], "CRC of its header and metadata"),
+        (lambda d: d[:-2] + b"??", "CRC of its payload"),
+        (lambda d: resealed(d[:32] + b"[" + d[33:]), "metadata that is not JSON"),
+    ],
+)
+def test_damage_is_named(damage, message):
+    with pytest.raises(ImageError, match=message) as error:
+        Image.from_bytes(damage(image().to_bytes()), "image x")
+    assert error.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": 3}, "bad network: 3"),
+        ({"layers": []}, "without layers"),
+        ({"layers": [1]}, r"without layers\[0\]"),
+        ({"input": None}, "without input"),
+        ({"input": {**MAP, "shape": [1, -1, 1]}}, "bad input.shape"),
+        ({"input": {**MAP, "zero_point": 200}}, "bad input.zero_point: 200"),
+        ({"layers": [{"input": MAP, "output": {}}]}, r"layers\[0\].output.name"),
+    ],
+)
+def test_metadata_is_checked(changes, message):
+    with pytest.raises(ImageError, match=message):
+        Image.from_bytes(image(**changes).to_bytes())
+
+
+def test_payload_of_odd_length_is_refused():
+    with pytest.raises(ImageError, match="payload of 63 bytes"):
+        Image.from_bytes(Image(CONFIG.digest, METADATA, PAYLOAD[:-1]).to_bytes())
+
+
+def test_other_configuration_is_named():
+    other = CONFIGURATIONS["ecp5-45f"]
+    with pytest.raises(ImageError, match=r"is for up5k .* not for ecp5-45f") as error:
+        image().check(other)
+    assert "--config ecp5-45f" in error.value.next_step
+    with pytest.raises(ImageError, match="a configuration unknown here"):
+        Image(1, METADATA, PAYLOAD).check(other)
+
+
+def test_too_large_a_payload_is_refused():
+    large = Image(CONFIG.digest, METADATA, bytes(CONFIG.coefficient_bytes + 4))
+    with pytest.raises(ImageError, match="payload of 65540 bytes"):
+        large.check(CONFIG)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(FileError, match="does not exist"):
+        read_image(tmp_path / "none")
+    with pytest.raises(FileError, match="is a folder"):
+        read_image(tmp_path)
+    with pytest.raises(FileError, match="cannot be written"):
+        image().write(tmp_path / "no" / "folder")
+
+
+def test_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "a.image"
+    path.write_bytes(b"before")
+
+    def fail(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", fail)
+    with pytest.raises(FileError, match="No space left"):
+        image().write(path)
+    assert path.read_bytes() == b"before"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.image"]
+
+
+def test_magic_survives_no_text_mode():
+    assert MAGIC.endswith(b"\r\n")

@@ -1,0 +1,141 @@
+"""The network file: what is saved comes back, and every damage is named."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from golden.network import Network
+from insitu.errors import FileError, NetworkError
+from insitu.network import load, save
+from tests.insitu.networks import random_generated, random_network, random_stored
+
+
+@pytest.fixture
+def network(seed):
+    rng = np.random.default_rng(seed)
+    return random_network(
+        rng,
+        [
+            {"weights": random_stored(rng, 4, 3, 9, 5), "kernel": (3, 3), "stride": (2, 1)},
+            {"weights": random_generated(rng, 6, 4, 4, terms=2), "kernel": (2, 2)},
+            {"weights": random_generated(rng, 9, 6, 2, terms=1, kernels=5), "kernel": (1, 2)},
+            {"weights": random_generated(rng, 5, 9, 1, kernels=3), "kernel": (1, 1)},
+        ],
+        (7, 6, 3),
+    )
+
+
+@pytest.fixture
+def arrays(network, tmp_path):
+    save(network, tmp_path / "n.npz")
+    with np.load(tmp_path / "n.npz", allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def same(a, b):
+    if dataclasses.is_dataclass(a):
+        assert type(a) is type(b)
+        for field in dataclasses.fields(a):
+            same(getattr(a, field.name), getattr(b, field.name))
+    elif isinstance(a, tuple) and a and dataclasses.is_dataclass(a[0]):
+        for x, y in zip(a, b, strict=True):
+            same(x, y)
+    else:
+        np.testing.assert_array_equal(a, b)
+
+
+def test_comes_back(network, tmp_path):
+    path = tmp_path / "n.npz"
+    save(network, path)
+    again = load(path)
+    assert isinstance(again, Network)
+    same(again, network)
+    data = path.read_bytes()
+    save(again, path)
+    assert path.read_bytes() == data
+    assert [p.name for p in tmp_path.iterdir()] == ["n.npz"]
+
+
+def test_older_file_without_shape_or_rounding(arrays, tmp_path):
+    path = tmp_path / "n.npz"
+    del arrays["input_shape"]
+    arrays = {key: value for key, value in arrays.items() if "double_rounding" not in key}
+    np.savez(path, **arrays)
+    with pytest.raises(NetworkError, match="input_shape is missing"):
+        load(path)
+    again = load(path, (7, 6, 3))
+    assert again.input_shape == (7, 6, 3)
+    assert not any(layer.double_rounding for layer in again.layers)
+
+
+def test_any_truncation_is_found(network, tmp_path):
+    path = tmp_path / "n.npz"
+    save(network, path)
+    data = path.read_bytes()
+    for size in range(0, len(data), max(1, len(data) // 40)):
+        path.write_bytes(data[:size])
+        with pytest.raises(NetworkError, match=r"truncated|corrupt"):
+            load(path)
+
+
+def test_flipped_bytes_are_found_or_harmless(network, tmp_path):
+    path = tmp_path / "n.npz"
+    save(network, path)
+    data = path.read_bytes()
+    for position in range(0, len(data), max(1, len(data) // 150)):
+        damaged = bytearray(data)
+        damaged[position] ^= 0x55
+        path.write_bytes(damaged)
+        try:
+            again = load(path)
+        except NetworkError:
+            continue
+        # Time stamps and the like of the archive's directory.
+        same(again, network)
+
+
+BAD = {
+    "version": ({"format": "insitu-network-9"}, "has format 'insitu-network-9'"),
+    "no format": ({"format": None}, "has no format"),
+    "count": ({"n_layers": 0}, "n_layers must be positive"),
+    "more layers": ({"n_layers": 5}, "L4.kernel is missing"),
+    "key": ({"L0.bias": None}, "L0.bias is missing"),
+    "no weights": ({"L0.W": None}, "L0.U is missing"),
+    "shape": ({"L1.bias": np.zeros(3, np.int32)}, "layer 'layer1': bias must have one element"),
+    "kernel shape": ({"L1.kernel": np.array([2, 2, 2])}, r"L1.kernel must have shape \(2,\)"),
+    "taps": ({"L1.kernel": np.array([1, 2])}, "must have the 4 taps"),
+    "float": ({"L0.W": np.zeros((4, 3, 9))}, "L0.W must be of integers, not float64"),
+    "too large": ({"L0.W": np.full((4, 3, 9), 300)}, "L0.W must fit int8"),
+    "precision": ({"L0.q": 2}, "W of 2 bits must be in -1..1"),
+    "name": ({"L0.name": 3}, "L0.name must be a string"),
+    "scale": ({"input_scale": "a"}, "input_scale must be a number"),
+    "negative scale": ({"input_scale": -1.0}, "input_scale must be positive"),
+    "flag": ({"L0.double_rounding": 2}, "L0.double_rounding must be true or false"),
+    "channels": ({"input_shape": np.array([7, 6, 2])}, "takes 3 channels, not 2"),
+    "object": ({"L0.W": np.array([None])}, "truncated, corrupt or not"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_wrong_is_named(case, arrays, tmp_path):
+    changes, message = BAD[case]
+    path = tmp_path / "bad.npz"
+    arrays = {**arrays, **changes}
+    np.savez(path, **{key: value for key, value in arrays.items() if value is not None})
+    with pytest.raises(NetworkError, match=message) as error:
+        load(path)
+    assert error.value.next_step
+
+
+def test_missing_file_and_single_array(tmp_path):
+    with pytest.raises(FileError, match=r"network .*none.npz does not exist"):
+        load(tmp_path / "none.npz")
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    with pytest.raises(NetworkError, match="is a single array"):
+        load(tmp_path / "one.npy")
+
+
+def test_save_to_nowhere(network, tmp_path):
+    with pytest.raises(FileError, match="cannot be written"):
+        save(network, tmp_path / "no" / "n.npz")

@@ -1,0 +1,243 @@
+"""Planning: placement, and a message for everything that does not fit."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from golden.network import Generated, Network, Stored
+from insitu.errors import FitError
+from insitu.plan import Map, plan
+from rtl.config import CONFIGURATIONS
+from tests.insitu.networks import random_generated, random_network, random_stored
+
+SIM, UP5K, ECP5 = (CONFIGURATIONS[name] for name in ("sim-8x1", "up5k", "ecp5-45f"))
+SMALL = replace(
+    UP5K,
+    name="small",
+    activation_bytes=1 << 16,
+    coefficient_bytes=1 << 16,
+    coefficient_port=32,
+    tile_bytes=6144,
+    generator_terms=2,
+    generator_u_bits=6,
+    generator_b_bits=4,
+    basis_depth=256,
+    basis_blocks=16,
+    accumulator_bits=32,
+)
+RNG = np.random.default_rng(5)
+
+
+def network(shape, *layers):
+    return random_network(np.random.default_rng(3), [dict(layer) for layer in layers], shape)
+
+
+def conv(weights, kernel=(3, 3), **options):
+    return {"weights": weights, "kernel": kernel, **options}
+
+
+def stored(co, ci, taps, q=4):
+    return random_stored(RNG, co, ci, taps, q)
+
+
+def generated(co, ci, taps, **options):
+    return random_generated(RNG, co, ci, taps, **options)
+
+
+@pytest.mark.parametrize("config", [SIM, UP5K, ECP5], ids=lambda c: c.name)
+@pytest.mark.parametrize("keep", [False, True])
+def test_maps_that_live_at_the_same_time_do_not_overlap(config, keep):
+    shapes = [(3, 20), (20, 7), (7, 30), (30, 2)]
+    layers = [conv(stored(co, ci, 1), (1, 1)) for ci, co in shapes]
+    planned = plan(network((9, 7, 3), *layers), config, keep_maps=keep)
+    maps = [planned.input] + [layer.output for layer in planned.layers]
+    used = max(m.address + m.size for m in maps)
+    assert used <= config.activation_bytes
+    pairs = [(i, j) for i in range(5) for j in range(i)] if keep else [(i + 1, i) for i in range(4)]
+    for i, j in pairs:
+        a, b = maps[i], maps[j]
+        assert a.address + a.size <= b.address or b.address + b.size <= a.address
+    for m in maps:
+        assert m.pitch % config.activation_word == m.address % config.activation_word == 0
+        assert m.pitch >= m.shape[2] > m.pitch - config.activation_word
+    assert planned.activation_bytes == (
+        sum(m.size for m in maps)
+        if keep
+        else max(maps[i].size + maps[i + 1].size for i in range(4))
+    )
+
+
+def test_map_places_and_takes(seed):
+    rng = np.random.default_rng(seed)
+    m = Map("m", (3, 2, 5), 8, 0, 1)
+    values = rng.integers(-128, 128, m.shape).astype(np.int8)
+    data = m.place(values)
+    assert len(data) == m.size == 48
+    np.testing.assert_array_equal(m.take(data), values)
+    assert Map.from_report(json.loads(json.dumps(m.report()))) == m
+    with pytest.raises(ValueError, match=r"values must have shape \(3, 2, 5\), not \(3, 2, 4\)"):
+        m.place(values[..., :4])
+
+
+def test_report_is_plain_data():
+    layers = [conv(generated(16, 4, 9, terms=2, kernels=8)), conv(generated(8, 16, 9, terms=2))]
+    planned = plan(network((8, 7, 4), *layers, conv(stored(3, 8, 9))), SMALL, name="mine")
+    report = json.loads(json.dumps(planned.report()))
+    assert report["network"] == "mine"
+    assert [layer["dataflow"] for layer in report["layers"]] == ["cross", "intra", "stored"]
+    assert [layer["kind"] for layer in report["layers"]][-1] == "convolution"
+    assert report["layers"][0]["ranks"] == {"terms": 2, "kernels": 8}
+    assert report["weight_bytes"] * 8 == report["weight_bits"]
+    assert report["dense_int8_bytes"] == 16 * 4 * 9 + 8 * 16 * 9 + 3 * 8 * 9
+    assert report["cycles"] >= report["ideal_cycles"]
+
+
+def test_fully_connected_is_named():
+    planned = plan(network((4, 3, 2), conv(stored(5, 2, 12), (4, 3))), SIM)
+    assert planned.layers[0].kind == "fully connected"
+
+
+REFUSED = {
+    "coefficient memory": (
+        lambda: network((3, 3, 128), conv(stored(200, 128, 9))),
+        (
+            r"needs \d+ bytes of coefficient memory, small has 65536: \d+ bytes are missing; "
+            "the largest layer, 'layer0', takes 115200"
+        ),
+        "sim-8x1",
+    ),
+    "activation memory": (
+        lambda: network((120, 120, 4), conv(stored(4, 4, 1), (1, 1))),
+        r"layer 'layer0' needs 115200 bytes of activation memory .* 49664 bytes are missing",
+        "sim-8x1",
+    ),
+    "tile": (
+        lambda: network((3, 3, 100), conv(generated(8, 100, 9, terms=2, kernels=4))),
+        "weight tile of 7200 bytes, small has 6144: 1056 bytes are missing",
+        "sim-8x1 or ecp5-45f",
+    ),
+    "kernels": (
+        lambda: network((3, 3, 2), conv(generated(200, 2, 9, terms=2, kernels=130))),
+        r"130 basis kernels \(Bo\), small holds 128",
+        "sim-8x1",
+    ),
+    "basis": (
+        lambda: network((3, 6, 2), conv(generated(200, 2, 18, terms=2, kernels=120), (3, 6))),
+        "270 words of basis buffer, small has 256",
+        "sim-8x1",
+    ),
+    "terms": (
+        lambda: network((3, 3, 8), conv(generated(8, 8, 9, terms=3))),
+        r"3 basis terms \(Bi\), small sums at most 2",
+        "sim-8x1 or ecp5-45f",
+    ),
+    "taps": (
+        lambda: network((3, 3, 8), conv(generated(8, 8, 1, terms=2), (1, 1))),
+        r"2 basis terms \(Bi\) and 1 taps",
+        "at most 1",
+    ),
+    "u": (
+        lambda: network((3, 3, 8), conv(generated(8, 8, 9, terms=2, qu=8))),
+        "a U of 8 bits, the generator of small takes at most 6",
+        "sim-8x1",
+    ),
+    "b": (
+        lambda: network((3, 3, 8), conv(generated(8, 8, 9, terms=2, qb=5))),
+        "a B of 5 bits, the generator of small takes at most 4",
+        "sim-8x1",
+    ),
+    "flat u": (
+        lambda: network((3, 3, 8), conv(generated(8, 8, 9, kernels=4, qu=7))),
+        "a U of 7 bits",
+        "sim-8x1",
+    ),
+    "s1": (
+        lambda: network((3, 3, 8), conv(generated(8, 8, 9, terms=2, s1=3))),
+        "shifts its intra level by 3, small by at most 2",
+        "sim-8x1",
+    ),
+    "s2": (
+        lambda: network((3, 3, 8), conv(generated(8, 8, 9, terms=2, kernels=4, s2=0))),
+        "shifts its cross level by 0",
+        "compress it again",
+    ),
+    "kernel": (
+        lambda: network((17, 2, 1), conv(stored(1, 1, 17), (17, 1))),
+        r"needs kernel_height = 16, [a-z0-9-]+ holds 0\.\.15",
+        "use a smaller kernel",
+    ),
+    "width": (
+        lambda: network((1, 1030, 1), conv(stored(1, 1, 1), (1, 1))),
+        r"needs output_width = 1029, [a-z0-9-]+ holds 0\.\.1023",
+        "use smaller feature maps",
+    ),
+    "padding": (
+        lambda: network((2, 2, 1), conv(stored(1, 1, 1), (1, 1), padding=(64, 0, 0, 0))),
+        r"needs pad_top = 64, [a-z0-9-]+ holds 0\.\.63",
+        "use less padding",
+    ),
+    "dilation": (
+        lambda: network(
+            (2, 2, 1), conv(stored(1, 1, 4), (2, 2), dilation=(130, 1), padding=(60, 0, 70, 0))
+        ),
+        r"needs row_ky_step = 130",
+        "use a smaller dilation",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_is_named(case):
+    build, cause, next_step = REFUSED[case]
+    with pytest.raises(FitError, match=cause) as error:
+        plan(build(), SMALL)
+    assert next_step in error.value.next_step
+
+
+def test_kept_maps_that_do_not_fit_are_named():
+    small = network((60, 60, 4), *(conv(stored(4, 4, 1), (1, 1)) for _ in range(5)))
+    plan(small, SMALL)
+    with pytest.raises(FitError, match="together take 86400 bytes"):
+        plan(small, SMALL, keep_maps=True)
+
+
+def test_groups_are_refused():
+    one = network((3, 3, 1), conv(stored(2, 1, 9)))
+    layer = replace(one.layers[0], groups=2)
+    grouped = Network(
+        layers=(layer,),
+        input_shape=(3, 3, 2),
+        input_scale=1.0,
+        input_zero_point=layer.input_zero_point,
+        output_scale=1.0,
+    )
+    with pytest.raises(FitError, match="convolution in 2 groups"):
+        plan(grouped, SIM)
+
+
+def test_accumulators_are_proved():
+    ones = Stored(np.full((1, 4, 9), 127, np.int8), 8)
+    one = network((3, 3, 4), conv(ones))
+    narrow = replace(SIM, accumulator_bits=20)
+    # 36 * 127 * 128 = 585,216 needs 21 bits.
+    with pytest.raises(
+        FitError, match=r"accumulator of output channel 0 reaches -585216\.\.580644"
+    ):
+        plan(one, narrow)
+    plan(one, replace(SIM, accumulator_bits=21))
+    layer = replace(one.layers[0], bias=np.array([2**31 - 580645], np.int32))
+    plan(replace(one, layers=(layer,)), SIM)
+    layer = replace(layer, bias=np.array([2**31 - 580644], np.int32))
+    with pytest.raises(FitError, match="accumulator with its bias of output channel 0"):
+        plan(replace(one, layers=(layer,)), SIM)
+
+
+def test_cross_level_sum_is_proved():
+    weights = Generated(
+        U=np.ones((40, 4, 1), np.int8), V=np.ones((8, 40), np.int8), qu=2, qv=2, s2=1
+    )
+    one = network((1, 1, 4), conv(weights, (1, 1)))
+    with pytest.raises(FitError, match="sums up to 645160 in its cross level"):
+        plan(one, replace(SIM, accumulator_bits=20))

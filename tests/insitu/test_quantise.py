@@ -1,0 +1,203 @@
+"""Calibration, inputs and quantisation."""
+
+import numpy as np
+import onnx
+import pytest
+
+from golden.network import run
+from insitu.errors import FileError, InputError, ModelError
+from insitu.import_onnx import FloatLayer, FloatNetwork, import_onnx
+from insitu.quantise import (
+    calibrate,
+    check_inputs,
+    correct_bias,
+    load_inputs,
+    quantise,
+    quantise_inputs,
+    quantised_layer,
+    round_weights,
+    run_layer,
+)
+from tests.insitu.models import example
+
+
+@pytest.fixture
+def network(seed, tmp_path):
+    onnx.save(example(np.random.default_rng(seed)), tmp_path / "model.onnx")
+    return import_onnx(tmp_path / "model.onnx")
+
+
+def samples(seed, shape, n=64):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((n, *shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("q", "most"), [(8, 0.03), (6, 0.08), (4, 0.3)])
+def test_quantised_network_computes_nearly_what_the_float_one_does(network, seed, q, most):
+    calibration = calibrate(network, samples(seed, network.input_shape))
+    quantised = quantise(network, calibration, q)
+    assert all(layer.weights.q == q for layer in quantised.layers)
+    x = samples(seed + 1, network.input_shape)
+    integers = quantise_inputs(x, quantised.input_scale, quantised.input_zero_point)
+    y = run(quantised, integers).astype(float)
+    got = (y - quantised.output_zero_point) * quantised.output_scale
+    expected = network.run(x)
+    assert np.linalg.norm(got - expected) < most * np.linalg.norm(expected)
+
+
+def test_quantisation_is_tflites(network, seed):
+    calibration = calibrate(network, samples(seed, network.input_shape))
+    quantised = quantise(network, calibration)
+    first, second, last = quantised.layers
+    scales = list(calibration.scales)
+    for index, (layer, original) in enumerate(zip(quantised.layers, network.layers, strict=True)):
+        assert layer.multiplier.min() >= 1 << 30
+        assert layer.shift.min() >= 0
+        assert layer.input_zero_point == calibration.zero_points[index]
+        real = layer.multiplier * 2.0 ** (-31.0 - layer.shift)
+        weight_scale = real * scales[index + 1] / scales[index]
+        largest = np.abs(original.weights).max(axis=(1, 2))
+        np.testing.assert_allclose(weight_scale, largest / 127, rtol=1e-8)
+        error = layer.weights.W * weight_scale[:, None, None] - original.weights
+        assert (np.abs(error) <= 0.5001 * weight_scale[:, None, None]).all()
+        sums = layer.weights.W.astype(int).sum(axis=(1, 2))
+        bias = (layer.bias + layer.input_zero_point * sums) * weight_scale * scales[index]
+        np.testing.assert_allclose(bias, original.bias, atol=weight_scale.max() * scales[index])
+    # ReLU and ReLU6 are clamps; convolutions round twice, fully connected layers once.
+    assert first.activation_min == first.output_zero_point == -128
+    six = round(6 / scales[2]) + second.output_zero_point
+    assert second.activation_max == min(127, six)
+    assert (last.activation_min, last.activation_max) == (-128, 127)
+    assert [layer.double_rounding for layer in quantised.layers] == [True, True, False]
+
+
+def test_bits_are_chosen_by_layer(network, seed):
+    calibration = calibrate(network, samples(seed, network.input_shape))
+    quantised = quantise(network, calibration, {"Conv2": 5})
+    assert [layer.weights.q for layer in quantised.layers] == [8, 5, 8]
+
+
+@pytest.mark.parametrize("q", range(1, 9))
+def test_rounded_weights_are_near(q, seed):
+    weights = np.random.default_rng(seed).standard_normal((6, 5, 9))
+    weights[3] = 0
+    stored, scale = round_weights(weights, q)
+    assert stored.q == q
+    error = np.linalg.norm(stored.W * scale[:, None, None] - weights)
+    most = {1: 0.65, 2: 0.5, 3: 0.3, 4: 0.15}.get(q, 2.5 / 2**q)
+    assert error < most * np.linalg.norm(weights)
+
+
+def one_layer(weights, bias, **options):
+    return FloatLayer(name="one", kernel=(1, 1), weights=weights, bias=bias, **options)
+
+
+def test_dead_channel_keeps_its_bias():
+    layer = one_layer(np.array([[[1.0]], [[0.0]]]), np.array([0.0, 3.0]))
+    stored, scale = round_weights(layer.weights, 8)
+    integer, (output_scale, zero_point) = quantised_layer(
+        layer, stored, scale, (0.05, -3), (0.1, 5)
+    )
+    y = run_layer(integer, np.array([[[[17]]]], np.int8)).reshape(-1)
+    np.testing.assert_array_equal((y - zero_point) * output_scale, [1.0, 3.0])
+
+
+def test_coarse_accumulator_widens_the_output(seed):
+    layer = one_layer(np.full((1, 1, 1), 2.0), np.zeros(1), low=0.0)
+    stored, scale = round_weights(layer.weights, 2)
+    integer, (output_scale, zero_point) = quantised_layer(
+        layer, stored, scale, (0.5, 0), (0.01, -128)
+    )
+    assert output_scale == pytest.approx(1.0)
+    assert zero_point == -128
+    y = run_layer(integer, np.array([[[[9]]]], np.int8))
+    assert (int(y[0, 0, 0, 0]) + 128) * output_scale == pytest.approx(9.0, abs=1e-6)
+
+
+def test_bias_is_corrected_for_the_mean(seed):
+    rng = np.random.default_rng(seed)
+    layer = one_layer(rng.standard_normal((3, 4, 1)), rng.standard_normal(3))
+    x = rng.uniform(0, 2, (50, 3, 3, 4)).astype(np.float32)
+    wanted = layer.sums(x).mean(axis=(0, 1, 2))
+    stored, scale = round_weights(layer.weights, 2)
+    integer, (output_scale, zero_point) = quantised_layer(
+        layer, stored, scale, (2 / 255, -128), (0.05, 0)
+    )
+    integers = quantise_inputs(x, 2 / 255, -128)
+
+    def mean(layer):
+        return (run_layer(layer, integers).mean(axis=(0, 1, 2)) - zero_point) * output_scale
+
+    corrected = correct_bias(integer, integers, wanted, output_scale)
+    assert np.abs(mean(corrected) - wanted).max() < 0.02 < np.abs(mean(integer) - wanted).max()
+
+
+def test_uint8_inputs_are_quantised_exactly():
+    pixels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+    x = check_inputs(pixels, (16, 16, 1))
+    layer = FloatLayer(name="a", kernel=(1, 1), weights=np.ones((1, 1, 1)), bias=np.zeros(1))
+    calibration = calibrate(FloatNetwork("n", (16, 16, 1), (layer,)), x)
+    assert calibration.zero_points[0] == -128
+    assert calibration.scales[0] == pytest.approx(1 / 255, rel=1e-7)
+    np.testing.assert_array_equal(
+        calibration.integers().reshape(-1), np.arange(-128, 128).astype(np.int8)
+    )
+
+
+def test_dead_map_is_named():
+    layer = one_layer(np.ones((1, 1, 1)), np.array([-9.0]), low=0.0)
+    x = np.random.default_rng(0).uniform(0, 1, (5, 2, 2, 1)).astype(np.float32)
+    with pytest.raises(ModelError, match="output of layer 'one' is zero for all samples"):
+        calibrate(FloatNetwork("n", (2, 2, 1), (layer,)), x)
+
+
+def test_inputs_come_from_a_file(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (5, 3, 4, 2)).astype(np.uint8)
+    np.savez(tmp_path / "x.npz", inputs=pixels, labels=np.arange(5, dtype=np.uint8))
+    x, labels = load_inputs(tmp_path / "x.npz", (4, 2, 3), labels=True)
+    np.testing.assert_array_equal(np.rint(x * 255), pixels.transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(labels, range(5))
+    reals = rng.standard_normal((5, 4, 2))
+    np.savez(tmp_path / "y.npz", inputs=reals)
+    x, labels = load_inputs(tmp_path / "y.npz", (4, 2, 1))
+    assert labels is None
+    np.testing.assert_array_equal(x[..., 0], reals.astype(np.float32))
+
+
+BAD = {
+    "no inputs": ({"images": np.zeros(3)}, "no array 'inputs', only images"),
+    "type": ({"inputs": np.zeros((5, 3, 4, 2), np.int16)}, "are of int16"),
+    "shape": ({"inputs": np.zeros((5, 4, 2, 3), np.uint8)}, r"the network takes \(N, 3, 4, 2\)"),
+    "rank": ({"inputs": np.zeros((5, 24), np.uint8)}, r"have shape \(5, 24\)"),
+    "none": ({"inputs": np.zeros((0, 3, 4, 2), np.uint8)}, r"have shape \(0, 3, 4, 2\)"),
+    "nan": ({"inputs": np.full((5, 3, 4, 2), np.nan)}, "infinities or NaN"),
+    "no labels": ({"inputs": np.zeros((5, 3, 4, 2), np.uint8)}, "no array 'labels'"),
+    "labels": (
+        {"inputs": np.zeros((5, 3, 4, 2), np.uint8), "labels": np.zeros(4, int)},
+        r"labels of int64 \(4,\), not integers \(5,\)",
+    ),
+    "real labels": (
+        {"inputs": np.zeros((5, 3, 4, 2), np.uint8), "labels": np.zeros(5)},
+        "labels of float64",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_inputs_are_named(case, tmp_path):
+    arrays, message = BAD[case]
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(InputError, match=message) as error:
+        load_inputs(tmp_path / "x.npz", (4, 2, 3), labels=True)
+    assert error.value.next_step
+
+
+def test_damaged_input_files_are_named(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, inputs=np.zeros((5, 3, 4, 2), np.uint8))
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(InputError, match=r"truncated, corrupt or not an \.npz archive"):
+        load_inputs(path, (4, 2, 3))
+    with pytest.raises(FileError, match="does not exist"):
+        load_inputs(tmp_path / "none.npz", (4, 2, 3))

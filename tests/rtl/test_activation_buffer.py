@@ -1,0 +1,212 @@
+"""The activation buffer: what is read and written, where, and when."""
+
+from __future__ import annotations
+
+import cocotb
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import sim
+from rtl.activation_buffer import ActivationBuffer, activations_layout
+from rtl.address_generator import tap_layout
+from rtl.config import Configuration
+from rtl.requantiser import results_layout
+from sim import Bench, testbench
+from tests.rtl.activations import CONFIGURATIONS, MARKS, compare_marks, field, marks, rows
+from tests.rtl.primitives import ICE40
+from tests.rtl.weights import PAUSES, refuses_other_configurations
+
+LATENCY = 2
+INPUT_WORDS = 16
+
+
+class World:
+    """An activation buffer, and what its memory must hold as bytes by address."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.config: Configuration = CONFIGURATIONS[bench.parameters["config"]]
+        self.rng = np.random.default_rng(bench.seed)
+        self.bytes: dict[int, int] = {}
+        self.written = {"group_written": 0, "final_written": 0}
+        cocotb.start_soon(self._count())
+
+    async def _count(self) -> None:
+        while True:
+            await self.bench.clock.edge
+            for name in self.written:
+                self.written[name] += int(getattr(self.bench.dut, name).value)
+
+    async def host_write(self, address: int, count: int) -> None:
+        """Random bytes to `count` activation words."""
+        dut = self.bench.dut
+        size = self.config.activation_word
+        values = self.rng.integers(256, size=(count * size // 4, 4))
+        dut.host_request.value = dut.host_write.value = 1
+        for n, word in enumerate(values.tolist()):
+            at = (address * size + 4 * n) % self.config.activation_bytes
+            dut.host_address.value = at // 4
+            dut.host_data_w.value = int.from_bytes(bytes(word), "little")
+            self.bytes |= dict(zip(range(at, at + 4), word, strict=True))
+            await self.bench.cycles()
+        dut.host_request.value = dut.host_write.value = 0
+
+    async def check_memory(self, what: str) -> None:
+        """Read by the host all that was ever written."""
+        dut, got = self.bench.dut, []
+        dut.host_request.value = 1
+        addresses = sorted({address // 4 for address in self.bytes})
+        for address in addresses:
+            dut.host_address.value = address
+            await self.bench.cycles()
+            dut.host_address.value = addresses[0]
+            await self.bench.settle()
+            got.append([*int(dut.host_data_r.value).to_bytes(4, "little")])
+        dut.host_request.value = 0
+        expected = [[self.bytes[4 * address + n] for n in range(4)] for address in addresses]
+        self.bench.compare(expected, got, axes=["word written", "byte"], what=what)
+
+    async def begin_layer(self, base: int, pitch: int, lane_groups: int, last_words: int) -> None:
+        dut = self.bench.dut
+        dut.output__base.value = base
+        dut.output__pitch.value = pitch
+        dut.output__groups.value = lane_groups - 1
+        dut.output__last_group_words.value = last_words - 1
+        dut.clear.value = 1
+        await self.bench.cycles()
+        dut.clear.value = 0
+
+    def results(
+        self, base: int, pitch: int, lane_groups: int, pixels: int, last_words: int
+    ) -> list[int]:
+        """Payloads of a layer's results; notes where they must go."""
+        config = self.config
+        pixel_words = config.lanes // config.activation_word
+        shape = (lane_groups, pixels, pixel_words, config.activation_word)
+        values = self.rng.integers(256, size=shape)
+        for g, p, w in np.ndindex(*shape[:3]):
+            if g == lane_groups - 1 and w >= last_words:
+                continue
+            word = (base + p * pitch + g * pixel_words + w) % config.activation_words
+            at = word * config.activation_word
+            line = values[g, p, w].tolist()
+            self.bytes |= dict(zip(range(at, at + len(line)), line, strict=True))
+        layout = results_layout(config)
+        ends = marks(lane_groups, pixels, pixel_words)
+        ends["group_last"] = np.repeat(ends["group_last"][pixel_words - 1 :: pixel_words], pixel_words)
+        ends["final"] = np.repeat(ends["final"][pixel_words - 1 :: pixel_words], pixel_words)
+        return rows(layout, values=values.reshape(-1, config.activation_word), **ends)
+
+    def taps(self, base: int, count: int) -> tuple[list[int], NDArray, dict[str, NDArray]]:
+        """Steps at random in the input map; their activations and marks."""
+        config, rng = self.config, self.rng
+        beats = config.activation_bytes // config.width
+        each = config.activation_word // config.width
+        beat = (base * each + rng.integers(INPUT_WORDS * each, size=count)) % beats
+        padding = rng.random(count) < 0.3
+        zero_point = int(rng.integers(-128, 128))
+        self.bench.dut.zero_point.value = zero_point & 0xFF
+        read = [[self.bytes[b * config.width + k] for k in range(config.width)] for b in beat]
+        signed = np.array(read, np.uint8).astype(np.int8)
+        expected = np.where(padding[:, np.newaxis], zero_point, signed)
+        ends = {name: rng.integers(2, size=count) for name in MARKS}
+        return rows(tap_layout(config), beat=beat, padding=padding, **ends), expected, ends
+
+    def check_activations(
+        self, got: list[int], expected: NDArray, ends: dict[str, NDArray], what: str
+    ) -> None:
+        layout, width = activations_layout(self.config), self.config.width
+        values = field(layout, got, "values", count=width).reshape(expected.shape)
+        self.bench.compare(expected, values, axes=["step", "channel"], what=what)
+        compare_marks(self.bench, layout, ends, got)
+
+
+@testbench
+async def reads_and_writes(bench: Bench) -> None:
+    """Layers of several lane groups, pitches and last groups, read and written at once."""
+    world = World(bench)
+    config, rng = world.config, world.rng
+    taps = bench.source("taps", bench.parameters["idle"])
+    results = bench.source("i", bench.parameters["results"])
+    sink = bench.sink("o", bench.parameters["stall"], hesitant=bench.parameters["hesitant"])
+    pixel_words = config.lanes // config.activation_word
+    for lane_groups in (1, 1, 2, 3, 3):
+        base = int(rng.integers(config.activation_words))
+        pixels, last_words = int(rng.integers(1, 7)), int(rng.integers(1, pixel_words + 1))
+        channel_words = (lane_groups - 1) * pixel_words + last_words
+        pitch = channel_words + int(rng.integers(3))
+        output = base + INPUT_WORDS + 1
+        await world.host_write(base, INPUT_WORDS + 2 + pitch * pixels)
+        await world.begin_layer(
+            output % config.activation_words, pitch, lane_groups, last_words
+        )
+        before = dict(world.written)
+        payloads, expected, ends = world.taps(base, 80)
+        taps.send(payloads)
+        results.send(
+            world.results(output, pitch, lane_groups, pixels, last_words)
+        )
+        got = await sink.receive(len(expected))
+        await results.drain()
+        await bench.cycles(2)
+        what = f"{base=} {pitch=} {lane_groups=} {pixels=} {last_words=}"
+        world.check_activations(got, expected, ends, what)
+        await world.check_memory(what)
+        assert world.written["group_written"] == before["group_written"] + lane_groups
+        assert world.written["final_written"] == before["final_written"] + 1
+    assert len(sink.payloads) == len(taps.cycles)
+
+
+@testbench
+async def keeps_pace(bench: Bench) -> None:
+    """A step a cycle, less the words written where there is one port; a word written a cycle."""
+    world = World(bench)
+    config = world.config
+    taps, results, sink = bench.source("taps"), bench.source("i"), bench.sink("o")
+    await world.host_write(0, INPUT_WORDS)
+    await world.begin_layer(INPUT_WORDS, 1, 1, 1)
+    payloads, expected, ends = world.taps(0, 100)
+    writes = 0
+    taps.send(payloads)
+    await bench.cycles(3)
+    for pixels in (1, 3, 7):
+        sent = world.results(INPUT_WORDS, 1, 1, pixels, 1)
+        writes += pixels  # the other words of a pixel do not exist
+        results.send(sent)
+        await results.drain()
+        await bench.cycles(3)
+        assert set(sim.intervals(results.cycles[-len(sent) :])) <= {1}
+        await world.begin_layer(INPUT_WORDS, 1, 1, 1)
+    got = await sink.receive(len(expected))
+    world.check_activations(got, expected, ends, "values")
+    stolen = writes if config.activation_ports == 1 else 0
+    assert taps.cycles[-1] - taps.cycles[0] == len(expected) - 1 + stolen
+    assert [cycle + LATENCY for cycle in taps.cycles] == sink.cycles
+
+
+@pytest.mark.parametrize("config", CONFIGURATIONS)
+@pytest.mark.parametrize(("idle", "stall"), PAUSES)
+def test_reads_and_writes(config: str, idle: str, stall: str, seed: int) -> None:
+    parameters = {"config": config, "idle": idle, "stall": stall, "hesitant": stall == "bursts"}
+    parameters |= {"results": "rarely" if idle == "never" else "often"}
+    dut = ActivationBuffer(CONFIGURATIONS[config])
+    sim.run(dut, __name__, "reads_and_writes", parameters=parameters, seed=seed)
+
+
+@pytest.mark.parametrize("config", CONFIGURATIONS)
+def test_keeps_pace(config: str, seed: int) -> None:
+    dut = ActivationBuffer(CONFIGURATIONS[config])
+    sim.run(dut, __name__, "keeps_pace", parameters={"config": config}, seed=seed)
+
+
+@pytest.mark.parametrize("test", ["reads_and_writes", "keeps_pace"])
+def test_ice40(test: str, seed: int) -> None:
+    parameters = {"config": "up5k", "idle": "rarely", "stall": "rarely", "hesitant": False}
+    dut = ActivationBuffer(CONFIGURATIONS["up5k"], "ice40")
+    parameters |= {"results": "often"}
+    sim.run(dut, __name__, test, parameters=parameters, seed=seed, extra_sources=ICE40)
+
+
+def test_refuses() -> None:
+    refuses_other_configurations(ActivationBuffer)

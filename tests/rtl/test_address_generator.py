@@ -1,0 +1,134 @@
+"""The address generator against loops over addresses, and its pace."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import sim
+from rtl.address_generator import AddressGenerator, tap_layout
+from rtl.config import Configuration
+from sim import Bench, testbench
+from tests.rtl.activations import CONFIGURATIONS, SHAPES, Shape, compare_marks, field, groups, marks
+from tests.rtl.weights import refuses_other_configurations
+
+
+def fields(config: Configuration, shape: Shape, base: int, pitch: int) -> dict[str, int]:
+    """The walk of a map whose pixels lie `pitch` beats apart from beat `base` on.
+
+    Written from the comments of `rtl.record`.
+    """
+    (kh, kw), (sy, sx), (dy, dx) = shape.kernel, shape.stride, shape.dilation
+    height, width = shape.size
+    oh, ow = shape.output_size
+    top, left = shape.padding[:2]
+    pixel, row = pitch, pitch * width
+    cg = groups(shape.channels, config.width)
+    back = (kh - 1) * dy * row + (kw - 1) * dx * pixel
+    return {
+        "start": base - top * row - left * pixel,
+        "kx_step": dx * pixel,
+        "ky_step": dy * row - (kw - 1) * dx * pixel,
+        "channel_step": 1 - back,
+        "x_step": sx * pixel - (cg - 1) - back,
+        "y_step": sy * row - (ow - 1) * sx * pixel - (cg - 1) - back,
+        "row_ky_step": dy,
+        "row_back_step": -(kh - 1) * dy,
+        "row_y_step": sy - (kh - 1) * dy,
+        "column_kx_step": dx,
+        "column_back_step": -(kw - 1) * dx,
+        "column_x_step": sx - (kw - 1) * dx,
+        "kernel_height": kh - 1,
+        "kernel_width": kw - 1,
+        "channel_groups": cg - 1,
+        "output_width": ow - 1,
+        "output_height": oh - 1,
+        "groups": groups(shape.outputs, config.lanes) - 1,
+        "input_width": width,
+        "input_height": height,
+        "pad_left": left,
+        "pad_top": top,
+    }
+
+
+def visits(config: Configuration, shape: Shape, base: int, pitch: int) -> tuple[list, list]:
+    """Beat and padding of every step of one lane group, by the loops themselves."""
+    height, width = shape.size
+    oh, ow = shape.output_size
+    beats, padding = [], []
+    for y in range(oh):
+        for x in range(ow):
+            for c in range(groups(shape.channels, config.width)):
+                for ky in range(shape.kernel[0]):
+                    for kx in range(shape.kernel[1]):
+                        row = y * shape.stride[0] + ky * shape.dilation[0] - shape.padding[0]
+                        column = x * shape.stride[1] + kx * shape.dilation[1] - shape.padding[1]
+                        beats.append(base + (row * width + column) * pitch + c)
+                        padding.append(not (0 <= row < height and 0 <= column < width))
+    return beats, padding
+
+
+async def start(bench: Bench, walk: dict[str, int], *, single: bool) -> int:
+    """Start a walk; the cycle in which `start` was high."""
+    for name, value in walk.items():
+        port = getattr(bench.dut, f"walk__{name}")
+        port.value = value & (1 << len(port)) - 1
+    bench.dut.single.value = single
+    bench.dut.start.value = 1
+    await bench.cycles()
+    bench.dut.start.value = 0
+    return bench.cycle
+
+
+@testbench
+async def walks(bench: Bench) -> None:
+    """Layers of every shape, over all lane groups and over one, each at a step a cycle."""
+    config = CONFIGURATIONS[bench.parameters["config"]]
+    stall = bench.parameters["stall"]
+    rng = np.random.default_rng(bench.seed)
+    layout = tap_layout(config)
+    sink = bench.sink("o", stall, hesitant=bench.parameters["hesitant"])
+    memory = config.activation_bytes // config.width
+    for name, shape in [*SHAPES.items()]:
+        for single in (False, True):
+            base = int(rng.integers(memory))
+            pitch = groups(shape.channels, config.width) + int(rng.integers(3))
+            lane_groups = 1 if single else groups(shape.outputs, config.lanes)
+            pixels = shape.output_size[0] * shape.output_size[1]
+            beats, padding = visits(config, shape, base, pitch)
+            received = len(sink.cycles)
+            started = await start(bench, fields(config, shape, base, pitch), single=single)
+            got = await sink.receive(lane_groups * len(beats))
+            what = f"{name}, {single=}"
+            bench.compare(
+                padding * lane_groups,
+                field(layout, got, "padding", signed=False),
+                axes=["step"],
+                what=f"padding, {what}",
+            )
+            # What is read of the padding does not matter.
+            inside = np.flatnonzero(np.logical_not(padding * lane_groups))
+            bench.compare(
+                np.array(beats * lane_groups)[inside] % memory,
+                field(layout, got, "beat", signed=False)[inside],
+                axes=["step"],
+                what=f"beat, {what}",
+            )
+            compare_marks(bench, layout, marks(lane_groups, pixels, len(beats) // pixels), got)
+            if stall == "never":
+                assert sink.cycles[received] == started + 1, what
+                assert set(sim.intervals(sink.cycles[received:])) <= {1}, what
+            await bench.cycles(bench.rng.randint(1, 3))
+            assert len(sink.payloads) == received + len(got), f"steps too many, {what}"
+
+
+@pytest.mark.parametrize("config", CONFIGURATIONS)
+@pytest.mark.parametrize("stall", ["never", "rarely", "bursts"])
+def test_walks(config: str, stall: str, seed: int) -> None:
+    parameters = {"config": config, "stall": stall, "hesitant": stall == "bursts"}
+    dut = AddressGenerator(CONFIGURATIONS[config])
+    sim.run(dut, __name__, "walks", parameters=parameters, seed=seed)
+
+
+def test_refuses() -> None:
+    refuses_other_configurations(AddressGenerator)

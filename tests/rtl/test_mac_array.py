@@ -1,0 +1,151 @@
+"""The MAC array against golden convolutions, and its pace."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+import sim
+from golden.convolve import convolve
+from golden.windows import pad, tap_slices
+from rtl.config import Configuration
+from rtl.mac_array import MacArray, operands_layout, sums_layout
+from sim import Bench, testbench
+from tests.rtl.activations import (
+    CONFIGURATIONS,
+    SHAPES,
+    Shape,
+    compare_marks,
+    field,
+    marks,
+    rows,
+    split,
+)
+from tests.rtl.weights import PAUSES, refuses_other_configurations
+
+EXTREMES = [(-128, -128), (-128, 127), (127, 127), (0, 0)]
+"""Every activation, and every weight."""
+
+
+def steps(
+    config: Configuration, shape: Shape, x: NDArray[np.int8], W: NDArray[np.int8], zero_point: int
+) -> list[int]:
+    """What the array is fed for a layer, in its loop order."""
+    padded = pad(x[np.newaxis], shape.padding, zero_point)[0]
+    slices = tap_slices(shape.output_size, shape.kernel, shape.stride, shape.dilation)
+    patches = np.stack([padded[part] for part in slices], axis=-1)  # [y, x, channel, tap]
+    patches = patches.reshape(-1, *patches.shape[2:])
+    patches = np.moveaxis(split(patches, config.width, 1), 2, 3)  # [pixel, group, tap, k]
+    weights = split(split(W, config.width, 1), config.lanes, 0)
+    weights = weights.transpose(0, 2, 4, 1, 3)  # [lane group, channel group, tap, lane, k]
+    lane_groups, channel_groups, taps = weights.shape[:3]
+    pixels, depth = len(patches), channel_groups * taps
+    activations = np.tile(patches.reshape(pixels * depth, config.width), (lane_groups, 1))
+    every = weights.reshape(lane_groups, 1, depth, config.stripes)
+    every = np.repeat(every, pixels, axis=1).reshape(-1, config.stripes)
+    return rows(
+        operands_layout(config),
+        activations=activations,
+        weights=every,
+        **marks(lane_groups, pixels, depth),
+    )
+
+
+def draw(rng: Generator, shape: Shape, extreme: int) -> tuple[NDArray[np.int8], ...]:
+    """Map and weights: random, or extreme."""
+    x = rng.integers(-128, 128, (*shape.size, shape.channels), np.int8)
+    W = rng.integers(-128, 128, (shape.outputs, shape.channels, shape.taps), np.int8)
+    if extreme < len(EXTREMES):
+        x[:], W[:] = EXTREMES[extreme]
+    return x, W
+
+
+def expected_sums(
+    config: Configuration, shape: Shape, x: NDArray[np.int8], W: NDArray[np.int8], zero_point: int
+) -> NDArray[np.int32]:
+    """[lane group, pixel, lane], lanes without a channel being 0."""
+    bias = np.zeros(shape.outputs, np.int32)
+    sums = convolve(
+        x, W, bias, shape.kernel, shape.stride, shape.padding, shape.dilation, zero_point
+    )
+    lanes = split(sums.reshape(-1, shape.outputs), config.lanes, 1)
+    return lanes.transpose(1, 0, 2)
+
+
+@testbench
+async def convolves(bench: Bench) -> None:
+    """Layers of every shape, one after the other."""
+    config = CONFIGURATIONS[bench.parameters["config"]]
+    rng = np.random.default_rng(bench.seed)
+    outputs = config.requantiser_outputs
+    source = bench.source("i", bench.parameters["idle"])
+    sink = bench.sink("o", bench.parameters["stall"], hesitant=bench.parameters["hesitant"])
+    work = []
+    for extreme, (name, shape) in enumerate(SHAPES.items()):
+        x, W = draw(rng, shape, extreme)
+        zero_point = int(rng.integers(-128, 128))
+        source.send(steps(config, shape, x, W, zero_point))
+        work.append((name, expected_sums(config, shape, x, W, zero_point)))
+    layout = sums_layout(config)
+    for name, expected in work:
+        lane_groups, pixels, lanes = expected.shape
+        beats = lanes // outputs
+        got = await sink.receive(lane_groups * pixels * beats)
+        sums = field(layout, got, "values", count=outputs).reshape(expected.shape)
+        bench.compare(expected, sums, axes=["lane group", "pixel", "lane"], what=name)
+        ends = marks(lane_groups, pixels, 1)
+        ends = {key: np.repeat(value, beats) for key, value in ends.items()}
+        ends["last"] = marks(lane_groups, pixels, beats)["last"]
+        compare_marks(bench, layout, ends, got)
+    received = len(sink.payloads)
+    await bench.cycles(30)
+    assert len(sink.payloads) == received, "sums too many"
+
+
+@testbench
+async def keeps_pace(bench: Bench) -> None:
+    """A pixel takes as many cycles as it has steps, or as its sums take to leave."""
+    config = CONFIGURATIONS[bench.parameters["config"]]
+    latency = 5 if config.width > 1 else 4
+    unload = config.lanes // config.requantiser_outputs
+    pixels = 5
+    source, sink = bench.source("i"), bench.sink("o")
+    for depth in sorted({1, 2, unload - 1, unload, unload + 1, 3 * unload} - {0}):
+        sent, received = len(source.cycles), len(sink.cycles)
+        zeros = np.zeros((pixels * depth, config.stripes))
+        source.send(
+            rows(
+                operands_layout(config),
+                activations=zeros[:, : config.width],
+                weights=zeros,
+                **marks(1, pixels, depth),
+            )
+        )
+        await sink.receive(pixels * unload)
+        what = f"{depth} steps a pixel"
+        assert sink.cycles[received] == source.cycles[sent + depth - 1] + latency, what
+        first = sink.cycles[received::unload]
+        assert set(sim.intervals(first)) == {max(depth, unload)}, what
+        if depth >= unload:
+            assert set(sim.intervals(source.cycles[sent:])) == {1}, what
+        await bench.cycles(4)
+
+
+@pytest.mark.parametrize("config", CONFIGURATIONS)
+@pytest.mark.parametrize(("idle", "stall"), PAUSES)
+def test_convolves(config: str, idle: str, stall: str, seed: int) -> None:
+    parameters = {"config": config, "idle": idle, "stall": stall, "hesitant": stall == "bursts"}
+    dut = MacArray(CONFIGURATIONS[config])
+    sim.run(dut, __name__, "convolves", parameters=parameters, seed=seed)
+
+
+@pytest.mark.parametrize("config", CONFIGURATIONS)
+def test_keeps_pace(config: str) -> None:
+    dut = MacArray(CONFIGURATIONS[config])
+    sim.run(dut, __name__, "keeps_pace", parameters={"config": config})
+
+
+def test_refuses() -> None:
+    refuses_other_configurations(MacArray)

@@ -1,0 +1,134 @@
+"""The queue: order, level and pace, and a proof of them."""
+
+from __future__ import annotations
+
+import pytest
+from amaranth import Array, Module, Signal
+from amaranth.hdl import Assert
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+import sim
+from rtl.queue import Queue
+from sim import Bench, testbench
+from sim.formal import prove
+from tests.rtl.weights import PAUSES
+
+PAYLOADS = 250
+
+
+class Overflowing(Queue):
+    """A mutant that takes payloads when it is full."""
+
+    def elaborate(self, platform: object) -> Module:
+        m = super().elaborate(platform)
+        m.d.comb += self.i.ready.eq(1)
+        return m
+
+
+class Forgetful(Queue):
+    """A mutant that loses what comes while one leaves."""
+
+    def elaborate(self, platform: object) -> Module:
+        m = super().elaborate(platform)
+        with m.If(self.o.valid & self.o.ready & self.i.valid):
+            m.d.sync += self.payloads[0].eq(self.payloads[1])
+        return m
+
+
+class Claims(wiring.Component):
+    """Claims: a queue holds what was put in, in order, and loses nothing.
+
+    The reference is a ring of what was put in, with its own pointers.
+    """
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        super().__init__({"i": In(queue.i.signature.flip()), "o_ready": In(1)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.queue = queue = self._queue
+        depth = queue.depth
+        ring = Array(Signal.like(queue.o.payload, name=f"ring{n}") for n in range(depth))
+        start = Signal(range(depth))
+        count = Signal(range(depth + 2))
+        pushed, popped = Signal(), Signal()
+        m.d.comb += [
+            queue.i.payload.eq(self.i.payload),
+            queue.i.valid.eq(self.i.valid),
+            self.i.ready.eq(queue.i.ready),
+            queue.o.ready.eq(self.o_ready),
+            pushed.eq(queue.i.valid & queue.i.ready),
+            popped.eq(queue.o.valid & queue.o.ready),
+        ]
+        m.d.sync += count.eq(count + pushed - popped)
+        with m.If(pushed):
+            m.d.sync += ring[(start + count) % depth].eq(self.i.payload)
+        with m.If(popped):
+            m.d.sync += start.eq((start + 1) % depth)
+        m.d.comb += [
+            Assert(queue.level == count),
+            Assert(queue.i.ready == (count < depth)),
+            Assert(queue.o.valid == (count > 0)),
+            Assert(start < depth),
+        ]
+        for n, payload in enumerate(queue.payloads):
+            with m.If(count > n):
+                m.d.comb += Assert(payload == ring[(start + n) % depth])
+        return m
+
+
+@testbench
+async def keeps_order(bench: Bench) -> None:
+    source = bench.source("i", bench.parameters["idle"])
+    sink = bench.sink("o", bench.parameters["stall"], hesitant=bench.parameters["hesitant"])
+    payloads = [bench.rng.getrandbits(8) for _ in range(PAYLOADS)]
+    source.send(payloads)
+    bench.compare(payloads, await sink.receive(PAYLOADS), axes=["payload"])
+    await bench.cycles(2)
+    assert not bench.dut.level.value
+    if source.cycles[-1] - source.cycles[0] == PAYLOADS - 1:
+        assert sink.cycles == [cycle + 1 for cycle in source.cycles]
+
+
+@testbench
+async def fills(bench: Bench) -> None:
+    """It takes as many as it is deep, and one a cycle when it is never emptied."""
+    depth = bench.parameters["depth"]
+    source = bench.source("i")
+    source.send(range(PAYLOADS))
+    await bench.cycles(depth + 5)
+    assert bench.dut.level.value == depth
+    assert len(source.cycles) == depth
+    sink = bench.sink("o")
+    bench.compare(range(PAYLOADS), await sink.receive(PAYLOADS), axes=["payload"])
+    assert set(sim.intervals(sink.cycles)) == {1}
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+@pytest.mark.parametrize(("idle", "stall"), PAUSES)
+def test_keeps_order(depth: int, idle: str, stall: str, seed: int) -> None:
+    parameters = {"idle": idle, "stall": stall, "hesitant": stall == "bursts"}
+    sim.run(Queue(8, depth), __name__, "keeps_order", parameters=parameters, seed=seed)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_fills(depth: int) -> None:
+    sim.run(Queue(8, depth), __name__, "fills", parameters={"depth": depth})
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_proof(depth: int) -> None:
+    assert prove(Claims(Queue(4, depth)), depth=3).passed
+
+
+@pytest.mark.parametrize("mutant", [Overflowing, Forgetful])
+def test_mutant_is_refuted(mutant: type[Queue]) -> None:
+    assert prove(Claims(mutant(4, 3)), depth=6).status == "FAIL"
+
+
+@pytest.mark.parametrize("depth", [1, 0, -3, 2.0, "4"])
+def test_refuses(depth: object) -> None:
+    with pytest.raises(ValueError, match=f"depth must be an integer of at least 2, not {depth!r}"):
+        Queue(8, depth)

@@ -1,0 +1,268 @@
+"""The requantiser against golden: every shift and rounding mode, ties, extremes, and its pace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cocotb
+import numpy as np
+import pytest
+from cocotb.triggers import Event
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+import sim
+from golden.fixed import clamp8, round_shift
+from golden.requantise import requantise
+from rtl.config import Configuration
+from rtl.mac_array import sums_layout
+from rtl.requantiser import BIAS, MULTIPLIER, SHIFT, Requantiser, results_layout
+from sim import Bench, testbench
+from tests.rtl.activations import CONFIGURATIONS, compare_marks, field, marks, rows
+from tests.rtl.weights import PAUSES, refuses_other_configurations
+
+LOW, HIGH = -(1 << 31), (1 << 31) - 1
+ONE_HALF = 1 << 30
+MULTIPLIERS = (0, 1, ONE_HALF, ONE_HALF + 1, 3 << 29, HIGH - 1, HIGH)
+LATENCY = 7
+
+
+def wrapped(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """As 32 bits hold them."""
+    return values.astype(np.uint32).astype(np.int32).astype(np.int64)
+
+
+def accumulators(rng: Generator, multiplier: NDArray, shift: NDArray, pixels: int) -> NDArray:
+    """Accumulators [pixel, channel]: around ties and small results, extreme, or any at all."""
+    size = (pixels, len(multiplier))
+    scale = 2.0 ** (31 + shift) / np.maximum(multiplier, 1)
+    near = np.rint((rng.integers(-260, 260, size) + rng.choice([0.0, 0.5], size)) * scale)
+    near = np.clip(near + rng.integers(-2, 3, size), LOW, HIGH).astype(np.int64)
+    extreme = rng.choice([LOW, LOW + 1, -1, 0, 1, HIGH - 1, HIGH], size)
+    anything = rng.integers(LOW, HIGH, size, endpoint=True) >> rng.integers(0, 32, size)
+    return np.choose(rng.choice(3, size, p=[0.6, 0.2, 0.2]), [near, extreme, anything])
+
+
+class Parameters:
+    """Writes the parameters of lane groups, each as soon as a half is free."""
+
+    def __init__(self, bench: Bench, config: Configuration) -> None:
+        self._bench = bench
+        self._config = config
+        self.loaded = 0
+        self.done = 0
+        """Lane groups whose parameters were read for the last time."""
+        self.moved = Event()
+        cocotb.start_soon(self._watch())
+
+    async def _watch(self) -> None:
+        while True:
+            await self._bench.clock.edge
+            if self._bench.dut.group_done.value:
+                self.done += 1
+                self.moved.set()
+
+    async def write(self, entry: int, bias: int, multiplier: int, shift: int) -> None:
+        port = self._bench.dut
+        for kind, value in ((BIAS, bias), (MULTIPLIER, multiplier), (SHIFT, shift)):
+            port.parameters__write.value = 1
+            port.parameters__entry.value = entry
+            port.parameters__kind.value = kind
+            port.parameters__data.value = int(value) & 0xFFFF_FFFF
+            await self._bench.clock.edge
+            port.parameters__write.value = 0
+            while self._bench.rng.random() < 0.2:
+                await self._bench.clock.edge
+
+    async def load(self, bias: NDArray, multiplier: NDArray, shift: NDArray) -> None:
+        """Load channels, a multiple of the lanes, group by group."""
+        lanes = self._config.lanes
+        start = self.done
+        for group, first in enumerate(range(0, len(bias), lanes)):
+            while group - (self.done - start) >= 2:
+                self.moved.clear()
+                await self.moved.wait()
+            for lane in range(lanes):
+                at = first + lane
+                entry = group % 2 * lanes + lane
+                await self.write(entry, bias[at], multiplier[at], shift[at])
+            self.loaded = group + 1
+            self.moved.set()
+
+
+def set_layer(bench: Bench, **settings: int) -> None:
+    for name, value in settings.items():
+        getattr(bench.dut, name).value = value
+
+
+async def clear(bench: Bench) -> None:
+    bench.dut.clear.value = 1
+    await bench.cycles()
+    bench.dut.clear.value = 0
+
+
+def sums(config: Configuration, values: NDArray, lane_groups: int, pixels: int) -> list[int]:
+    """Payloads for values [lane group, pixel, lane]."""
+    outputs = config.requantiser_outputs
+    beats = config.lanes // outputs
+    ends = marks(lane_groups, pixels, 1)
+    ends = {name: np.repeat(of, beats) for name, of in ends.items()}
+    ends["last"] = marks(lane_groups, pixels, beats)["last"]
+    return rows(sums_layout(config), values=values.reshape(-1, outputs), **ends)
+
+
+def results(config: Configuration, payloads: list[int], shape: tuple[int, ...]) -> NDArray:
+    word = config.activation_word
+    return field(results_layout(config), payloads, "values", count=word).reshape(shape)
+
+
+def layers(rng: Generator) -> Iterator[dict[str, int]]:
+    """Settings of layers: limits and zero points at their ends and inside."""
+    for double in (0, 1):
+        yield {"double_rounding": double, "zero_point": 0, "minimum": -128, "maximum": 127}
+        yield {"double_rounding": double, "zero_point": -128, "minimum": -128, "maximum": 127}
+        yield {"double_rounding": double, "zero_point": 127, "minimum": -128, "maximum": 127}
+        yield {"double_rounding": double, "zero_point": 5, "minimum": 5, "maximum": 5}
+        zero, low, high = (int(v) for v in rng.integers(-128, 128, 3))
+        yield {
+            "double_rounding": double,
+            "zero_point": zero,
+            "minimum": min(low, high),
+            "maximum": max(low, high),
+        }
+
+
+@testbench
+async def requantises(bench: Bench) -> None:
+    """Layers with every shift, in both rounding modes."""
+    config = CONFIGURATIONS[bench.parameters["config"]]
+    rng = np.random.default_rng(bench.seed)
+    source = bench.source("i", bench.parameters["idle"])
+    sink = bench.sink("o", bench.parameters["stall"], hesitant=bench.parameters["hesitant"])
+    loader = Parameters(bench, config)
+    lanes = config.lanes
+    lane_groups, pixels = 32 // lanes * 2, 5
+    channels = lane_groups * lanes
+    accumulator_high = (1 << config.accumulator_bits - 1) - 1
+    for settings in layers(rng):
+        shift = rng.permuted(np.arange(channels) % 32)
+        multiplier = rng.integers(ONE_HALF, HIGH, channels, endpoint=True)
+        special = rng.random(channels) < 0.4
+        multiplier[special] = rng.choice(MULTIPLIERS, special.sum())
+        x = accumulators(rng, multiplier, shift, pixels)
+        bias = rng.choice([LOW, -1, 0, HIGH], channels)
+        bias[::2] = rng.integers(LOW, HIGH, len(bias[::2]))
+        raw = wrapped(x - bias)
+        raw = np.clip(raw, ~accumulator_high, accumulator_high)
+        x = wrapped(raw + bias).astype(np.int32)
+        modes = dict(settings)
+        expected = requantise(
+            x,
+            multiplier,
+            shift,
+            modes["zero_point"],
+            modes["minimum"],
+            modes["maximum"],
+            double_rounding=bool(modes["double_rounding"]),
+        )
+        grouped = [v.reshape(pixels, lane_groups, lanes).swapaxes(0, 1) for v in (raw, expected)]
+        set_layer(bench, **settings)
+        await clear(bench)
+        payloads = sums(config, grouped[0], lane_groups, pixels)
+        each = len(payloads) // lane_groups
+        before, loader.loaded = loader.done, 0
+        loading = cocotb.start_soon(loader.load(bias, multiplier, shift))
+        got = []
+        words = lanes // config.activation_word * pixels
+        for group in range(lane_groups):
+            while loader.loaded <= group:
+                loader.moved.clear()
+                await loader.moved.wait()
+            source.send(payloads[group * each : (group + 1) * each])
+            if group:
+                got += await sink.receive(words)
+        got += await sink.receive(words)
+        await loading
+        assert loader.done == before + lane_groups
+        what = f"{settings}"
+        axes = ["lane group", "pixel", "lane"]
+        bench.compare(grouped[1], results(config, got, grouped[1].shape), axes=axes, what=what)
+        pieces = lanes // config.activation_word
+        ends = marks(lane_groups, pixels, 1)
+        ends = {name: np.repeat(of, pieces) for name, of in ends.items()}
+        ends["last"] = marks(lane_groups, pixels, pieces)["last"]
+        compare_marks(bench, results_layout(config), ends, got)
+
+
+@testbench
+async def rounds_a_tile(bench: Bench) -> None:
+    """In tile mode every lane is rounded as golden rounds weights; the halves stay where they are."""
+    config = CONFIGURATIONS[bench.parameters["config"]]
+    rng = np.random.default_rng(bench.seed)
+    source = bench.source("i", bench.parameters["idle"])
+    sink = bench.sink("o", bench.parameters["stall"])
+    loader = Parameters(bench, config)
+    lanes, weights = config.lanes, 8
+    await loader.load(*(np.full(2 * lanes, value) for value in (HIGH, HIGH, 31)))
+    set_layer(bench, zero_point=77, minimum=-3, maximum=99, double_rounding=1, tile=1)
+    await clear(bench)
+    for s2 in range(1, 25):
+        await loader.write(2 * lanes, 0, ONE_HALF, s2 - 1)
+        values = rng.integers(-300 << s2, 300 << s2, (weights, lanes))
+        values[::2] = (rng.integers(-130, 130, (weights // 2, lanes)) << s2) + (1 << s2 >> 1)
+        limit = (1 << config.accumulator_bits - 1) - 1
+        values = np.clip(values, ~limit, limit)
+        values[0] = limit
+        values[1] = ~limit
+        source.send(sums(config, values, 1, weights))
+        got = await sink.receive(lanes // config.activation_word * weights)
+        expected = clamp8(round_shift(values, s2))
+        axes = ["weight", "lane"]
+        got = results(config, got, values.shape)
+        bench.compare(expected, got, axes=axes, what=f"s2 {s2}")
+    assert loader.done == 0
+
+
+@testbench
+async def keeps_pace(bench: Bench) -> None:
+    """P sums a cycle."""
+    config = CONFIGURATIONS[bench.parameters["config"]]
+    source, sink = bench.source("i"), bench.sink("o")
+    loader = Parameters(bench, config)
+    pixels, lanes = 6, config.lanes
+    await loader.load(*(np.zeros(lanes) for _ in range(3)))
+    await clear(bench)
+    set_layer(bench, minimum=-128, maximum=127)
+    source.send(sums(config, np.zeros((1, pixels, lanes), int), 1, pixels))
+    words = lanes // config.activation_word * pixels
+    await sink.receive(words)
+    pieces = config.activation_word // config.requantiser_outputs
+    assert set(sim.intervals(source.cycles)) == {1}
+    assert set(sim.intervals(sink.cycles)) == {pieces}
+    assert sink.cycles[0] == source.cycles[pieces - 1] + LATENCY
+
+
+@pytest.mark.parametrize("config", CONFIGURATIONS)
+@pytest.mark.parametrize(("idle", "stall"), PAUSES)
+def test_requantises(config: str, idle: str, stall: str, seed: int) -> None:
+    parameters = {"config": config, "idle": idle, "stall": stall, "hesitant": stall == "bursts"}
+    dut = Requantiser(CONFIGURATIONS[config])
+    sim.run(dut, __name__, "requantises", parameters=parameters, seed=seed)
+
+
+@pytest.mark.parametrize("config", CONFIGURATIONS)
+@pytest.mark.parametrize(("idle", "stall"), PAUSES[::3])
+def test_rounds_a_tile(config: str, idle: str, stall: str, seed: int) -> None:
+    parameters = {"config": config, "idle": idle, "stall": stall}
+    dut = Requantiser(CONFIGURATIONS[config])
+    sim.run(dut, __name__, "rounds_a_tile", parameters=parameters, seed=seed)
+
+
+@pytest.mark.parametrize("config", CONFIGURATIONS)
+def test_keeps_pace(config: str) -> None:
+    dut = Requantiser(CONFIGURATIONS[config])
+    sim.run(dut, __name__, "keeps_pace", parameters={"config": config})
+
+
+def test_refuses() -> None:
+    refuses_other_configurations(Requantiser)

@@ -1,0 +1,69 @@
+"""The large memories, inferred and of iCE40's primitives, against a list of words."""
+
+from __future__ import annotations
+
+import pytest
+
+import sim
+from rtl.storage import Storage
+from sim import Bench, testbench
+from tests.rtl.primitives import ICE40
+
+
+@testbench
+async def remembers(bench: Bench) -> None:
+    """Parts of words written and words read, in the order of a single port or of two."""
+    bits, depth = bench.parameters["bits"], bench.parameters["depth"]
+    single = bench.parameters["technology"] == "ice40"
+    dut, rng = bench.dut, bench.rng
+    parts = bits // 32
+    memory: dict[int, list[int]] = {}
+    addresses = [0, 1, depth - 1, depth // 2, depth // 2 - 1]
+    addresses += [rng.randrange(depth) for _ in range(20)]
+    expected = None
+    for n in range(2000):
+        fresh = n < len(addresses)
+        address = addresses[n] if fresh else rng.choice(addresses)
+        write = (1 << parts) - 1 if fresh else rng.getrandbits(parts) * rng.getrandbits(1)
+        others = [other for other in memory if other != address]
+        read = bool(others) and rng.random() < 0.6 and not (write and single)
+        words = [rng.getrandbits(32) for _ in range(parts)]
+        dut.write__enable.value = write
+        dut.write__address.value = address if write else rng.randrange(depth)
+        dut.write__data.value = sim.pack(words, 32)
+        dut.read__enable.value = read
+        dut.read__address.value = source = rng.choice(others) if read else rng.randrange(depth)
+        await bench.cycles()
+        if write:
+            line = memory.setdefault(address, [0] * parts)
+            line[:] = [w if write >> p & 1 else old for p, (w, old) in enumerate(zip(words, line))]
+        if read:
+            expected = list(memory[source])
+        elif write and single:
+            expected = None  # a write ends what was read
+        await bench.settle()
+        if expected is not None:
+            got = sim.unpack(int(dut.read__data.value), parts, 32, signed=False)
+            bench.compare(expected, got, axes=["part"], what=f"access {n}")
+
+
+@pytest.mark.parametrize("technology", ["sim", "ice40"])
+@pytest.mark.parametrize(("bits", "depth"), [(32, 16384), (64, 32768)])
+def test_remembers(technology: str, bits: int, depth: int, seed: int) -> None:
+    parameters = {"bits": bits, "depth": depth, "technology": technology}
+    dut = Storage(bits, depth, technology)
+    sim.run(dut, __name__, "remembers", parameters=parameters, seed=seed, extra_sources=ICE40)
+
+
+@pytest.mark.parametrize("bits", [0, 8, 40, -32])
+def test_refuses_bits(bits: int) -> None:
+    with pytest.raises(ValueError, match=f"bits must be a positive multiple of 32, not {bits}"):
+        Storage(bits, 16384, "sim")
+
+
+@pytest.mark.parametrize(("depth", "technology", "least"), [(8192, "ice40", 16384), (49152, "ice40", 16384), (100, "sim", 2), (0, "sim", 2)]
+)
+def test_refuses_depth(depth: int, technology: str, least: int) -> None:
+    says = f"depth must be a power of two from {least} on, not {depth}"
+    with pytest.raises(ValueError, match=says):
+        Storage(32, depth, technology)

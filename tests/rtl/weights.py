@@ -1,0 +1,127 @@
+"""What the tests of the weight path share: configurations, pauses, payloads and segments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from amaranth.lib import data
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+import sim
+from golden.decode import encode_segment
+from golden.fixed import symmetric_range
+from rtl.coefficient_decoder import Segment, word_layout
+from rtl.config import CONFIGURATIONS as NAMED
+from rtl.config import Configuration, configuration
+
+_UP5K = configuration("up5k")
+
+CONFIGURATIONS = {
+    **NAMED,
+    # 32 bits a stripe; the smallest generator, basis buffer and tile.
+    "least": replace(
+        _UP5K,
+        name="least",
+        lanes=4,
+        coefficient_bytes=1 << 10,
+        coefficient_port=128,
+        tile_bytes=4,
+        generator_terms=1,
+        generator_u_bits=2,
+        generator_b_bits=2,
+        basis_depth=2,
+        basis_blocks=1,
+    ),
+    # 2 bits a stripe; a lane is as wide as there are lanes; odd numbers of terms and bits.
+    "square": replace(
+        _UP5K,
+        name="square",
+        lanes=4,
+        width=4,
+        coefficient_bytes=1 << 10,
+        tile_bytes=160,
+        generator_terms=3,
+        generator_u_bits=5,
+        generator_b_bits=3,
+        basis_depth=64,
+        basis_blocks=4,
+    ),
+    # 1 bit a stripe; the largest generator.
+    "bitwise": replace(
+        _UP5K,
+        name="bitwise",
+        lanes=16,
+        width=2,
+        coefficient_bytes=1 << 10,
+        tile_bytes=32 * 24,
+        generator_terms=8,
+        generator_u_bits=8,
+        generator_b_bits=5,
+        basis_depth=64,
+        basis_blocks=2,
+    ),
+}
+
+PAUSES = [("never", "never"), ("often", "never"), ("rarely", "often"), ("bursts", "bursts")]
+"""Pairs of idle and stall that every streaming block is run with."""
+
+
+def refuses_other_configurations(block: Callable[[object], object]) -> None:
+    """Claim that `block` says what is wrong with a configuration that is none."""
+    with pytest.raises(TypeError, match="config must be a Configuration, not 'up5k'"):
+        block("up5k")
+
+
+def join(layout: data.StructLayout, **fields: int) -> int:
+    """A payload of `layout` as an integer; fields left out are 0."""
+    payload = 0
+    for name, value in fields.items():
+        field = layout[name]
+        assert 0 <= value < 1 << field.width, f"{name} cannot hold {value}"
+        payload |= int(value) << field.offset
+    return payload
+
+
+def column(layout: data.StructLayout, payloads: Sequence[int], name: str) -> list[int]:
+    """One field of every payload."""
+    field = layout[name]
+    return [payload >> field.offset & (1 << field.width) - 1 for payload in payloads]
+
+
+def values(layout: data.StructLayout, payloads: Sequence[int]) -> NDArray[np.int64]:
+    """The field `values`, signed bytes, of every payload: [payload, value]."""
+    count = layout["values"].width // 8
+    return sim.unpack_rows(column(layout, payloads, "values"), count, 8, signed=True)
+
+
+def draw(rng: Generator, shape: Sequence[int], precision: int) -> NDArray[np.int8]:
+    """Coefficients: any, or all least, all greatest or all zero."""
+    low, high = symmetric_range(precision)
+    kind = rng.integers(8)
+    if kind < 3:
+        extreme = (low, high, 0 if precision > 1 else high)[kind]
+        return np.full(shape, extreme, np.int8)
+    drawn = rng.integers(low, high, shape, np.int8, endpoint=True)
+    return np.where(drawn, drawn, np.int8(high)) if precision == 1 else drawn
+
+
+def words(
+    config: Configuration,
+    vectors: NDArray[np.int8],
+    precision: int,
+    segment: Segment,
+    final: bool = False,
+) -> list[int]:
+    """A segment as the decoder is given it."""
+    layout = word_layout(config)
+    rows = encode_segment(vectors, precision, config.stripe_bits)
+    return [
+        join(
+            layout, word=int.from_bytes(row.tobytes(), "little"), segment=segment.value, final=final
+        )
+        for row in rows
+    ]
