@@ -82,8 +82,7 @@ def run(
             raise BuildError(reason, REMEDY) from None
         with process:
             try:
-                assert process.stdout is not None
-                for text in process.stdout:
+                for text in process.stdout or ():
                     file.write(text)
                     text = text.strip()
                     last = text or last

@@ -95,8 +95,8 @@ class Accelerator(wiring.Component):
             m.d.comb += getattr(fetch.segments, name).eq(record[name])
         walk = self._addresses.walk
         for name in walk.signature.members:
-            field = name if name in record.shape().members else f"input_{name}"
-            m.d.comb += getattr(walk, name).eq(record[field])
+            m.d.comb += getattr(walk, name).eq(record[name])
+        connect(m, sequencer.steps, self._addresses.steps)
         for name in ("basis", "stream", "cross"):
             for kind in ("precision", "vectors"):
                 field = f"{name}_{kind}"
@@ -184,9 +184,7 @@ class Accelerator(wiring.Component):
             access.eq(host.request & ~sequencer.busy & ~pending),
             read.eq(access & ~host.write),
             host.acknowledge.eq(pending | (access & host.write)),
-            host.data_r.eq(
-                Mux(host.region, activations.host_data_r, coefficients.words.data)
-            ),
+            host.data_r.eq(Mux(host.region, activations.host_data_r, coefficients.words.data)),
             self._host_reads.eq(read & ~host.region),
             coefficients.host_write.eq(access & host.write & ~host.region),
             coefficients.host_address.eq(host.address),
@@ -244,9 +242,7 @@ class Accelerator(wiring.Component):
             from_generator.eq(record.dataflow == INTRA),
             from_tile.eq(cross & ~generating),
             have_activations.eq(Mux(generating, broadcast.o.valid, activations.valid)),
-            have_weights.eq(
-                from_tile | Mux(from_generator, generator.o.valid, self._to_array)
-            ),
+            have_weights.eq(from_tile | Mux(from_generator, generator.o.valid, self._to_array)),
             array.valid.eq(have_activations & have_weights),
             step.eq(array.valid & array.ready),
             array.payload.weights.eq(weights),

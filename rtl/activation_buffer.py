@@ -191,7 +191,5 @@ class ActivationBuffer(wiring.Component):
                 read.address.eq(self.host_address >> log_parts),
             ]
             m.d.sync += part.eq(self.host_address[:log_parts])
-        m.d.comb += self.host_data_r.eq(
-            read.data.word_select(part, 32) if log_parts else read.data
-        )
+        m.d.comb += self.host_data_r.eq(read.data.word_select(part, 32) if log_parts else read.data)
         return m

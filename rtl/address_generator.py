@@ -6,8 +6,10 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .config import Configuration
+from .memory import block_memory
+from .record import WALK_WORDS
 
-__all__ = ["AddressGenerator", "Walk", "tap_layout"]
+__all__ = ["AddressGenerator", "StepPort", "Walk", "tap_layout"]
 
 
 def tap_layout(config):
@@ -30,22 +32,9 @@ def tap_layout(config):
 class Walk(wiring.Signature):
     """The walk's parameters: fields of the layer record of the same names (`rtl.record`)."""
 
-    def __init__(self, config):
-        beat = ceil_log2(config.activation_bytes // config.width)
+    def __init__(self):
         super().__init__(
             {
-                "start": Out(beat),
-                "kx_step": Out(beat),
-                "ky_step": Out(beat),
-                "channel_step": Out(beat),
-                "x_step": Out(beat),
-                "y_step": Out(beat),
-                "row_ky_step": Out(signed(8)),
-                "row_back_step": Out(signed(8)),
-                "row_y_step": Out(signed(8)),
-                "column_kx_step": Out(signed(8)),
-                "column_back_step": Out(signed(8)),
-                "column_x_step": Out(signed(8)),
                 "kernel_height": Out(4),
                 "kernel_width": Out(4),
                 "channel_groups": Out(12),
@@ -54,21 +43,27 @@ class Walk(wiring.Signature):
                 "groups": Out(8),
                 "input_width": Out(10),
                 "input_height": Out(10),
-                "pad_left": Out(6),
-                "pad_top": Out(6),
             }
         )
+
+
+class StepPort(wiring.Signature):
+    """Write port of the steps: entry n of `rtl.record.WALK_WORDS` becomes `data`."""
+
+    def __init__(self):
+        super().__init__({"write": Out(1), "entry": Out(range(len(WALK_WORDS))), "data": Out(32)})
 
 
 class AddressGenerator(wiring.Component):
     """Address generator of the activation buffer.
 
     Loops, outermost first: lane group, output row, output pixel, channel group, tap row, tap
-    column. Counters only: after each step one of five constants, that of the innermost loop that
-    goes on, is added to the address, to the tap's row and to its column. A tap whose row or column
-    is outside the map is padding.
+    column. Counters only: after each tap one of five steps, that of the innermost loop that goes
+    on, is added to the address, to the tap's row and to its column. A tap whose row or column is
+    outside the map is padding. The steps are words of a small memory, read while the counters
+    are one tap ahead.
 
-    Throughput: one step a cycle. Latency: 1 cycle from `start` to the first step.
+    Throughput: one tap a cycle. Latency: 2 cycles from `start` to the first tap.
 
     Parameters
     ----------
@@ -77,7 +72,9 @@ class AddressGenerator(wiring.Component):
     Members
     -------
     walk : In(Walk)
-        Stable from `start` to the last step.
+        Stable from `start` to the last tap.
+    steps : In(StepPort)
+        Written before `start`.
     start : In(1)
         Start a walk, over all lane groups or, with `single`, over one.
     single : In(1)
@@ -90,7 +87,8 @@ class AddressGenerator(wiring.Component):
         self.config = config
         super().__init__(
             {
-                "walk": In(Walk(config)),
+                "walk": In(Walk()),
+                "steps": In(StepPort()),
                 "start": In(1),
                 "single": In(1),
                 "o": Out(stream.Signature(tap_layout(config))),
@@ -100,11 +98,24 @@ class AddressGenerator(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         walk, o = self.walk, self.o
-        active = Signal()
-        step = Signal()
-        m.d.comb += step.eq(active & o.ready)
+        m.submodules.memory = memory = block_memory(32, 1 << ceil_log2(len(WALK_WORDS)))
+        writer, reader = memory.write_port(), memory.read_port()
+        m.d.comb += [
+            writer.en.eq(self.steps.write),
+            writer.addr.eq(self.steps.entry),
+            writer.data.eq(self.steps.data),
+        ]
 
-        # Counters, innermost first; a loop ends when it and all inside it are at their last.
+        # Counters, innermost first, one tap ahead. A loop ends when it and all inside it are at
+        # their last.
+        counting = Signal()
+        advance = Signal()
+        step = Signal()
+        begun = Signal()  # the start has been read
+        m.d.comb += [
+            advance.eq(~o.valid | o.ready),
+            step.eq(counting & advance),
+        ]
         limits = [
             ("kx", walk.kernel_width),
             ("ky", walk.kernel_height),
@@ -122,61 +133,56 @@ class AddressGenerator(wiring.Component):
             with m.If(step & inner):
                 m.d.sync += counter.eq(Mux(counter == limit, 0, counter + 1))
             ends[name] = inner = end
+        m.d.sync += begun.eq(self.start)
+        with m.If(self.start):
+            m.d.sync += counting.eq(1)
+        with m.Elif(step & ends["group"]):
+            m.d.sync += counting.eq(0)
 
+        # The step of the innermost loop that goes on; behind the last of a lane group, the start.
+        entry = Signal(range(len(WALK_WORDS)))
+        m.d.comb += entry.eq(WALK_WORDS.index("kx"))
+        for ended, going_on in (("kx", "ky"), ("ky", "channel"), ("channel", "x"), ("x", "y")):
+            with m.If(ends[ended]):
+                m.d.comb += entry.eq(WALK_WORDS.index(going_on))
+        with m.If(ends["y"] | self.start):
+            m.d.comb += entry.eq(WALK_WORDS.index("start"))
+        m.d.comb += [reader.addr.eq(entry), reader.en.eq(step | self.start)]
+
+        # The tap at hand, and the step from it to the next.
         beat = Signal.like(o.payload.beat)
         row = Signal(signed(11))
         column = Signal(signed(11))
-        beat_step = Signal.like(beat)
-        row_step = Signal(signed(8))
-        column_step = Signal(signed(8))
-        first_row, first_column = -walk.pad_top, -walk.pad_left
-        m.d.comb += [beat_step.eq(walk.kx_step), column_step.eq(walk.column_kx_step)]
-        with m.If(ends["x"]):
-            m.d.comb += [beat_step.eq(walk.y_step), row_step.eq(walk.row_y_step)]
-        with m.Elif(ends["channel"]):
-            m.d.comb += [
-                beat_step.eq(walk.x_step),
-                row_step.eq(walk.row_back_step),
-                column_step.eq(walk.column_x_step),
-            ]
-        with m.Elif(ends["ky"]):
-            m.d.comb += [
-                beat_step.eq(walk.channel_step),
-                row_step.eq(walk.row_back_step),
-                column_step.eq(walk.column_back_step),
-            ]
-        with m.Elif(ends["kx"]):
-            m.d.comb += [
-                beat_step.eq(walk.ky_step),
-                row_step.eq(walk.row_ky_step),
-                column_step.eq(walk.column_back_step),
-            ]
-        with m.If(self.start | (step & ends["y"])):
+        row_ended = Signal()
+        group_ended = Signal()
+        with m.If(advance):
+            m.d.sync += o.valid.eq(counting)
+        with m.If(step):
             m.d.sync += [
-                beat.eq(walk.start),
-                row.eq(first_row),
-                column.eq(first_column),
+                row_ended.eq(ends["x"]),
+                group_ended.eq(ends["y"]),
+                o.payload.last.eq(ends["channel"]),
+                o.payload.final.eq(ends["group"]),
             ]
-        with m.Elif(step):
+        restart = Signal()
+        m.d.comb += restart.eq(begun | group_ended)
+        with m.If(begun | (o.valid & o.ready)):
+            to_beat, to_row, to_column = (
+                reader.data[:20],
+                reader.data[20:26].as_signed(),
+                reader.data[26:32].as_signed(),
+            )
             m.d.sync += [
-                beat.eq(beat + beat_step),
-                row.eq(row + row_step),
-                column.eq(Mux(ends["x"], first_column, column + column_step)),
+                beat.eq(Mux(restart, to_beat, beat + to_beat)),
+                row.eq(Mux(restart, to_row, row + to_row)),
+                column.eq(Mux(restart | row_ended, to_column, column + to_column)),
             ]
-        with m.If(self.start):
-            m.d.sync += active.eq(1)
-        with m.Elif(step & ends["group"]):
-            m.d.sync += active.eq(0)
-
         m.d.comb += [
-            o.valid.eq(active),
             o.payload.beat.eq(beat),
             o.payload.padding.eq(
                 (row.as_unsigned() >= walk.input_height)
                 | (column.as_unsigned() >= walk.input_width)
             ),
-            o.payload.last.eq(ends["channel"]),
-            o.payload.group_last.eq(ends["y"]),
-            o.payload.final.eq(ends["group"]),
+            o.payload.group_last.eq(group_ended),
         ]
         return m

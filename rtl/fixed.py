@@ -69,6 +69,4 @@ def saturate(value):
     sign = value[-1]
     fits = (value[7:] == 0) | value[7:].all()
     lowest = sign & ~value[1:7].any()
-    return Cat(
-        Mux(fits, value[0] | lowest, 1), (Mux(fits, bit, ~sign) for bit in value[1:7]), sign
-    )
+    return Cat(Mux(fits, value[0] | lowest, 1), (Mux(fits, bit, ~sign) for bit in value[1:7]), sign)

@@ -89,13 +89,13 @@ class HostPort(wiring.Component):
     Latency, in cycles from the first with `stb` to that with `ack` or `err`, with
     N = 32 / `serial_bits`, and M cycles from `request` to `acknowledge`, both included:
 
-        register write, CYCLES, err     1
-        register read                   N + 1
-        memory                          M + 1
+        register write, CYCLES, err     2
+        register read                   N + 3
+        memory                          M + 2
 
-    A range takes M + N + 2 cycles a word, and delays an access to a register by at most that.
+    A range takes M + N + 4 cycles a word, and delays an access to a register by at most that.
 
-    Cost: 341 iCE40 logic cells for `up5k`.
+    Cost: 338 iCE40 logic cells for `up5k`.
 
     Parameters
     ----------

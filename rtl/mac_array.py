@@ -31,9 +31,7 @@ def sums_layout(config):
     """P accumulators of consecutive lanes; `last` marks the last lanes of a pixel."""
     return data.StructLayout(
         {
-            "values": data.ArrayLayout(
-                signed(config.accumulator_bits), config.requantiser_outputs
-            ),
+            "values": data.ArrayLayout(signed(config.accumulator_bits), config.requantiser_outputs),
             "last": 1,
             "group_last": 1,
             "final": 1,

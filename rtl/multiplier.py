@@ -1,13 +1,56 @@
-"""Signed 8 x 8-bit multipliers of the MAC array."""
+"""Multipliers: 8 x 8 bits for the MAC array, 32 x 31 bits for the requantiser.
 
-from amaranth import Cat, ClockSignal, Instance, Module, Signal, signed
+On iCE40 both are SB_MAC16 instances with registers at their inputs and outputs. Nothing else will
+do: yosys infers them without registers, and nextpnr takes every DSP port for a registered one, so
+that it does not see the paths through an inferred multiplier at all.
+"""
+
+from amaranth import Cat, ClockSignal, Const, Instance, Module, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["LATENCY", "ByteMultipliers"]
+__all__ = ["LATENCY", "WIDE_LATENCY", "ByteMultipliers", "WideMultiplier"]
 
 LATENCY = 2
-"""Cycles from operands to products."""
+"""Cycles from operands to products of `ByteMultipliers`."""
+
+WIDE_LATENCY = 3
+"""Cycles from operands to product of `WideMultiplier`."""
+
+_ADDER = {
+    "p_TOPADDSUB_LOWERINPUT": 2,
+    "p_TOPADDSUB_UPPERINPUT": 1,
+    "p_TOPADDSUB_CARRYSELECT": 3,
+    "p_BOTADDSUB_LOWERINPUT": 2,
+    "p_BOTADDSUB_UPPERINPUT": 1,
+    "p_BOTADDSUB_CARRYSELECT": 0,
+}
+"""Add C:D to the 16 x 16-bit product."""
+_PASSED, _ADDED, _REGISTERED, _BYTES = 3, 0, 1, 2
+"""What an output of SB_MAC16 is: the product, the sum, its register, the 8 x 8-bit product."""
+
+
+def _mac16(enable, a, b, addend, output, **parameters):
+    """An SB_MAC16 with registers at A and B and everything else off unless given."""
+    inputs = (
+        *("AHOLD", "BHOLD", "CHOLD", "DHOLD", "IRSTTOP", "IRSTBOT", "ORSTTOP", "ORSTBOT"),
+        *("OLOADTOP", "OLOADBOT", "ADDSUBTOP", "ADDSUBBOT", "OHOLDTOP", "OHOLDBOT"),
+        *("CI", "ACCUMCI", "SIGNEXTIN"),
+    )
+    return Instance(
+        "SB_MAC16",
+        p_A_REG=1,
+        p_B_REG=1,
+        **parameters,
+        i_CLK=ClockSignal(),
+        i_CE=enable,
+        i_A=a,
+        i_B=b,
+        i_C=addend[16:],
+        i_D=addend[:16],
+        **{f"i_{name}": Const(0) for name in inputs},
+        o_O=output,
+    )
 
 
 class ByteMultipliers(wiring.Component):
@@ -44,45 +87,19 @@ class ByteMultipliers(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         if self.technology == "ice40":
-            m.submodules.mac16 = Instance(
-                "SB_MAC16",
-                p_A_REG=1,
-                p_B_REG=1,
-                p_C_REG=0,
-                p_D_REG=0,
+            m.submodules.mac16 = _mac16(
+                self.enable,
+                Cat(self.common, self.common),
+                self.factors.as_value(),
+                Const(0, 32),
+                self.products.as_value(),
                 p_A_SIGNED=1,
                 p_B_SIGNED=1,
                 p_MODE_8x8=1,
                 p_TOP_8x8_MULT_REG=1,
                 p_BOT_8x8_MULT_REG=1,
-                p_PIPELINE_16x16_MULT_REG1=0,
-                p_PIPELINE_16x16_MULT_REG2=0,
-                p_TOPOUTPUT_SELECT=2,
-                p_BOTOUTPUT_SELECT=2,
-                i_CLK=ClockSignal(),
-                i_CE=self.enable,
-                i_A=Cat(self.common, self.common),
-                i_B=self.factors.as_value(),
-                i_C=0,
-                i_D=0,
-                i_AHOLD=0,
-                i_BHOLD=0,
-                i_CHOLD=0,
-                i_DHOLD=0,
-                i_IRSTTOP=0,
-                i_IRSTBOT=0,
-                i_ORSTTOP=0,
-                i_ORSTBOT=0,
-                i_OLOADTOP=0,
-                i_OLOADBOT=0,
-                i_ADDSUBTOP=0,
-                i_ADDSUBBOT=0,
-                i_OHOLDTOP=0,
-                i_OHOLDBOT=0,
-                i_CI=0,
-                i_ACCUMCI=0,
-                i_SIGNEXTIN=0,
-                o_O=self.products.as_value(),
+                p_TOPOUTPUT_SELECT=_BYTES,
+                p_BOTOUTPUT_SELECT=_BYTES,
             )
         else:
             common = Signal(signed(8))
@@ -91,3 +108,112 @@ class ByteMultipliers(wiring.Component):
                 m.d.sync += [common.eq(self.common), factors.eq(self.factors)]
                 m.d.sync += [self.products[n].eq(common * factors[n]) for n in range(2)]
         return m
+
+
+class WideMultiplier(wiring.Component):
+    """Product of a signed and an unsigned number, without its lowest 16 bits.
+
+    `a * b >> 16`, from four products of halves,
+
+        a*b = (ah*bh << 32) + (ah*bl + al*bh << 16) + al*bl
+
+    All registers hold while `enable` is low. On iCE40 four SB_MAC16 that also add, and one LUT;
+    elsewhere inferred.
+
+    Between the registers of the SB_MAC16 there is a product and an addition, then two additions,
+    none of which nextpnr sees: at most 17 ns by the tables of icestorm (8 ns a product, 4 an
+    addition) with 4 ns for each wire.
+
+    Parameters
+    ----------
+    technology : str
+        As for `ByteMultipliers`.
+
+    Members
+    -------
+    enable : In(1)
+    a : In(signed(32))
+    b : In(31)
+    product : Out(signed(48))
+        Three enabled cycles later.
+    """
+
+    def __init__(self, technology):
+        self.technology = technology
+        super().__init__(
+            {
+                "enable": In(1),
+                "a": In(signed(32)),
+                "b": In(31),
+                "product": Out(signed(48)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        if self.technology == "ice40":
+            self._mac16s(m)
+            return m
+        a, b = Signal.like(self.a), Signal.like(self.b)
+        low, high = Signal(32), Signal(signed(32))
+        middle_a, middle_b = Signal(signed(33)), Signal(unsigned(31))
+        with m.If(self.enable):
+            m.d.sync += [a.eq(self.a), b.eq(self.b)]
+            m.d.sync += [
+                low.eq(a[:16] * b[:16]),
+                middle_a.eq(a[16:].as_signed() * b[:16]),
+                middle_b.eq(a[:16] * b[16:]),
+                high.eq(a[16:].as_signed() * b[16:]),
+            ]
+            m.d.sync += self.product.eq(
+                Cat(low[16:], high).as_signed() + (middle_a + middle_b)
+            )
+        return m
+
+    def _mac16s(self, m):
+        """Sum from the lowest product up: each adds to its own the upper bits of the sum so far."""
+        low, first, second = Signal(32), Signal(32), Signal(32)
+        halves = [(self.a[:16], 0), (self.a[16:], 1)], [self.b[:16], Cat(self.b[16:], 0)]
+
+        def multiply(a, b, addend, output, **parameters):
+            operand, is_signed = halves[0][a]
+            return _mac16(
+                self.enable,
+                operand,
+                halves[1][b],
+                addend,
+                output,
+                p_A_SIGNED=is_signed,
+                p_B_SIGNED=0,
+                **_ADDER,
+                **parameters,
+            )
+
+        def outputs(top, bottom):
+            return {"p_TOPOUTPUT_SELECT": top, "p_BOTOUTPUT_SELECT": bottom}
+
+        m.submodules.low = multiply(0, 0, Const(0, 32), low, **outputs(_PASSED, _PASSED))
+        # ah*bl + (al*bl >> 16) fits 32 bits, signed.
+        m.submodules.first = multiply(
+            1, 0, Cat(low[16:], Const(0, 16)), first, **outputs(_REGISTERED, _REGISTERED)
+        )
+        # With al*bh it takes one bit more: the sum of two of 32 bits, of which the second is not
+        # negative, is negative if the first is and there is no carry out.
+        m.submodules.second = multiply(
+            0,
+            1,
+            first,
+            second,
+            p_PIPELINE_16x16_MULT_REG2=1,
+            **outputs(_ADDED, _REGISTERED),
+        )
+        negative = first[31] & second[31]
+        m.submodules.high = multiply(
+            1,
+            1,
+            Cat(second[16:], negative.replicate(16)),
+            self.product[16:],
+            p_PIPELINE_16x16_MULT_REG2=1,
+            **outputs(_REGISTERED, _REGISTERED),
+        )
+        m.d.comb += self.product[:16].eq(second[:16])

@@ -13,12 +13,14 @@ __all__ = [
     "ADDRESS_STEPS",
     "CROSS",
     "FIELDS",
+    "FIRST_WALK_WORD",
     "INTRA",
     "OP_END",
     "OP_LAYER",
     "PARAMETER_WORDS",
     "RECORD_WORDS",
     "STORED",
+    "WALK_WORDS",
     "Field",
     "field_bits",
     "pack_record",
@@ -33,6 +35,11 @@ INTRA = 1
 CROSS = 2
 
 RECORD_WORDS = 18
+FIRST_WALK_WORD = 1
+WALK_WORDS = ("start", "kx", "ky", "channel", "x", "y")
+"""Words of a record, from `FIRST_WALK_WORD` on, that the address generator keeps as they are: what
+it begins with, and the steps of its loops, innermost first."""
+
 PARAMETER_WORDS = 3
 """32-bit words of one output channel's parameters: bias, multiplier, shift."""
 
@@ -57,31 +64,35 @@ FIELDS = {
     "intra_shift": Field(0, 13, 4),  # s1
     "terms": Field(0, 17, 3),  # Bi - 1
     "groups": Field(0, 24, 8),  # ceil(Co / lanes) - 1
-    # Input. The address generator adds one of five steps to the beat address, modulo 2**20, after
-    # each tap: which one depends on the innermost loop that goes on. The steps include the way
-    # back from where the inner loops ended. Likewise for row and column, from which it knows
-    # whether a tap lies in the padding. A new lane group begins again at the start.
+    # Input. After each tap the address generator adds one of five steps to the beat address, modulo
+    # 2**20, and to the tap's row and column, from which it knows whether a tap lies in the padding:
+    # the step of the innermost loop that goes on. Steps include the way back from where the loops
+    # inside ended. A new lane group begins again at the start. Words 1 to 6 are these six.
     "input_start": Field(1, 0, 20),  # beat of pixel (-pad_top, -pad_left), modulo 2**20
-    "kernel_height": Field(1, 20, 4),  # - 1
-    "kernel_width": Field(1, 24, 4),  # - 1
+    "row_start": Field(1, 20, 6, True),  # -pad_top
+    "column_start": Field(1, 26, 6, True),  # -pad_left
     "input_kx_step": Field(2, 0, 20),  # dx*pixel, where pixel = pitch of a pixel, row = of a row
+    "row_kx_step": Field(2, 20, 6, True),  # 0
+    "column_kx_step": Field(2, 26, 6, True),  # dx
     "input_ky_step": Field(3, 0, 20),  # dy*row - (kw-1)*dx*pixel
+    "row_ky_step": Field(3, 20, 6, True),  # dy
+    "column_ky_step": Field(3, 26, 6, True),  # -(kw-1)*dx
     "input_channel_step": Field(4, 0, 20),  # 1 - (kh-1)*dy*row - (kw-1)*dx*pixel
+    "row_channel_step": Field(4, 20, 6, True),  # -(kh-1)*dy
+    "column_channel_step": Field(4, 26, 6, True),  # -(kw-1)*dx
     "input_x_step": Field(5, 0, 20),  # sx*pixel - (cg-1) - (kh-1)*dy*row - (kw-1)*dx*pixel
+    "row_x_step": Field(5, 20, 6, True),  # -(kh-1)*dy
+    "column_x_step": Field(5, 26, 6, True),  # sx - (kw-1)*dx
     "input_y_step": Field(6, 0, 20),  # sy*row - (ow-1)*sx*pixel - (cg-1) - (kh-1)*dy*row - ...
-    "row_ky_step": Field(2, 20, 8, True),  # dy
-    "row_back_step": Field(4, 20, 8, True),  # -(kh-1)*dy: next channel group, next pixel
-    "row_y_step": Field(6, 20, 8, True),  # sy - (kh-1)*dy
-    "column_kx_step": Field(3, 20, 8, True),  # dx
-    "column_back_step": Field(5, 20, 8, True),  # -(kw-1)*dx: next tap row, next channel group
-    "column_x_step": Field(8, 20, 8, True),  # sx - (kw-1)*dx
+    "row_y_step": Field(6, 20, 6, True),  # sy - (kh-1)*dy
+    "column_y_start": Field(6, 26, 6, True),  # -pad_left: a row of pixels begins there again
+    "kernel_height": Field(17, 20, 4),  # - 1
+    "kernel_width": Field(17, 24, 4),  # - 1
     "channel_groups": Field(16, 0, 12),  # ceil(Ci / width) - 1
     "output_width": Field(16, 12, 10),  # - 1
     "output_height": Field(16, 22, 10),  # - 1
     "input_width": Field(17, 0, 10),
     "input_height": Field(17, 10, 10),
-    "pad_left": Field(17, 20, 6),
-    "pad_top": Field(17, 26, 6),
     "input_zero_point": Field(7, 20, 8, True),
     # Output: addresses in activation words.
     "output_base": Field(8, 0, 20),
@@ -109,13 +120,8 @@ FIELDS = {
 }
 
 
-ADDRESS_STEPS = (
-    "input_start",
-    "input_kx_step",
-    "input_ky_step",
-    "input_channel_step",
-    "input_x_step",
-    "input_y_step",
+ADDRESS_STEPS = tuple(
+    name for name, field in FIELDS.items() if name.startswith("input_") and field.width == 20
 )
 """Fields that count modulo the activation memory's beats: higher bits are ignored."""
 

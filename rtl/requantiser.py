@@ -1,6 +1,6 @@
 """From 32-bit sums to 8-bit activations, as TFLite's int8 specification says."""
 
-from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -8,11 +8,15 @@ from amaranth.utils import ceil_log2
 from .config import Configuration
 from .mac_array import sums_layout
 from .memory import block_memory
+from .multiplier import WIDE_LATENCY, WideMultiplier
 
 __all__ = ["ParameterPort", "Requantiser", "results_layout"]
 
 BIAS, MULTIPLIER, SHIFT = range(3)
 """The three 32-bit words of an output channel's parameters, in order."""
+
+RESULT_BITS = 9
+"""Bits of a quotient: what takes more is beyond the limits, whatever the zero point."""
 
 
 class ParameterPort(wiring.Signature):
@@ -60,15 +64,23 @@ class Requantiser(wiring.Component):
     and the result is `y + zero_point` limited to `minimum`..`maximum`. (TFLite: the reference
     kernels of convolution and of fully connected layers; `MultiplyByQuantizedMultiplier`.)
 
-    Both are computed as `u = x*m >> 31`, u plus -1, 0 or 1, and a shift with the last bit shifted
-    out added. In the tile's mode entry 2R serves all lanes, the zero point is 0 and the limits are
-    those of clamp8.
+    With u = x*m >> 31 and t its bits below (31 + e), from bit 30 of x*m on, both are u >> e plus 0 or
+    1, which the uppermost bit of t decides; rounding twice, also whether the others of t are all 0
+    (x*m negative) or all 1. In the tile's mode entry 2R serves all lanes, rounding is single, the
+    zero point is 0 and the limits are those of clamp8.
 
-    Latency: 8 cycles from the last sum of a word to the word. Throughput: P sums a cycle.
+    Parameters are read ahead: they must be written two cycles before the first sum that needs them,
+    and `tile` must hold from then on until the last result has left.
+
+    Latency: 5 cycles from the last sum of a word to the word. Throughput: P sums a cycle.
+
+    Cost: P wide multipliers; on iCE40, with P = 1, 5 EBR.
 
     Parameters
     ----------
     config : Configuration
+    technology : str
+        Of the multipliers, see `WideMultiplier`.
 
     Members
     -------
@@ -85,10 +97,11 @@ class Requantiser(wiring.Component):
     zero_point, minimum, maximum : In(signed(8))
     """
 
-    def __init__(self, config: Configuration):
+    def __init__(self, config: Configuration, technology="sim"):
         if not isinstance(config, Configuration):
             raise TypeError(f"config must be a Configuration, not {config!r}")
         self.config = config
+        self.technology = technology
         super().__init__(
             {
                 "i": In(stream.Signature(sums_layout(config))),
@@ -106,45 +119,50 @@ class Requantiser(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config = self.config
+        config, i, o = self.config, self.i, self.o
         outputs = config.requantiser_outputs
-        rows = config.lanes // outputs
-        advance = Signal()
-        stages = 6
-        valid = Signal(stages)
-        marks = [Signal(3, name=f"marks{stage}") for stage in range(stages)]
-        accept = Signal()
-        row = Signal(range(rows))
-        half = Signal()
-        m.d.comb += [
-            self.i.ready.eq(advance),
-            accept.eq(self.i.valid & advance),
-            self.group_done.eq(
-                accept & self.i.payload.last & self.i.payload.group_last & ~self.tile
-            ),
-        ]
-        with m.If(accept):
-            m.d.sync += row.eq(row + 1)
-            with m.If(self.i.payload.last):
-                m.d.sync += row.eq(0)
-        with m.If(self.clear):
-            m.d.sync += half.eq(0)
-        with m.Elif(self.group_done):
-            m.d.sync += half.eq(~half)
-        with m.If(advance):
-            m.d.sync += valid.eq(Cat(self.i.valid, valid))
-            m.d.sync += marks[0].eq(
-                Cat(self.i.payload.last, self.i.payload.group_last, self.i.payload.final)
-            )
-            m.d.sync += Cat(marks[1:]).eq(Cat(marks[:-1]))
+        row_bits = ceil_log2(config.lanes // outputs)
 
-        address = Signal(range(2 * rows + 1))
-        log_rows = ceil_log2(rows)
-        if rows != 1 << log_rows:
-            raise ValueError(f"lanes / requantiser_outputs must be a power of two, not {rows}")
-        m.d.comb += address.eq(Mux(self.tile, 2 * rows, Cat(row[:log_rows], half)))
+        # All stages advance together, unless a word waits: the product's, then the shift.
+        advance = Signal()
+        accept = Signal()
+        valid = Signal(WIDE_LATENCY + 1)
+        marks = [Signal(3, name=f"marks{stage}") for stage in range(WIDE_LATENCY + 1)]
+        m.d.comb += [
+            advance.eq(~o.valid | o.ready),
+            i.ready.eq(advance),
+            accept.eq(i.valid & advance),
+            self.group_done.eq(accept & i.payload.last & i.payload.group_last & ~self.tile),
+        ]
+        with m.If(advance):
+            m.d.sync += [
+                valid.eq(Cat(i.valid, valid)),
+                marks[0].eq(Cat(i.payload.last, i.payload.group_last, i.payload.final)),
+                Cat(marks[1:]).eq(Cat(marks[:-1])),
+            ]
+
+        # Where the parameters of the next sum are: rows of P lanes of one of the halves.
+        row = Signal(row_bits)
+        half = Signal()
+        next_row = Signal(row_bits)
+        next_half = Signal()
+        m.d.comb += [
+            next_row.eq(row + (accept & ~self.tile)),
+            next_half.eq((half ^ self.group_done) & ~self.clear),
+        ]
+        m.d.sync += [row.eq(next_row), half.eq(next_half)]
+        ahead = Cat(next_row, next_half & ~self.tile, self.tile)
+        # The shift is needed where the product is.
+        addresses = [Cat(row, half & ~self.tile)]
+        for stage in range(WIDE_LATENCY - 1):
+            address = Signal(row_bits + 1, name=f"address{stage}")
+            with m.If(advance):
+                m.d.sync += address.eq(addresses[-1])
+            addresses.append(address)
+        behind = Cat(addresses[-1], self.tile)
+
         results = [
-            self._requantise(m, n, advance, address, self.i.payload.values[n])
+            self._requantise(m, n, advance, ahead, behind, i.payload.values[n])
             for n in range(outputs)
         ]
 
@@ -152,104 +170,87 @@ class Requantiser(wiring.Component):
         pieces = config.activation_word // outputs
         count = Signal(range(pieces))
         gathered = Signal(8 * config.activation_word)
-        full = Signal()
-        m.d.comb += advance.eq(~self.o.valid | self.o.ready)
         with m.If(advance):
-            m.d.sync += full.eq(0)
+            m.d.sync += o.valid.eq(valid[-1] & (count == pieces - 1))
             with m.If(valid[-1]):
                 m.d.sync += [
                     gathered.eq(Cat(gathered[8 * outputs :], results)),
-                    count.eq(Mux(count == pieces - 1, 0, count + 1)),
-                    full.eq(count == pieces - 1),
-                    Cat(
-                        self.o.payload.last, self.o.payload.group_last, self.o.payload.final
-                    ).eq(marks[-1]),
+                    count.eq(count + 1),
+                    Cat(o.payload.last, o.payload.group_last, o.payload.final).eq(marks[-1]),
                 ]
-        m.d.comb += [self.o.valid.eq(full), self.o.payload.values.eq(gathered)]
+        m.d.comb += o.payload.values.eq(gathered)
         return m
 
-    def _requantise(self, m, n, advance, address, value):
-        """One of the P pipelines; returns its result byte, valid after six stages."""
-        config = self.config
-        outputs = config.requantiser_outputs
-
-        # Stage 0: read the parameters.
-        read = []
-        for kind, bits in ((BIAS, 32), (MULTIPLIER, 31), (SHIFT, 5)):
-            memory = block_memory(bits, 2 * config.lanes // outputs + 1)
-            m.submodules[f"parameter{kind}_{n}"] = memory
-            writer, reader = memory.write_port(), memory.read_port()
-            port = self.parameters
-            own = (port.entry % outputs == n) | (port.entry == 2 * config.lanes)
-            m.d.comb += [
-                writer.en.eq(port.write & (port.kind == kind) & own),
-                writer.addr.eq(port.entry // outputs),
-                writer.data.eq(port.data),
-                reader.en.eq(advance),
-                reader.addr.eq(address),
-            ]
-            read.append(reader.data)
-        bias, multiplier, shift = read
-        value_0 = Signal.like(value, name=f"sum{n}")
-
-        # Stage 1: add the bias.
-        x = Signal(signed(32), name=f"x{n}")
-        factor = Signal(31, name=f"factor{n}")
-        shift_1 = Signal(5, name=f"shift1_{n}")
-        # Stage 2: products of halves.
-        x_low, x_high = x[:16], x[16:].as_signed()
-        factor_low, factor_high = factor[:16], factor[16:]
-        low = Signal(unsigned(32), name=f"low{n}")
-        middle_a = Signal(signed(33), name=f"middle_a{n}")
-        middle_b = Signal(unsigned(31), name=f"middle_b{n}")
-        high = Signal(signed(32), name=f"high{n}")
-        shift_2 = Signal(5, name=f"shift2_{n}")
-        # Stage 3: the product without its lowest 16 bits.
-        product = Signal(signed(48), name=f"product{n}")
-        shift_3 = Signal(5, name=f"shift3_{n}")
-        # Stage 4: rounded (first time, or prepared for the only one).
-        rounded = Signal(signed(34), name=f"rounded{n}")
-        shift_4 = Signal(5, name=f"shift4_{n}")
-        # Stage 5: shifted, with one bit below the point.
-        shifted = Signal(signed(12), name=f"shifted{n}")
-
-        double = self.double_rounding & ~self.tile
-        up = Signal(name=f"up{n}")
-        down = Signal(name=f"down{n}")
-        no_shift = shift_3 == 0
+    def _requantise(self, m, n, advance, ahead, behind, value):
+        """One of the P pipelines; its result byte, one stage after the product."""
+        bias = self._parameter(m, n, BIAS, 32, ahead, 1)
+        factor = self._parameter(m, n, MULTIPLIER, 31, ahead, 1)
+        shift = self._parameter(m, n, SHIFT, 5, behind, advance)
+        m.submodules[f"multiply{n}"] = multiply = WideMultiplier(self.technology)
         m.d.comb += [
-            up.eq(product[14] & (double | no_shift)),
-            down.eq(product[-1] & double & ~no_shift),
+            multiply.enable.eq(advance),
+            multiply.a.eq(value + bias.as_signed()),
+            multiply.b.eq(factor),
         ]
-        moved = Signal(signed(35), name=f"moved{n}")
-        m.d.comb += moved.eq(Cat(0, rounded).as_signed() >> shift_4)
-        fits = moved[11:].all() | ~moved[11:].any()
+        double = self.double_rounding & ~self.tile
+        quotient, up, beyond = _shift(multiply.product, shift, double)
+        shifted = Signal(signed(RESULT_BITS), name=f"shifted{n}")
+        round_up = Signal(name=f"round_up{n}")
+        saturated = Signal(name=f"saturated{n}")
         with m.If(advance):
-            m.d.sync += [
-                value_0.eq(value),
-                x.eq(value_0 + bias.as_signed()),
-                factor.eq(multiplier),
-                shift_1.eq(shift),
-                low.eq(x_low * factor_low),
-                middle_a.eq(x_high * factor_low),
-                middle_b.eq(x_low * factor_high),
-                high.eq(x_high * factor_high),
-                shift_2.eq(shift_1),
-                product.eq(Cat(low[16:], high).as_signed() + (middle_a + middle_b)),
-                shift_3.eq(shift_2),
-                rounded.eq((product >> 15) + Cat(up ^ down, [down & ~up] * 33).as_signed()),
-                shift_4.eq(shift_3),
-                shifted.eq(
-                    Mux(fits, moved[:12].as_signed(), Cat([~moved[-1]] * 11, moved[-1]).as_signed())
-                ),
-            ]
-        # Stage 6: last rounding, zero point, limits.
-        result = Signal(signed(12), name=f"result{n}")
+            m.d.sync += [shifted.eq(quotient), round_up.eq(up), saturated.eq(beyond)]
+
+        # The zero point is added with the rounding as its carry.
         zero_point = Mux(self.tile, 0, self.zero_point)
-        low_limit = Mux(self.tile, -127, self.minimum)
-        high_limit = Mux(self.tile, 127, self.maximum)
-        m.d.comb += result.eq((shifted >> 1) + shifted[0] + zero_point)
-        limited = Mux(
-            result > high_limit, high_limit, Mux(result < low_limit, low_limit, result)
-        )
-        return limited[:8]
+        total = (Cat(round_up, shifted).as_signed() + Cat(round_up, zero_point).as_signed()) >> 1
+        result = Signal(signed(RESULT_BITS + 1), name=f"result{n}")
+        m.d.comb += result.eq(total)
+        return self._limit(result, saturated, shifted[-1])
+
+    def _parameter(self, m, n, kind, bits, address, enable):
+        """A parameter of every P-th channel from the n-th on, a cycle after its address."""
+        outputs, port = self.config.requantiser_outputs, self.parameters
+        tile = 2 * self.config.lanes
+        memory = block_memory(bits, tile // outputs + 1)
+        m.submodules[f"parameter{kind}_{n}"] = memory
+        writer, reader = memory.write_port(), memory.read_port()
+        own = (port.entry % outputs == n) | (port.entry == tile)
+        m.d.comb += [
+            writer.en.eq(port.write & (port.kind == kind) & own),
+            writer.addr.eq(port.entry // outputs),
+            writer.data.eq(port.data),
+            reader.en.eq(enable),
+            reader.addr.eq(address),
+        ]
+        return reader.data
+
+    def _limit(self, result, saturated, negative):
+        """`result` limited, to 8 bits; `saturated`, it is beyond all limits on the side of `negative`."""
+        low = Mux(self.tile, -127, self.minimum)
+        high = Mux(self.tile, 127, self.maximum)
+        outside = saturated | (result[7:] != result[-1].replicate(len(result) - 7))
+        negative = Mux(saturated, negative, result[-1])
+        byte = result[:8].as_signed()
+        above = Mux(outside, ~negative, byte > high)
+        below = Mux(outside, negative, byte < low)
+        return Mux(above, high, Mux(below, low, byte))[:8]
+
+
+def _shift(product, shift, double):
+    """`product >> 15 >> shift` to RESULT_BITS, whether to round it up, and if it has more bits.
+
+    `double` says that bit 14 was to be rounded first.
+    """
+    sign = product[-1]
+    bits = product[14:46]  # and the sign; from here on, the lowest bit is worth a half
+    beyond, lost = 0, 0
+    for level in reversed(range(5)):
+        step, on = 1 << level, shift[level]
+        kept = RESULT_BITS - 1 + step
+        beyond |= ~on & (bits[kept:] != sign.replicate(len(bits) - kept))
+        # Bits that decide: any 1 of a negative product, any 0 of another.
+        lost |= on & (bits[:step] != (~sign).replicate(step))
+        bits = Mux(on, Cat(bits, sign.replicate(32))[step : step + kept], bits[:kept])
+    decided = lost | ~double | (shift == 0)
+    up = Mux(sign, bits[0] & decided, bits[0] | ~decided)
+    return Cat(bits[1:RESULT_BITS], sign), up, beyond

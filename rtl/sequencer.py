@@ -4,19 +4,41 @@ from amaranth import Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from .address_generator import StepPort
 from .coefficient_memory import WordPort
 from .config import Configuration
-from .record import CROSS, FIELDS, OP_END, OP_LAYER, RECORD_WORDS, field_bits
+from .record import (
+    CROSS,
+    FIELDS,
+    FIRST_WALK_WORD,
+    OP_END,
+    OP_LAYER,
+    RECORD_WORDS,
+    WALK_WORDS,
+    field_bits,
+)
 
 __all__ = ["Sequencer", "record_layout"]
 
 
 def record_layout(config):
-    """The fields of a layer record, as wide as this configuration can use them."""
+    """The fields of a layer record, as wide as this configuration can use them.
+
+    Without those that the address generator keeps (`rtl.record.WALK_WORDS`).
+    """
     bits = field_bits(config)
     return data.StructLayout(
-        {name: signed(bits[name]) if field.signed else bits[name] for name, field in FIELDS.items()}
+        {
+            name: signed(bits[name]) if field.signed else bits[name]
+            for name, field in FIELDS.items()
+            if not _walks(field.word)
+        }
     )
+
+
+def _walks(word):
+    """Whether a word of a record goes to the address generator as it is."""
+    return FIRST_WALK_WORD <= word < FIRST_WALK_WORD + len(WALK_WORDS)
 
 
 class Sequencer(wiring.Component):
@@ -47,6 +69,8 @@ class Sequencer(wiring.Component):
         The sequencer has the word port.
     record : Out(record_layout)
         Record of the layer at work.
+    steps : Out(StepPort)
+        Its steps, to the address generator.
     begin : Out(1)
         The layer begins, its record is stable.
     permit : Out(1)
@@ -78,6 +102,7 @@ class Sequencer(wiring.Component):
                 "words": Out(WordPort(config)),
                 "reading": Out(1),
                 "record": Out(record_layout(config)),
+                "steps": Out(StepPort()),
                 "begin": Out(1),
                 "permit": Out(1),
                 "fetching": In(1),
@@ -173,12 +198,17 @@ class Sequencer(wiring.Component):
                         m.d.sync += [address.eq(program), program.eq(program + 1)]
                         m.next = "STEP"
 
+        m.d.comb += [
+            self.steps.entry.eq(arriving - FIRST_WALK_WORD),
+            self.steps.data.eq(words.data),
+        ]
         with m.If(arrives):
             with m.Switch(arriving):
                 for word in range(RECORD_WORDS):
                     with m.Case(word):
+                        m.d.comb += self.steps.write.eq(_walks(word))
                         for name, field in FIELDS.items():
-                            if field.word == word:
+                            if field.word == word and name in record.shape().members:
                                 target = record[name]
                                 m.d.sync += target.eq(
                                     words.data[field.lsb : field.lsb + field.width]

@@ -37,7 +37,7 @@ class UartReceiver(wiring.Component):
     A falling edge begins a byte if the line is still low in the middle of the start bit. Each bit
     is sampled once, in its middle. A byte whose stop bit is low is lost, and reported.
 
-    Latency: a byte is out half a bit after its stop bit began, plus 3 cycles. It is out for one
+    Latency: a byte is out half a bit after its stop bit began, plus 4 cycles. It is out for one
     cycle; there is no buffer.
 
     Parameters
@@ -80,12 +80,13 @@ class UartReceiver(wiring.Component):
         timer = Signal(range(self.bit_cycles))
         sample = active & (timer == 0)
         stop = sample & ~shift[0]
-        m.d.comb += [
-            self.data.eq(shift[1:]),
+        # Told in the cycle after, when the start bit has gone.
+        m.d.comb += self.data.eq(shift[:8])
+        m.d.sync += [
             self.valid.eq(stop & rx),
             self.error.eq(stop & ~rx),
+            timer.eq(timer - 1),
         ]
-        m.d.sync += timer.eq(timer - 1)
         with m.If(~active):
             m.d.sync += [timer.eq(self.bit_cycles // 2), shift.eq(-1), active.eq(before & ~rx)]
         with m.Elif(sample):
@@ -128,15 +129,16 @@ class UartTransmitter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         timer = Signal(range(self.bit_cycles))
-        m.d.comb += self.tick.eq(timer == self.bit_cycles - 1)
-        m.d.sync += timer.eq(timer + 1)
-        with m.If(self.tick):
+        last = timer == self.bit_cycles - 1
+        m.d.sync += [timer.eq(timer + 1), self.tick.eq(last)]
+        with m.If(last):
             m.d.sync += timer.eq(0)
 
         # Start bit, data, and a stop bit that is also the mark of the end: once it is alone in the
-        # register the line is idle.
+        # register the line is idle. That is told a cycle late, but ticks are further apart.
         shift = Signal(10, init=1)
-        idle = ~shift[1:].any()
+        idle = Signal(init=1)
+        m.d.sync += idle.eq(~shift[1:].any())
         m.d.comb += [self.tx.eq(shift[0]), self.i.ready.eq(self.tick & idle)]
         with m.If(self.tick):
             with m.If(~idle):

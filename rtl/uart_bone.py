@@ -2,7 +2,7 @@
 
 import math
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -23,9 +23,9 @@ class State(enum.Enum):
     LENGTH = 1
     ADDRESS = 2
     DATA = 3
-    BUS = 4
-    SEND = 5
-    QUIET = 6
+    SEND = 4
+    QUIET = 5
+    BUS = 8
 
 
 class UartBone(wiring.Component):
@@ -96,7 +96,7 @@ class UartBone(wiring.Component):
         address = Signal(20, reset_less=True)
         data = Signal(32, reset_less=True)
         count = Signal(2)  # bytes of the address, or of a word
-        on_bus = state == State.BUS
+        on_bus = Value.cast(state)[3]  # `cyc` comes early in the cycle
         sending = state == State.SEND
         done = bus.ack | bus.err
         sent = sending & transmitter.i.ready

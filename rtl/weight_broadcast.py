@@ -69,9 +69,7 @@ class WeightBroadcast(wiring.Component):
                 final.eq(i.payload.final),
             ]
             for lane in range(config.lanes):
-                m.d.sync += held.word_select(lane, 8).eq(
-                    i.payload.values[lane * config.width]
-                )
+                m.d.sync += held.word_select(lane, 8).eq(i.payload.values[lane * config.width])
         with m.Elif(taken):
             m.d.sync += [left.eq(left - 1), held.eq(held >> 8 * config.width)]
         return m

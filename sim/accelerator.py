@@ -6,9 +6,11 @@ returns what was read and the cycles that the device counted.
 
 from __future__ import annotations
 
+import os
 import zlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,6 +35,9 @@ __all__ = ["Job", "Result", "Step", "accelerator", "simulate"]
 
 _POLL = 1024
 """Cycles between looks at the status while the device is at work."""
+
+_LOOK_S = 0.2
+"""Seconds between looks at what the simulators have done."""
 
 
 @dataclass(frozen=True)
@@ -95,44 +100,74 @@ def simulate(
     cycles: int = 100_000_000,
     seed: int = 0,
     timeout_s: float = 3600,
+    workers: int | None = 1,
+    progress: Callable[[int], None] | None = None,
 ) -> list[list[Result]]:
     """Run ``job`` on the RTL; one list of results, one a step, for each input.
+
+    Parameters
+    ----------
+    config, job, seed
+    waves
+        Record a waveform; with one worker only.
+    cycles, timeout_s
+        Limits, for each worker.
+    workers
+        Simulators to share the inputs between; None for one a core.
+    progress
+        Called with the number of steps done, of all inputs.
 
     Raises
     ------
     SimulationError
         The device did not answer as it should, or not within ``cycles``.
     """
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "payload").write_bytes(job.payload)
-        for index, data in enumerate(job.inputs):
-            (folder / f"input{index}").write_bytes(data)
-        parameters = {
-            "input_address": job.input_address,
-            "inputs": len(job.inputs),
-            "steps": [{**asdict(step), "program": list(step.program)} for step in job.steps],
-            "digest": config.digest,
-        }
-        done = run(
-            accelerator(config, waves=waves),
-            __name__,
-            "drive",
-            parameters=parameters,
-            seed=seed,
-            waves=waves,
-            timeout_cycles=cycles,
-            timeout_s=timeout_s,
-            directory=folder,
-        )
-        counted = done.record["cycles"]
-        return [
-            [
-                Result((folder / f"output{index}_{step}").read_bytes(), counted[index][step])
-                for step in range(len(job.steps))
-            ]
-            for index in range(len(job.inputs))
+    count = min(workers or os.cpu_count() or 1, max(1, len(job.inputs)))
+    if waves and count > 1:
+        raise ValueError(f"workers must be 1 to record waves, not {workers!r}")
+    built = accelerator(config, waves=waves)
+    shares = [replace(job, inputs=job.inputs[first::count]) for first in range(count)]
+    with TemporaryDirectory() as name, ThreadPoolExecutor(count) as pool:
+        folders = [Path(name) / str(worker) for worker in range(count)]
+        runs = []
+        for share, folder in zip(shares, folders, strict=True):
+            options = {"seed": seed, "timeout_cycles": cycles, "timeout_s": timeout_s}
+            runs.append(pool.submit(_simulate, built, config, share, folder, waves, options))
+        while wait(runs, timeout=_LOOK_S).not_done:
+            if progress is not None:
+                progress(sum(1 for _ in Path(name).glob("*/output*")))
+        results: list[list[Result]] = [[]] * len(job.inputs)
+        for first, done in enumerate(runs):
+            results[first::count] = done.result()
+    if progress is not None:
+        progress(len(job.inputs) * len(job.steps))
+    return results
+
+
+def _simulate(
+    built: Build, config: Configuration, job: Job, folder: Path, waves: bool, options: Any
+) -> list[list[Result]]:
+    """One simulator's share of a job."""
+    folder.mkdir()
+    (folder / "payload").write_bytes(job.payload)
+    for index, data in enumerate(job.inputs):
+        (folder / f"input{index}").write_bytes(data)
+    parameters = {
+        "input_address": job.input_address,
+        "inputs": len(job.inputs),
+        "steps": [{**asdict(step), "program": list(step.program)} for step in job.steps],
+        "digest": config.digest,
+    }
+    done = run(
+        built, __name__, "drive", parameters=parameters, waves=waves, directory=folder, **options
+    )
+    return [
+        [
+            Result((folder / f"output{index}_{step}").read_bytes(), cycles)
+            for step, cycles in enumerate(counted)
         ]
+        for index, counted in enumerate(done.record["cycles"])
+    ]
 
 
 @testbench
@@ -167,7 +202,7 @@ async def drive(bench: Bench) -> None:
     await write("LOCK", 0)
     bench.compare(zlib.crc32(payload), await crc(COEFFICIENTS, len(payload)), what="payload CRC")
 
-    counted = []
+    counted: list[list[int]] = []
     for index in range(parameters["inputs"]):
         await load(
             ACTIVATIONS + parameters["input_address"], (folder / f"input{index}").read_bytes()

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FORMAT = "insitu-network-1"
+INPUT_SHAPE = (28, 28, 1)  # height, width, channels
 INPUT_SCALE = 1 / 255
 INPUT_ZERO_POINT = -128
 
@@ -122,6 +123,7 @@ def save(path: Path, layers: list[Layer]) -> None:
     arrays: dict[str, Any] = {
         "format": FORMAT,
         "n_layers": len(layers),
+        "input_shape": np.array(INPUT_SHAPE),
         "input_scale": INPUT_SCALE,
         "input_zero_point": np.int8(INPUT_ZERO_POINT),
     }

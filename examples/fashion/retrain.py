@@ -4,7 +4,7 @@ Projection by alternating least squares, then quantisation-aware training with d
 the float network, after Gu et al., "Towards Memory-Efficient Neural Networks via Multi-Level in
 situ Generation" (ICCV 2021). The forward pass uses exactly the integer weights of the hardware.
 
-Example: python examples/fashion/retrain.py --epochs 30
+Example: python examples/fashion/retrain.py --epochs 40
 """
 
 from __future__ import annotations
@@ -150,6 +150,7 @@ class Teacher(nn.Module):
         return [*sums, functional.linear(x.flatten(1), *self.layers[-1])]
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the logits [N,10] of images float [N,1,28,28] in 0..1."""
         return self.sums(x)[-1]
 
 
@@ -183,6 +184,7 @@ class Student(nn.Module):
         self.bias = nn.Parameter(bias.clone())
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the logits [N,10] of images float [N,1,28,28] in 0..1."""
         for index, (norm, scale) in enumerate(zip(self.norms, self.scales, strict=True)):
             w = (self.weights[index]() / UNIT).unflatten(2, (3, 3))
             x = norm(functional.conv2d(x, w, None, CONVOLUTIONS[index][2], 1))
@@ -336,7 +338,7 @@ def report(layers: list[Layer]) -> None:
 def main(
     data: Annotated[Path, typer.Option(help="Folder with the four .gz files.")] = DEBIAN_FOLDER,
     work: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("build/fashion"),
-    epochs: Annotated[int, typer.Option(min=1)] = 30,
+    epochs: Annotated[int, typer.Option(min=1)] = 40,
     batch: Annotated[int, typer.Option(min=1)] = 128,
     rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
     seed: Annotated[int, typer.Option(min=0)] = 1,
@@ -344,7 +346,7 @@ def main(
 ) -> None:
     """Compress fashion.onnx, retrain, and write fashion_compressed.npz beside this script.
 
-    Example: python examples/fashion/retrain.py --epochs 30
+    Example: python examples/fashion/retrain.py --epochs 40
     """
     torch.set_num_threads(threads)
     work.mkdir(parents=True, exist_ok=True)

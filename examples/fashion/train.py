@@ -51,6 +51,7 @@ class Network(nn.Module):
         self.classifier = nn.Linear(FEATURES, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the logits [N,10] of images float [N,1,28,28] in 0..1."""
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = functional.relu(norm(convolution(x)))
         logits: Tensor = self.classifier(x.flatten(1))
@@ -76,7 +77,7 @@ def train(run: Run) -> Network:
     Raises: what training.fit raises.
     """
     torch.manual_seed(run.seed)
-    network = Network()
+    network = Network().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         network.parameters(), run.rate, momentum=0.9, nesterov=True, weight_decay=5e-4
     )

@@ -143,7 +143,7 @@ class Interpreter:
     def _steps(self, f, memory):
         """What the array reads: int64 [pixels, steps, C], by walking the record's steps."""
         width = self.config.width
-        address, row, column = f["input_start"], -f["pad_top"], -f["pad_left"]
+        address, row, column = f["input_start"], f["row_start"], f["column_start"]
         self._read = set()
         result = []
 
@@ -168,20 +168,20 @@ class Interpreter:
                         for kx in range(f["kernel_width"] + 1):
                             pixel.append(access())
                             if kx < f["kernel_width"]:
-                                advance(f["input_kx_step"], 0, f["column_kx_step"])
+                                advance(f["input_kx_step"], f["row_kx_step"], f["column_kx_step"])
                             elif ky < f["kernel_height"]:
-                                advance(f["input_ky_step"], f["row_ky_step"], f["column_back_step"])
+                                advance(f["input_ky_step"], f["row_ky_step"], f["column_ky_step"])
                             elif c < f["channel_groups"]:
                                 advance(
                                     f["input_channel_step"],
-                                    f["row_back_step"],
-                                    f["column_back_step"],
+                                    f["row_channel_step"],
+                                    f["column_channel_step"],
                                 )
                             elif x < f["output_width"]:
-                                advance(f["input_x_step"], f["row_back_step"], f["column_x_step"])
+                                advance(f["input_x_step"], f["row_x_step"], f["column_x_step"])
                             else:
                                 advance(f["input_y_step"], f["row_y_step"], 0)
-                                column = -f["pad_left"]
+                                column = f["column_y_start"]
                 result.append(pixel)
         return np.array(result, np.int64)
 

@@ -8,47 +8,49 @@ import pytest
 import sim
 from rtl.address_generator import AddressGenerator, tap_layout
 from rtl.config import Configuration
+from rtl.record import WALK_WORDS
 from sim import Bench, testbench
 from tests.rtl.activations import CONFIGURATIONS, SHAPES, Shape, compare_marks, field, groups, marks
 from tests.rtl.weights import refuses_other_configurations
 
 
-def fields(config: Configuration, shape: Shape, base: int, pitch: int) -> dict[str, int]:
-    """The walk of a map whose pixels lie `pitch` beats apart from beat `base` on.
-
-    Written from the comments of `rtl.record`.
-    """
-    (kh, kw), (sy, sx), (dy, dx) = shape.kernel, shape.stride, shape.dilation
+def fields(config: Configuration, shape: Shape) -> dict[str, int]:
+    """The counters' limits. Written from the comments of `rtl.record`, as are the steps."""
     height, width = shape.size
     oh, ow = shape.output_size
-    top, left = shape.padding[:2]
-    pixel, row = pitch, pitch * width
-    cg = groups(shape.channels, config.width)
-    back = (kh - 1) * dy * row + (kw - 1) * dx * pixel
     return {
-        "start": base - top * row - left * pixel,
-        "kx_step": dx * pixel,
-        "ky_step": dy * row - (kw - 1) * dx * pixel,
-        "channel_step": 1 - back,
-        "x_step": sx * pixel - (cg - 1) - back,
-        "y_step": sy * row - (ow - 1) * sx * pixel - (cg - 1) - back,
-        "row_ky_step": dy,
-        "row_back_step": -(kh - 1) * dy,
-        "row_y_step": sy - (kh - 1) * dy,
-        "column_kx_step": dx,
-        "column_back_step": -(kw - 1) * dx,
-        "column_x_step": sx - (kw - 1) * dx,
-        "kernel_height": kh - 1,
-        "kernel_width": kw - 1,
-        "channel_groups": cg - 1,
+        "kernel_height": shape.kernel[0] - 1,
+        "kernel_width": shape.kernel[1] - 1,
+        "channel_groups": groups(shape.channels, config.width) - 1,
         "output_width": ow - 1,
         "output_height": oh - 1,
         "groups": groups(shape.outputs, config.lanes) - 1,
         "input_width": width,
         "input_height": height,
-        "pad_left": left,
-        "pad_top": top,
     }
+
+
+def steps(config: Configuration, shape: Shape, base: int, pitch: int) -> list[int]:
+    """The walk's words for a map whose pixels lie `pitch` beats apart from beat `base` on."""
+    (kh, kw), (sy, sx), (dy, dx) = shape.kernel, shape.stride, shape.dilation
+    ow = shape.output_size[1]
+    top, left = shape.padding[:2]
+    pixel, row = pitch, pitch * shape.size[1]
+    cg = groups(shape.channels, config.width)
+    rows, columns = (kh - 1) * dy, (kw - 1) * dx
+    back = rows * row + columns * pixel
+    entries = {
+        "start": (base - top * row - left * pixel, -top, -left),
+        "kx": (dx * pixel, 0, dx),
+        "ky": (dy * row - columns * pixel, dy, -columns),
+        "channel": (1 - back, -rows, -columns),
+        "x": (sx * pixel - (cg - 1) - back, -rows, sx - columns),
+        "y": (sy * row - (ow - 1) * sx * pixel - (cg - 1) - back, sy - rows, -left),
+    }
+    return [
+        beat % (1 << 20) | (down % 64) << 20 | (right % 64) << 26
+        for beat, down, right in (entries[name] for name in WALK_WORDS)
+    ]
 
 
 def visits(config: Configuration, shape: Shape, base: int, pitch: int) -> tuple[list, list]:
@@ -68,11 +70,16 @@ def visits(config: Configuration, shape: Shape, base: int, pitch: int) -> tuple[
     return beats, padding
 
 
-async def start(bench: Bench, walk: dict[str, int], *, single: bool) -> int:
-    """Start a walk; the cycle in which `start` was high."""
+async def start(bench: Bench, walk: dict[str, int], words: list[int], *, single: bool) -> int:
+    """Write the steps and start a walk; the cycle in which `start` was high."""
     for name, value in walk.items():
-        port = getattr(bench.dut, f"walk__{name}")
-        port.value = value & (1 << len(port)) - 1
+        getattr(bench.dut, f"walk__{name}").value = value
+    bench.dut.steps__write.value = 1
+    for entry, word in enumerate(words):
+        bench.dut.steps__entry.value = entry
+        bench.dut.steps__data.value = word
+        await bench.cycles()
+    bench.dut.steps__write.value = 0
     bench.dut.single.value = single
     bench.dut.start.value = 1
     await bench.cycles()
@@ -97,7 +104,8 @@ async def walks(bench: Bench) -> None:
             pixels = shape.output_size[0] * shape.output_size[1]
             beats, padding = visits(config, shape, base, pitch)
             received = len(sink.cycles)
-            started = await start(bench, fields(config, shape, base, pitch), single=single)
+            words = steps(config, shape, base, pitch)
+            started = await start(bench, fields(config, shape), words, single=single)
             got = await sink.receive(lane_groups * len(beats))
             what = f"{name}, {single=}"
             bench.compare(
@@ -116,7 +124,7 @@ async def walks(bench: Bench) -> None:
             )
             compare_marks(bench, layout, marks(lane_groups, pixels, len(beats) // pixels), got)
             if stall == "never":
-                assert sink.cycles[received] == started + 1, what
+                assert sink.cycles[received] == started + 2, what
                 assert set(sim.intervals(sink.cycles[received:])) <= {1}, what
             await bench.cycles(bench.rng.randint(1, 3))
             assert len(sink.payloads) == received + len(got), f"steps too many, {what}"

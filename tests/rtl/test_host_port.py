@@ -98,10 +98,10 @@ async def has_registers(bench: Bench) -> None:
     for name in REGISTERS:
         answer = await host.access(REGISTERS[name].offset)
         assert answer.kind == "ack"
-        assert answer.cycles == (1 if name == "CYCLES" else world.turns + 1), name
+        assert answer.cycles == (2 if name == "CYCLES" else world.turns + 3), name
         assert answer.data == values.get(name, 0), name
     for name in ("IDENTITY", "VERSION", "GEOMETRY", "DIGEST", "STATUS", "CYCLES", "CRC_VALUE"):
-        assert await host.write(name, 0xFFFF_FFFF) == 1
+        assert await host.write(name, 0xFFFF_FFFF) == 2
     for name in REGISTERS:
         assert await host.read(name) == values.get(name, 0), name
     assert world.memories.accesses == []
@@ -118,7 +118,7 @@ async def locks(bench: Bench) -> None:
     async def refuses() -> None:
         answer = await host.access(word, 0x1234_5678)
         assert answer.kind == "err"
-        assert answer.cycles == 1
+        assert answer.cycles == 2
         assert world.memories.words == {}
         assert await world.status() == {"locked", "write_refused"}
         await host.write("CONTROL", CLEAR)
@@ -133,7 +133,7 @@ async def locks(bench: Bench) -> None:
     await refuses()
     await host.write("LOCK", UNLOCK)
     assert await world.status() == set()
-    assert await host.write(word, 0x1234_5678) == 2
+    assert await host.write(word, 0x1234_5678) == 3
     assert world.memories.words == {word: 0x1234_5678}
     assert await host.read(word) == 0x1234_5678
 
@@ -179,7 +179,7 @@ async def runs(bench: Bench) -> None:
     # One that waits is served right after the run and the range.
     answer = await host.access(at_once)
     assert answer.data == 42
-    assert begun + 1000 <= bench.cycle <= begun + 1000 + 2 * world.turns + 10
+    assert begun + 1000 <= bench.cycle <= begun + 1000 + 2 * world.turns + 15
     assert await host.read("CRC_VALUE") == zlib.crc32(struct.pack("<I", 42))
     assert await world.status() == {"done", "locked", "start_refused"}
     assert await host.read("CYCLES") == 1000
@@ -227,7 +227,7 @@ async def refuses_what_is_not_there(bench: Bench) -> None:
             for data in (None, UNLOCK ^ 1):
                 answer = await host.access(address, data, sel=sel)
                 assert answer.kind == "err", (hex(address), sel, data)
-                assert answer.cycles == 1
+                assert answer.cycles == 2
     assert await world.status() == {"access_error"}
     await host.write("CONTROL", CLEAR)
     assert await world.status() == set()
@@ -247,8 +247,8 @@ async def refuses_what_is_not_there(bench: Bench) -> None:
     world.engine.cycles = 200
     await host.write("CONTROL", START)
     for address in (0x30_0000, REGISTERS["CRC_VALUE"].offset + 0x40):
-        assert (await host.access(address)).cycles == 1
-    assert (await host.access(COEFFICIENTS, sel=7)).cycles == 1
+        assert (await host.access(address)).cycles == 2
+    assert (await host.access(COEFFICIENTS, sel=7)).cycles == 2
     assert await world.status() == {"busy", "locked", "access_error"}
     for address in good[2:]:
         await host.read(address)
@@ -278,7 +278,7 @@ async def checks_ranges(bench: Bench) -> None:
     await host.write("CRC_LENGTH", 20)
     begun = bench.cycle
     crc = await host.read("CRC_VALUE")
-    assert bench.cycle - begun == 20 * (world.turns + 3) + world.turns + 2
+    assert bench.cycle - begun == 20 * (world.turns + 5) + world.turns + 4
     assert crc == world.expected_crc(COEFFICIENTS, 20)
 
     # Registers come in between, and disturb nothing; memories wait.
@@ -289,7 +289,7 @@ async def checks_ranges(bench: Bench) -> None:
         await bench.cycles(rng.randint(1, world.turns + 8))
         answer = await host.access(REGISTERS["DIGEST"].offset)
         assert answer.data == world.config.digest
-        assert answer.cycles <= 2 * (world.turns + 3)
+        assert answer.cycles <= 2 * world.turns + 8
     seen = len(world.memories.accesses)
     assert await host.read(ACTIVATIONS) == world.memories.read(ACTIVATIONS)
     assert len(world.memories.accesses) > seen + 1
@@ -308,7 +308,7 @@ async def checks_while_polled(bench: Bench) -> None:
     port.bus__adr.value = REGISTERS["STATUS"].offset // 4
     port.bus__we.value, port.bus__sel.value = 0, 15
     port.bus__cyc.value = port.bus__stb.value = 1
-    await bench.cycles(10 * (2 * world.turns + 10))
+    await bench.cycles(10 * (2 * world.turns + 10) + 5)
     assert len(world.memories.accesses) == 10
 
 
@@ -351,7 +351,7 @@ async def accesses_memories(bench: Bench) -> None:
             if not refused:
                 model[address] = {word}
         elif kind == "abandon":
-            patience = rng.randint(1, 6)
+            patience = rng.randint(1, 8)
             if rng.random() < 0.5:
                 answer = await host.access(address, word, patience=patience)
                 if answer.kind == "ack":

@@ -6,39 +6,70 @@ import numpy as np
 import pytest
 
 import sim
-from rtl.multiplier import LATENCY, ByteMultipliers
+from rtl.multiplier import LATENCY, WIDE_LATENCY, ByteMultipliers, WideMultiplier
 from sim import Bench, testbench
 from tests.rtl.primitives import ICE40
 
 EDGES = [-128, -127, -1, 0, 1, 127]
 
 
+def drive(bench: Bench, enable: int, ports: dict[str, int]) -> None:
+    bench.dut.enable.value = enable
+    for name, value in ports.items():
+        getattr(bench.dut, name).value = value
+
+
+async def products(
+    bench: Bench, operands: list[dict[str, int]], idle: dict[str, int], latency: int, output: str
+) -> list[int]:
+    """What comes out for each operand, with cycles between in which the clock is not enabled."""
+    got = []
+    for ports in operands + operands[:1] * (latency - 1):
+        drive(bench, 1, ports)
+        await bench.cycles()
+        while bench.rng.random() < 0.3:
+            drive(bench, 0, idle)
+            await bench.cycles()
+        await bench.settle()
+        got.append(int(getattr(bench.dut, output).value))
+    return got[latency - 1 :]
+
+
 @testbench
 async def multiplies_bytes(bench: Bench) -> None:
-    """Edges and random operands, with the clock enabled or not."""
+    """Edges and random operands."""
     rng = np.random.default_rng(bench.seed)
     edges = np.array(np.meshgrid(EDGES, EDGES, EDGES)).reshape(3, -1).T
     operands = np.concatenate([edges, rng.integers(-128, 128, (800, 3))])
-    dut, got = bench.dut, []
-    for n in range(len(operands) + LATENCY):
-        common, *factors = operands[min(n, len(operands) - 1)].tolist()
-        dut.enable.value = 1
-        dut.common.value = common
-        dut.factors.value = sim.pack(factors, 8)
-        await bench.cycles()
-        while bench.rng.random() < 0.3:
-            dut.enable.value = 0
-            dut.common.value = bench.rng.randint(-128, 127)
-            dut.factors.value = bench.rng.getrandbits(16)
-            await bench.cycles()
-        await bench.settle()
-        got.append(sim.unpack(int(dut.products.value), 2, 16, signed=True))
-    expected = operands[:, :1] * operands[:, 1:]
-    got = got[LATENCY - 1 :][: len(operands)]
-    bench.compare(expected, got, axes=["pair", "factor"])
+    ports = [{"common": c, "factors": sim.pack(f, 8)} for c, *f in operands.tolist()]
+    idle = {"common": 77, "factors": 0x1234}
+    got = await products(bench, ports, idle, LATENCY, "products")
+    pairs = sim.unpack_rows(got, 2, 16, signed=True)
+    bench.compare(operands[:, :1] * operands[:, 1:], pairs, axes=["pair", "factor"])
+
+
+@testbench
+async def multiplies_wide(bench: Bench) -> None:
+    """Edges of both operands and of their halves, and random ones."""
+    rng = bench.rng
+    halves = [0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF]
+    words = [high << 16 | low for high in halves for low in halves]
+    operands = [(a, b) for a in words for b in words if b < 1 << 31]
+    operands += [(rng.getrandbits(32), rng.getrandbits(31)) for _ in range(1000)]
+    operands = [(a - (a >> 31 << 32), b) for a, b in operands]
+    ports = [{"a": a, "b": b} for a, b in operands]
+    got = await products(bench, ports, {"a": -5, "b": 7}, WIDE_LATENCY, "product")
+    expected = [a * b >> 16 & (1 << 48) - 1 for a, b in operands]
+    bench.compare(expected, got, axes=["operands"])
 
 
 @pytest.mark.parametrize("technology", ["sim", "ice40"])
 def test_multiplies_bytes(technology: str, seed: int) -> None:
     dut = ByteMultipliers(technology)
     sim.run(dut, __name__, "multiplies_bytes", seed=seed, extra_sources=ICE40)
+
+
+@pytest.mark.parametrize("technology", ["sim", "ice40"])
+def test_multiplies_wide(technology: str, seed: int) -> None:
+    dut = WideMultiplier(technology)
+    sim.run(dut, __name__, "multiplies_wide", seed=seed, extra_sources=ICE40)

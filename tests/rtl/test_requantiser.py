@@ -24,7 +24,7 @@ from tests.rtl.weights import PAUSES, refuses_other_configurations
 LOW, HIGH = -(1 << 31), (1 << 31) - 1
 ONE_HALF = 1 << 30
 MULTIPLIERS = (0, 1, ONE_HALF, ONE_HALF + 1, 3 << 29, HIGH - 1, HIGH)
-LATENCY = 7
+LATENCY = 5
 
 
 def wrapped(values: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -216,8 +216,8 @@ async def keeps_time(bench: Bench) -> None:
         kind, _, cycle = slave.log[-1]
         assert kind == way
         # Nine bits to the stop bit, half a bit into it, two cycles of synchroniser, one to see the
-        # edge, one from the byte to the bus.
-        assert cycle - begun == 9 * cycles + cycles // 2 + 4
+        # edge, one to have the byte, one from there to the bus.
+        assert cycle - begun == 9 * cycles + cycles // 2 + 5
     await line.receive(4)
     first, *others = line.starts
     assert 0 < first - slave.log[-1][2] <= cycles + 2
