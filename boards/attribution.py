@@ -89,7 +89,7 @@ def owners(module: dict[str, Any]) -> dict[str, str]:
             named = [net_blocks[bit] for bit in _bits(cell, "output") if bit in net_blocks]
             if named:
                 owner[name] = named[0]
-        elif "." in name:
+        elif "." in name and not name.startswith("$"):
             owner[name] = _block_of(name)
 
     # The others, level by level backwards.

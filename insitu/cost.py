@@ -1,17 +1,20 @@
 """Cycles of a layer, predicted from its shape: the cost model of the engine.
 
-The engine runs lane groups outermost, then rows, pixels, channel groups and taps. For each output
-pixel of a lane group (an *output group*) it takes as long as the slowest of four:
+The engine runs lane groups outermost, then rows, pixels, channel groups and taps. A lane group
+takes as long as the slowest of four, each for all its output pixels:
 
     array           ceil(Ci/C) * T steps
-    coefficients    words of the stream segment (stored, intra), and at least one cycle a vector
+    coefficients    words of the stream segment (stored, intra), and at least one cycle a vector;
+                    and, once, the parameters of the next lane group
     activations     one access a step; where the memory has one port, also the words written
     requantiser     ceil(R/P)
 
-In the intra dataflow each lane group first loads its basis. In the cross dataflow it loads the
-basis of all kernels and generates its weight tile: for every input channel the U of all blocks,
-then for every tap the slowest of V's vectors, V's words and the R/P roundings.
-Filling and draining the pipelines comes on top; `Constants` are those times of the RTL.
+In the intra dataflow each lane group first loads its basis, all but the first while the last taps
+of the one before are at work. In the cross dataflow it loads the basis of all kernels and generates
+its weight tile: for every stream segment (an input channel, or one tap of it where there is no
+intra level) its vectors of U and then, for each tap, V: or as long as rounding takes if that is
+longer. Filling and draining the pipelines comes on top; `Constants` are those times of the RTL,
+fitted to it (tests/rtl/test_accelerator.py).
 
 `ideal_cycles` is the array's work alone, from the shapes.
 """
@@ -33,33 +36,22 @@ class Constants:
     program : int
         From start to the first layer's record, and from the last layer to done.
     layer : int
-        Read a record, start and finish a layer.
-    group : int
-        Start a lane group and drain its last pixel.
-    parameter_words : int
-        Cycles a 32-bit word of the first lane group's parameters takes to load; those of the
-        others load while the one before is at work.
+        Read a record, fill and drain the pipeline.
     intra_group : int
-        More for a lane group in the intra dataflow: from the basis to the first U.
-    generate : int
-        Start and drain the generation of a tile.
-    generate_channel : int
-        For each input channel of a tile.
-    generate_tap : int
-        For each tap of each input channel of a tile.
-    pixel : int
-        For each output pixel of a lane group.
+        For a lane group but the first in the intra dataflow: from the last U before its basis to
+        its first U, less the `taps` cycles in which that works.
+    tile : int
+        Start and drain the generation of a tile, and start the pixels.
+    segment : int
+        From the last U of a stream segment to its first W1 at the multipliers; one more where the
+        generator has to round (`generator_sum_bits` > 8).
     """
 
     program: int = 4
-    layer: int = 24
-    group: int = 16
-    parameter_words: int = 1
+    layer: int = 42
     intra_group: int = 4
-    generate: int = 12
-    generate_channel: int = 0
-    generate_tap: int = 0
-    pixel: int = 0
+    tile: int = 37
+    segment: int = 3
 
 
 CONSTANTS = Constants()
@@ -150,39 +142,51 @@ def layer_cost(work: Work, config: Configuration, constants: Constants = CONSTAN
     steps = _ceil(work.inputs, width) * work.taps
     roundings = _ceil(lanes, config.requantiser_outputs)
     words = lanes // config.activation_word
+    parameters = lanes * PARAMETER_WORDS
 
     streams = work.dataflow in (STORED, INTRA)
-    coefficients = max(work.stream_words, work.stream_vectors) if streams else 0
     terms = dict.fromkeys(("array", "coefficients", "activations", "requantiser"), 0)
     steady = 0
     for group in range(groups):
-        written = words if group < groups - 1 else work.last_group_words
+        last = group == groups - 1
+        written = work.last_group_words if last else words
         one = {
-            "array": steps,
-            "coefficients": coefficients,
-            "activations": steps + (written if config.activation_ports == 1 else 0),
-            "requantiser": roundings,
+            "array": work.pixels * steps,
+            "coefficients": 0,
+            "activations": work.pixels * (steps + (written if config.activation_ports == 1 else 0)),
+            "requantiser": work.pixels * roundings,
         }
-        steady += work.pixels * max(one.values())
+        if streams:
+            one["coefficients"] = max(
+                work.pixels * work.stream_words + (0 if last else parameters),
+                work.pixels * work.stream_vectors,
+            )
+        steady += max(one.values())
         for name, cycles in one.items():
-            terms[name] += work.pixels * cycles
+            terms[name] += cycles
 
-    load = lanes * PARAMETER_WORDS * constants.parameter_words
-    fill = constants.layer + groups * (constants.group + work.pixels * constants.pixel)
+    load = parameters
+    basis = max(work.basis_words, work.basis_vectors)
     generate = 0
+    fill = constants.layer
     ideal = groups * steps * work.pixels
     if work.dataflow == INTRA:
-        load += groups * max(work.basis_words, work.basis_vectors)
-        fill += groups * constants.intra_group
+        load += basis
+        fill += (groups - 1) * max(1, basis - work.taps + constants.intra_group)
     elif work.dataflow == CROSS:
-        load += groups * max(work.basis_words, work.basis_vectors)
         vectors = _ceil(work.kernels, width)
-        stream = max(work.stream_words, work.stream_vectors)
-        tap = max(vectors, work.cross_words, roundings) + constants.generate_tap
-        streamed = stream * (work.taps if work.flat else 1)
-        channel = streamed + work.taps * tap + constants.generate_channel
-        generate = groups * work.inputs * channel
-        fill += groups * constants.generate
+        taps = 1 if work.flat else work.taps
+        segments = work.inputs * work.taps // taps
+        segment = max(
+            max(work.stream_words, work.stream_vectors)
+            + constants.segment
+            + (config.generator_sum_bits > 8)
+            + taps * max(vectors, work.cross_words),
+            taps * roundings,
+        )
+        load += groups * basis
+        generate = groups * segments * segment
+        fill += groups * constants.tile
         ideal += groups * work.inputs * work.taps * vectors
 
     # Of equals the array: a layer that the array bounds is as fast as it can be.

@@ -25,10 +25,10 @@ from insitu.network import load
 from insitu.pack import make_image
 from insitu.plan import Plan, plan
 from insitu.quantise import load_inputs, quantise_inputs
-from insitu.simulate import Progress, Simulation, simulate_image
+from insitu.simulate import Progress, Simulation, prepare, simulate_image
 from rtl.config import configuration
 
-__all__ = ["EXAMPLE", "demo"]
+__all__ = ["EXAMPLE", "demo", "intra_only", "stored"]
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "fashion"
 DEVICE = "up5k"
@@ -60,8 +60,8 @@ def demo(
     ------
     InsituError
         If a file is missing or damaged, or the network does not fit.
-    SimulationError
-        If a device does not come to an end.
+    DeviceError
+        If a device reports an error or does not come to an end.
     """
     tell = progress or (lambda done, total, what: None)
     started = time.monotonic()
@@ -163,17 +163,16 @@ def _layers(planned: Plan, device: Simulation) -> list[dict[str, Any]]:
 def _speed(network: Network, inputs: NDArray[np.int8], tell: Progress) -> dict[str, Any]:
     """Cycles of one image on the comparison configuration, by dataflow."""
     config = configuration(COMPARISON)
-    variants = {"stored": _stored(network), "generated": network, "intra": _intra(network)}
+    variants = {"stored": stored(network), "generated": network, "intra": intra_only(network)}
     images = {name: make_image(plan(net, config)) for name, net in variants.items()}
     done = dict.fromkeys(images, 0)
+    prepare(config, tell)
 
     def go(name: str) -> Simulation:
         def note(now: int, total: int | None, what: str) -> None:
-            if total is None:
-                tell(0, None, what)
-            else:
+            if total is not None:
                 done[name] = now
-                tell(sum(done.values()), len(done), f"simulating {COMPARISON}")
+                tell(sum(done.values()), len(done), what)
 
         return simulate_image(
             images[name], inputs, network=variants[name], workers=1, progress=note
@@ -200,12 +199,12 @@ def _with_weights(
     return replace(network, layers=layers)
 
 
-def _stored(network: Network) -> Network:
+def stored(network: Network) -> Network:
     """The same network with the same weights, stored at 8 bits."""
     return _with_weights(network, lambda weights: Stored(weights.W, 8))
 
 
-def _intra(network: Network) -> Network:
+def intra_only(network: Network) -> Network:
     """A network of the same shapes with basis kernels for kernels: no cross level."""
 
     def change(weights: Stored | Generated) -> Stored | Generated:

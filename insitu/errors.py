@@ -2,6 +2,7 @@
 
 __all__ = [
     "BuildError",
+    "DeviceError",
     "FileError",
     "FitError",
     "ImageError",
@@ -9,11 +10,12 @@ __all__ = [
     "InsituError",
     "ModelError",
     "NetworkError",
+    "SimulatorError",
 ]
 
 
 class InsituError(Exception):
-    """What went wrong and what to do about it; the command line ends with status 2.
+    """What went wrong and what to do about it; the command line ends with `status`.
 
     Parameters
     ----------
@@ -22,6 +24,8 @@ class InsituError(Exception):
     next_step : str
         What the user can do. No full stop.
     """
+
+    status = 2
 
     def __init__(self, cause: str, next_step: str):
         super().__init__(cause, next_step)
@@ -58,3 +62,13 @@ class FitError(InsituError):
 
 class BuildError(InsituError):
     """A bitstream cannot be built: no such board, a tool missing, too large, too slow."""
+
+
+class SimulatorError(InsituError):
+    """The simulator of a configuration cannot be built."""
+
+
+class DeviceError(InsituError):
+    """A device did not answer as it should: the result is wrong, not the input."""
+
+    status = 1

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from insitu.errors import FileError, InsituError
 
-__all__ = ["read_arrays", "read_file", "write_file"]
+__all__ = ["check_writable", "read_arrays", "read_file", "write_file"]
 
 
 def read_file(path: str | Path, what: str) -> bytes:
@@ -76,6 +76,32 @@ def read_arrays(
     except (MemoryError, SyntaxError, TypeError, NotImplementedError, RuntimeError):
         fault = "is corrupt: it holds an array that cannot be"
     raise error(f"{what} {path} {fault}", next_step)
+
+
+def check_writable(path: str | Path, what: str) -> None:
+    """Check that a file can be written, before the work whose result goes there.
+
+    Raises
+    ------
+    FileError
+        If its folder does not exist or takes no files.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise FileError(f"{what} {path} is a folder", "name a file in it")
+    if not path.parent.is_dir():
+        raise FileError(
+            f"{what} {path} cannot be written: there is no folder {path.parent}",
+            f"make it: mkdir -p {path.parent}",
+        )
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise FileError(
+            f"{what} {path} cannot be written: {error.strerror}",
+            "choose another folder, or change its permissions",
+        ) from None
 
 
 def write_file(path: str | Path, data: bytes, what: str) -> None:

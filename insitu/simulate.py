@@ -9,15 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.network import Network, run
-from insitu.errors import ImageError
+from insitu.errors import DeviceError, ImageError, SimulatorError
 from insitu.image import Image
 from insitu.pack import unpack
 from insitu.plan import Map
 from rtl.config import CONFIGURATIONS, Configuration
 from rtl.record import OP_END, OP_LAYER, pack_step
 from sim.accelerator import Job, Step, accelerator, simulate
+from sim.build import BuildError
+from sim.run import SimulationError
 
-__all__ = ["LayerRun", "Simulation", "image_configuration", "simulate_image"]
+__all__ = ["LayerRun", "Simulation", "image_configuration", "prepare", "simulate_image"]
 
 Int8 = NDArray[np.int8]
 Progress = Callable[[int, int | None, str], None]
@@ -131,6 +133,24 @@ def image_configuration(image: Image, source: str = "image") -> Configuration:
     return CONFIGURATIONS[name]
 
 
+def prepare(config: Configuration, progress: Progress) -> None:
+    """Build the simulator of a configuration, unless that has been done.
+
+    Raises
+    ------
+    SimulatorError
+        If it cannot be built.
+    """
+    progress(0, None, f"preparing the simulator of {config.name} (a minute, the first time)")
+    try:
+        accelerator(config)
+    except BuildError as error:
+        raise SimulatorError(
+            f"the simulator of {config.name} cannot be built: {error}",
+            "see that a C++ compiler is installed (apt-get install g++), then try again",
+        ) from None
+
+
 def simulate_image(
     image: Image,
     inputs: Int8,
@@ -159,9 +179,9 @@ def simulate_image(
     ------
     ImageError
         If the image is for no configuration here, or its contents contradict each other.
-    SimulationError
+    DeviceError
         If the device reports an error or does not come to an end.
-    BuildError
+    SimulatorError
         If the simulator cannot be built.
     """
     tell = progress or (lambda done, total, what: None)
@@ -170,8 +190,7 @@ def simulate_image(
         network = unpack(image, config)
     golden = run(network, inputs, keep=True)
 
-    tell(0, None, f"building the simulator of {config.name} (once: a minute or two)")
-    accelerator(config)
+    prepare(config, tell)
     started = time.monotonic()
     maps = [Map.from_report(layer["output"]) for layer in image.metadata["layers"]]
     whole = Step((), maps[-1].address, _words(maps[-1]))
@@ -189,14 +208,20 @@ def simulate_image(
         job = Job(image.payload, source.address, [source.place(x) for x in samples], steps)
         moved = len(image.payload) + source.size + sum(step.size for step in steps)
         limit = 100_000 + len(samples) * (4 * predicted + _HOST_CYCLES * moved)
-        return simulate(
-            config,
-            job,
-            cycles=limit,
-            timeout_s=600 + limit / 10_000,
-            workers=workers,
-            progress=lambda done: tell(before + done, total, what),
-        )
+        try:
+            return simulate(
+                config,
+                job,
+                cycles=limit,
+                timeout_s=600 + limit / 10_000,
+                workers=workers,
+                progress=lambda done: tell(before + done, total, what),
+            )
+        except SimulationError as error:
+            raise DeviceError(
+                f"the simulation of {config.name} failed: {error}",
+                "this is a bug of the hardware or of this program: report it with the lines above",
+            ) from None
 
     tell(0, total, what)
     runs: list[LayerRun] = []

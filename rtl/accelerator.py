@@ -71,7 +71,7 @@ class Accelerator(wiring.Component):
         m.submodules.address_generator = self._addresses = AddressGenerator(config)
         m.submodules.activation_buffer = self._activations = ActivationBuffer(config, technology)
         m.submodules.mac_array = self._array = MacArray(config, technology)
-        m.submodules.requantiser = self._requantiser = Requantiser(config)
+        m.submodules.requantiser = self._requantiser = Requantiser(config, technology)
 
         record = self._sequencer.record
         generating = self._sequencer.tile  # the tile, of a layer with a cross level
@@ -104,19 +104,19 @@ class Accelerator(wiring.Component):
         output = self._activations.output
         requantiser = self._requantiser
         m.d.comb += [
-            loader.begin.eq(sequencer.begin),
+            loader.start.eq(sequencer.begin),
             loader.base.eq(record.parameter_base),
             loader.tile.eq(cross),
             loader.groups.eq(record.groups),
             loader.started.eq(fetch.started),
             loader.group_done.eq(requantiser.group_done),
-            fetch.begin.eq(sequencer.begin),
+            fetch.start.eq(sequencer.begin),
             fetch.permit.eq(loader.loaded & sequencer.permit),
             sequencer.fetching.eq(fetch.started),
             basis.clear.eq(sequencer.begin),
             basis.terms.eq(record.terms),
             basis.halves.eq(~cross),
-            generator.cross.eq(cross),
+            generator.cross_level.eq(cross),
             generator.terms.eq(record.terms),
             generator.taps.eq(Mux(record.flat, 0, record.taps)),
             generator.blocks.eq(record.blocks),

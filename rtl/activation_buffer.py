@@ -13,8 +13,8 @@ from .storage import Storage
 
 __all__ = ["ActivationBuffer", "Output", "activations_layout"]
 
-QUEUE_DEPTH = 4
-"""Steps fetched ahead: memory latency, and room for the cycles that writes take."""
+QUEUE_DEPTH = 3
+"""Steps fetched ahead: enough for one a cycle with the memory's latency."""
 
 
 def activations_layout(config):
@@ -70,7 +70,7 @@ class ActivationBuffer(wiring.Component):
         Of the input map.
     output : In(Output)
     clear : In(1)
-        Begin a layer: the next result is pixel 0 of lane group 0.
+        Begin a layer: from two cycles later on, the next result is pixel 0 of lane group 0.
     group_written, final_written : Out(1)
         The last word of a lane group, of the layer, was written.
     host_request, host_write : In(1)
@@ -115,40 +115,38 @@ class ActivationBuffer(wiring.Component):
         parts = word_bits // 32
         log_parts = ceil_log2(parts)
 
-        # Results to memory.
-        pixel = Signal(range(config.activation_words))
-        group_base = Signal(range(config.activation_words))
-        group = Signal(8)
+        # Results to memory. A lane group begins at the base and as many pixels' words further.
         pixel_words = config.lanes // config.activation_word
+        address = Signal(range(config.activation_words))
         word = Signal(range(max(2, pixel_words)))
+        group = Signal(8)  # the next to begin
+        last_group = Signal()
+        cleared = Signal()
+        begins = Signal()
+        writing = Signal()
         result = self.i.payload
-        exists = Signal()
+        exists = ~last_group | (word <= self.output.last_group_words)
         m.d.comb += [
             self.i.ready.eq(1),
-            exists.eq((group != self.output.groups) | (word <= self.output.last_group_words)),
+            writing.eq(self.i.valid & exists),
+            write.enable.eq(writing.replicate(parts)),
+            write.address.eq(address),
+            write.data.eq(result.values.as_value()),
             self.group_written.eq(self.i.valid & result.last & result.group_last),
             self.final_written.eq(self.i.valid & result.last & result.final),
+            begins.eq(cleared | self.group_written),
         ]
+        m.d.sync += cleared.eq(self.clear)
+        start = Mux(begins, self.output.base, address)
+        distance = Mux(result.last, self.output.pitch - (pixel_words - 1), 1)
+        distance = Mux(begins, group * pixel_words, distance)
+        with m.If(begins | self.i.valid):
+            m.d.sync += address.eq(start + distance)
+            m.d.sync += word.eq(Mux(begins | result.last, 0, word + 1))
         with m.If(self.clear):
-            m.d.sync += [pixel.eq(self.output.base), group_base.eq(self.output.base)]
-            m.d.sync += [group.eq(0), word.eq(0)]
-        with m.Elif(self.i.valid):
-            m.d.sync += word.eq(word + 1)
-            with m.If(result.last):
-                m.d.sync += [word.eq(0), pixel.eq(pixel + self.output.pitch)]
-                with m.If(result.group_last):
-                    m.d.sync += [
-                        group.eq(group + 1),
-                        pixel.eq(group_base + pixel_words),
-                        group_base.eq(group_base + pixel_words),
-                    ]
-        writing = Signal()
-        m.d.comb += [
-            writing.eq(self.i.valid & exists),
-            write.enable.eq(Mux(writing, (1 << parts) - 1, 0)),
-            write.address.eq(pixel + word if pixel_words > 1 else pixel),
-            write.data.eq(result.values.as_value()),
-        ]
+            m.d.sync += group.eq(0)
+        with m.Elif(begins):
+            m.d.sync += [group.eq(group + 1), last_group.eq(group == self.output.groups)]
 
         # Steps to activations. A step is issued when the queue will have room for it.
         m.submodules.queue = queue = Queue(activations_layout(config), QUEUE_DEPTH)

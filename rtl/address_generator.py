@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .config import Configuration
+from .fixed import count_down
 from .memory import block_memory
 from .record import WALK_WORDS
 
@@ -106,8 +107,8 @@ class AddressGenerator(wiring.Component):
             writer.data.eq(self.steps.data),
         ]
 
-        # Counters, innermost first, one tap ahead. A loop ends when it and all inside it are at
-        # their last.
+        # What is left of each loop, innermost first, one tap ahead. A loop ends, and begins again,
+        # when nothing is left of it and of all inside it.
         counting = Signal()
         advance = Signal()
         step = Signal()
@@ -116,22 +117,24 @@ class AddressGenerator(wiring.Component):
             advance.eq(~o.valid | o.ready),
             step.eq(counting & advance),
         ]
-        limits = [
+        loops = [
             ("kx", walk.kernel_width),
             ("ky", walk.kernel_height),
             ("channel", walk.channel_groups),
             ("x", walk.output_width),
             ("y", walk.output_height),
-            ("group", Mux(self.single, 0, walk.groups)),
+            ("group", walk.groups),
         ]
         ends = {}
         inner = 1
-        for name, limit in limits:
-            counter = Signal(len(limit), name=name)
+        for name, limit in loops:
+            left = Signal(len(limit), name=f"{name}_left")
             end = Signal(name=f"{name}_end")
-            m.d.comb += end.eq(inner & (counter == limit))
-            with m.If(step & inner):
-                m.d.sync += counter.eq(Mux(counter == limit, 0, counter + 1))
+            on = Signal(name=f"{name}_on")
+            last = (left == 0) | (self.single if name == "group" else 0)
+            m.d.comb += [end.eq(inner & last), on.eq(~self.start & (left != 0))]
+            with m.If(self.start | (step & inner)):
+                m.d.sync += left.eq(count_down(left, on, limit))
             ends[name] = inner = end
         m.d.sync += begun.eq(self.start)
         with m.If(self.start):

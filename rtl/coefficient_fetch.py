@@ -62,7 +62,7 @@ class CoefficientFetch(wiring.Component):
     Members
     -------
     segments : In(Segments)
-    begin : In(1)
+    start : In(1)
         Start a layer.
     permit : In(1)
         The next lane group may begin.
@@ -78,7 +78,7 @@ class CoefficientFetch(wiring.Component):
         super().__init__(
             {
                 "segments": In(Segments(config)),
-                "begin": In(1),
+                "start": In(1),
                 "permit": In(1),
                 "started": Out(1),
                 "o": Out(stream.Signature(fetch_layout(config))),
@@ -141,7 +141,7 @@ class CoefficientFetch(wiring.Component):
             with m.Default():
                 m.d.comb += o.payload.segment.eq(Mux(stored, Segment.WEIGHT, Segment.STREAM))
 
-        with m.If(self.begin | group_done):
+        with m.If(self.start | group_done):
             m.d.sync += state.eq(
                 Mux(group_done & (group == segments.groups), _State.IDLE, _State.GROUP)
             )
@@ -153,8 +153,8 @@ class CoefficientFetch(wiring.Component):
             m.d.sync += state.eq(_State.BASIS)
 
         to_mark = pass_done & ~group_done
-        to_base = self.begin | (end_cross & group_done)
-        with m.If(step | self.begin):
+        to_base = self.start | (end_cross & group_done)
+        with m.If(step | self.start):
             m.d.sync += address.eq(
                 Mux(
                     to_base | begin_cross,
@@ -164,8 +164,8 @@ class CoefficientFetch(wiring.Component):
             )
         with m.If(end_basis | (end_stream & cross) | (self.started & stored)):
             m.d.sync += mark.eq(Mux(end, following, address))
-        with m.If(self.begin | (end_cross & group_done)):
-            m.d.sync += cross_start.eq(Mux(self.begin, segments.cross_base, following))
+        with m.If(self.start | (end_cross & group_done)):
+            m.d.sync += cross_start.eq(Mux(self.start, segments.cross_base, following))
         with m.If(begin_stream | begin_cross | self.started):
             m.d.sync += left.eq(
                 Mux(
@@ -180,7 +180,7 @@ class CoefficientFetch(wiring.Component):
             m.d.sync += repeat.eq(Mux(self.started, segments.stream_repeats, repeat - 1))
         with m.If(begin_cross):
             m.d.sync += tap.eq(Mux(again, tap - 1, Mux(segments.flat, 0, segments.taps)))
-        with m.If(self.begin):
+        with m.If(self.start):
             m.d.sync += group.eq(0)
         with m.Elif(group_done):
             m.d.sync += group.eq(group + 1)

@@ -11,6 +11,9 @@ from .storage import Storage
 
 __all__ = ["CoefficientMemory", "WordPort", "fetch_layout"]
 
+WORD_TURNS = 4
+"""A 32-bit word is read once in so many words, while the stream wants them all."""
+
 
 def fetch_layout(config):
     """Address of a coefficient word and what it belongs to."""
@@ -37,7 +40,8 @@ class CoefficientMemory(wiring.Component):
     """Coefficient memory, one read port for all.
 
     Whole words stream to the decoder; 32-bit words are read for the sequencer, the parameter
-    loader and the host, and go before.
+    loader and the host, and have every fourth turn: a stream that leaves one word in four idle is
+    not held up by the parameters of the next lane group.
 
     Latency: 1 cycle. Throughput: one word or one 32-bit word a cycle.
 
@@ -87,13 +91,16 @@ class CoefficientMemory(wiring.Component):
         # The memory's output register is a stage of the stream: it is read anew only when free.
         free = Signal()
         part = Signal(max(1, log_parts))
+        word_turn = Signal()
+        wait = Signal(range(WORD_TURNS))  # words of the stream before the next 32-bit word
         m.d.comb += [
             free.eq(~o.valid | o.ready),
-            words.grant.eq(free & words.request),
-            fetch.ready.eq(free & ~words.request),
+            word_turn.eq(words.request & (~fetch.valid | (wait == 0))),
+            words.grant.eq(free & word_turn),
+            fetch.ready.eq(free & ~word_turn),
             storage.read.enable.eq(free & (words.request | fetch.valid)),
             storage.read.address.eq(
-                Mux(words.request, words.address >> log_parts, fetch.payload.address)
+                Mux(word_turn, words.address >> log_parts, fetch.payload.address)
             ),
             words.data.eq(
                 storage.read.data.word_select(part, 32) if log_parts else storage.read.data
@@ -103,6 +110,10 @@ class CoefficientMemory(wiring.Component):
             storage.write.address.eq(self.host_address >> log_parts),
             storage.write.data.eq(Cat([self.host_data] * parts)),
         ]
+        with m.If(words.grant):
+            m.d.sync += wait.eq(WORD_TURNS - 1)
+        with m.Elif(fetch.valid & fetch.ready & (wait != 0)):
+            m.d.sync += wait.eq(wait - 1)
         with m.If(free):
             m.d.sync += [
                 o.valid.eq(fetch.valid & fetch.ready),

@@ -7,7 +7,7 @@ a lane). The intermediate sums here are marked `keep`, which stops that.
 
 from amaranth import Cat, Mux, Signal
 
-__all__ = ["narrow_product", "round_shift", "saturate", "total"]
+__all__ = ["count_down", "narrow_product", "round_shift", "saturate", "total"]
 
 
 def _kept(m, value, name):
@@ -70,3 +70,12 @@ def saturate(value):
     fits = (value[7:] == 0) | value[7:].all()
     lowest = sign & ~value[1:7].any()
     return Cat(Mux(fits, value[0] | lowest, 1), (Mux(fits, bit, ~sign) for bit in value[1:7]), sign)
+
+
+def count_down(counter, on, limit):
+    """`counter - 1` if `on`, else `limit`.
+
+    -1 is written as `on` in every bit: then iCE40 needs no cells for the choice, which fits in
+    those of the adder.
+    """
+    return Mux(on, counter + on.replicate(len(counter)), limit)[: len(counter)]

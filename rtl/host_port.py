@@ -95,7 +95,7 @@ class HostPort(wiring.Component):
 
     A range takes M + N + 4 cycles a word, and delays an access to a register by at most that.
 
-    Cost: 338 iCE40 logic cells for `up5k`.
+    Cost: 340 iCE40 logic cells for `up5k`.
 
     Parameters
     ----------
@@ -259,9 +259,10 @@ class HostPort(wiring.Component):
 
             with m.State("TURN"):  # with `count` one ahead
                 m.d.comb += turn.eq(1)
-                m.d.sync += count.eq(count + 1)
                 with m.If(count == 0):
                     m.next = "ANSWER"
+                with m.Else():
+                    m.d.sync += count.eq(count + 1)
 
             with m.State("ANSWER"):
                 m.d.comb += bus.ack.eq(access & owned)

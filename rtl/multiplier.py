@@ -165,9 +165,7 @@ class WideMultiplier(wiring.Component):
                 middle_b.eq(a[:16] * b[16:]),
                 high.eq(a[16:].as_signed() * b[16:]),
             ]
-            m.d.sync += self.product.eq(
-                Cat(low[16:], high).as_signed() + (middle_a + middle_b)
-            )
+            m.d.sync += self.product.eq(Cat(low[16:], high).as_signed() + (middle_a + middle_b))
         return m
 
     def _mac16s(self, m):

@@ -26,7 +26,7 @@ class ParameterLoader(wiring.Component):
 
     Members
     -------
-    begin : In(1)
+    start : In(1)
         Start a layer.
     base : In
         32-bit word address of its parameters.
@@ -50,7 +50,7 @@ class ParameterLoader(wiring.Component):
         self.config = config
         super().__init__(
             {
-                "begin": In(1),
+                "start": In(1),
                 "base": In(range(config.coefficient_bytes // 4)),
                 "tile": In(1),
                 "groups": In(8),
@@ -104,7 +104,7 @@ class ParameterLoader(wiring.Component):
                 ]
             with m.If(complete):
                 m.d.sync += [group.eq(group + 1), active.eq(group != self.groups)]
-        with m.If(self.begin):
+        with m.If(self.start):
             m.d.sync += [
                 active.eq(1),
                 address.eq(self.base),

@@ -64,10 +64,10 @@ class Requantiser(wiring.Component):
     and the result is `y + zero_point` limited to `minimum`..`maximum`. (TFLite: the reference
     kernels of convolution and of fully connected layers; `MultiplyByQuantizedMultiplier`.)
 
-    With u = x*m >> 31 and t its bits below (31 + e), from bit 30 of x*m on, both are u >> e plus 0 or
-    1, which the uppermost bit of t decides; rounding twice, also whether the others of t are all 0
-    (x*m negative) or all 1. In the tile's mode entry 2R serves all lanes, rounding is single, the
-    zero point is 0 and the limits are those of clamp8.
+    Both are u >> e with u = x*m >> 31, rounded up or not. The bits of x*m below, down to bit 30,
+    decide: the first of them alone, or when rounding twice also whether the others are all 0 (x*m
+    negative) or all 1. In the tile's mode entry 2R serves all lanes, rounding is single, the zero
+    point is 0 and the limits are those of clamp8.
 
     Parameters are read ahead: they must be written two cycles before the first sum that needs them,
     and `tile` must hold from then on until the last result has left.
@@ -132,7 +132,6 @@ class Requantiser(wiring.Component):
             advance.eq(~o.valid | o.ready),
             i.ready.eq(advance),
             accept.eq(i.valid & advance),
-            self.group_done.eq(accept & i.payload.last & i.payload.group_last & ~self.tile),
         ]
         with m.If(advance):
             m.d.sync += [
@@ -146,9 +145,10 @@ class Requantiser(wiring.Component):
         half = Signal()
         next_row = Signal(row_bits)
         next_half = Signal()
+        ends = i.payload.last & i.payload.group_last & ~self.tile
         m.d.comb += [
             next_row.eq(row + (accept & ~self.tile)),
-            next_half.eq((half ^ self.group_done) & ~self.clear),
+            next_half.eq((half ^ (accept & ends)) & ~self.clear),
         ]
         m.d.sync += [row.eq(next_row), half.eq(next_half)]
         ahead = Cat(next_row, next_half & ~self.tile, self.tile)
@@ -160,6 +160,9 @@ class Requantiser(wiring.Component):
                 m.d.sync += address.eq(addresses[-1])
             addresses.append(address)
         behind = Cat(addresses[-1], self.tile)
+        m.d.comb += self.group_done.eq(
+            advance & valid[WIDE_LATENCY - 2] & marks[WIDE_LATENCY - 2][:2].all() & ~self.tile
+        )
 
         results = [
             self._requantise(m, n, advance, ahead, behind, i.payload.values[n])
@@ -225,7 +228,7 @@ class Requantiser(wiring.Component):
         return reader.data
 
     def _limit(self, result, saturated, negative):
-        """`result` limited, to 8 bits; `saturated`, it is beyond all limits on the side of `negative`."""
+        """`result` limited; if `saturated`, it is beyond all limits, on the side of `negative`."""
         low = Mux(self.tile, -127, self.minimum)
         high = Mux(self.tile, 127, self.maximum)
         outside = saturated | (result[7:] != result[-1].replicate(len(result) - 7))

@@ -56,7 +56,7 @@ class WeightGenerator(wiring.Component):
         Half of the basis buffer that belongs to the vectors arriving.
     busy : Out(2)
         Halves of the basis buffer that filled slots refer to.
-    cross : In(1)
+    cross_level : In(1)
         The cross level is on.
     terms : In(3)
         Bi - 1.
@@ -79,7 +79,7 @@ class WeightGenerator(wiring.Component):
                 "basis": Out(BasisPort(config)),
                 "half": In(1),
                 "busy": Out(2),
-                "cross": In(1),
+                "cross_level": In(1),
                 "terms": In(3),
                 "taps": In(8),
                 "blocks": In(6),
@@ -115,7 +115,7 @@ class WeightGenerator(wiring.Component):
         m.d.comb += [
             self.i.ready.eq(~filled.bit_select(write_slot, 1)),
             write.eq(self.i.valid & self.i.ready),
-            last_group.eq(Mux(self.cross, self.terms >> ceil_log2(width), self.terms)),
+            last_group.eq(Mux(self.cross_level, self.terms >> ceil_log2(width), self.terms)),
         ]
         with m.If(write):
             m.d.sync += group.eq(group + 1)
@@ -148,7 +148,7 @@ class WeightGenerator(wiring.Component):
             slot_last.eq(block_last & (tap == self.taps)),
             self.basis.enable.eq(advance[0]),
             self.basis.address.eq(
-                Cat(index[:-1], index[-1] | (slot_half.bit_select(slot, 1) & ~self.cross))
+                Cat(index[:-1], index[-1] | (slot_half.bit_select(slot, 1) & ~self.cross_level))
             ),
         ]
         with m.If(issue):
@@ -167,7 +167,7 @@ class WeightGenerator(wiring.Component):
         u_terms = [[None] * config.stripes for _ in range(terms)]
         for term in range(terms):
             now = Signal(name=f"now{term}")  # this vector carries this term
-            m.d.comb += now.eq(group == Mux(self.cross, term // width, term))
+            m.d.comb += now.eq(group == Mux(self.cross_level, term // width, term))
             columns = [("first", range(1), 2 << log_blocks, Cat(write_block, write_slot))]
             read_addresses = [Cat(block, slot)]
             if width > 1:
@@ -186,7 +186,7 @@ class WeightGenerator(wiring.Component):
                 writer, reader = memory.write_port(), memory.read_port()
                 value = Cat(
                     Mux(
-                        self.cross,
+                        self.cross_level,
                         self.i.payload.values[crossed][:u_bits],
                         self.i.payload.values[stripe][:u_bits],
                     )

@@ -9,17 +9,8 @@ from rtl.config import CONFIGURATIONS
 from rtl.record import CROSS, INTRA, STORED
 
 SIM, UP5K, ECP5 = (CONFIGURATIONS[name] for name in ("sim-8x1", "up5k", "ecp5-45f"))
-NOTHING = Constants(
-    program=0,
-    layer=0,
-    group=0,
-    parameter_words=0,
-    intra_group=0,
-    generate=0,
-    generate_channel=0,
-    generate_tap=0,
-    pixel=0,
-)
+NOTHING = Constants(program=0, layer=0, intra_group=0, tile=0, segment=0)
+PARAMETERS = 24  # words of a lane group of 8
 WORK = Work(
     dataflow=STORED,
     flat=False,
@@ -39,13 +30,15 @@ WORK = Work(
 
 def test_array_bound():
     cost = layer_cost(WORK, SIM, NOTHING)
-    assert cost.cycles == cost.ideal == cost.array == 3 * 54 * 10
+    assert cost.ideal == cost.array == cost.steady == 3 * 54 * 10
+    assert cost.cycles == cost.ideal + PARAMETERS
     assert cost.bound == "array"
 
 
 def test_coefficient_bound():
     cost = layer_cost(replace(WORK, stream_words=108), SIM, NOTHING)
-    assert cost.cycles == cost.coefficients == 3 * 108 * 10
+    # The parameters of the second and third lane group come through the same port.
+    assert cost.steady == cost.coefficients == 3 * 108 * 10 + 2 * PARAMETERS
     assert cost.bound == "coefficients"
     assert cost.ideal == 3 * 54 * 10
 
@@ -53,17 +46,14 @@ def test_coefficient_bound():
 def test_one_port_adds_the_writes():
     # Two words a lane group, one for the last.
     cost = layer_cost(WORK, UP5K, NOTHING)
-    assert cost.cycles == cost.activations == (56 + 56 + 55) * 10
+    assert cost.steady == cost.activations == (56 + 56 + 55) * 10
     assert cost.bound == "activations"
 
 
 def test_requantiser_bound():
-    cost = layer_cost(replace(WORK, inputs=1, taps=1, stream_vectors=1), SIM, NOTHING)
-    assert cost.bound == "coefficients"
-    cost = layer_cost(
-        replace(WORK, inputs=1, taps=1, stream_vectors=1, stream_words=1), SIM, NOTHING
-    )
-    assert cost.cycles == cost.requantiser == 3 * 8 * 10
+    one = replace(WORK, inputs=1, taps=1, stream_vectors=1, stream_words=1)
+    cost = layer_cost(one, SIM, NOTHING)
+    assert cost.steady == cost.requantiser == 3 * 8 * 10
     assert cost.bound == "requantiser"
 
 
@@ -72,14 +62,15 @@ def test_width_divides_the_channels():
     assert cost.ideal == 2 * 2 * 9 * 10
 
 
-def test_intra_loads_a_basis_for_each_lane_group():
+@pytest.mark.parametrize(("basis", "exposed"), [(18, 9), (5, 1)])
+def test_intra_hides_a_basis_behind_the_last_taps(basis, exposed):
     work = replace(
-        WORK, dataflow=INTRA, basis_vectors=18, basis_words=9, stream_vectors=12, stream_words=6
+        WORK, dataflow=INTRA, basis_vectors=basis, basis_words=2, stream_vectors=12, stream_words=6
     )
     cost = layer_cost(work, SIM, NOTHING)
     assert cost.steady == cost.ideal == 3 * 54 * 10
-    assert cost.load == 3 * 18
-    assert cost.cycles == cost.steady + cost.load
+    assert cost.load == PARAMETERS + basis
+    assert cost.fill == 2 * exposed
 
 
 @pytest.mark.parametrize("flat", [False, True])
@@ -95,22 +86,27 @@ def test_cross_generates_a_tile_for_each_lane_group(flat):
         stream_words=2,
         cross_words=6,
     )
-    cost = layer_cost(work, SIM, NOTHING)
+    cost = layer_cost(work, UP5K, NOTHING)
     stream = 4 * (9 if flat else 1)
     assert cost.generate == 3 * 6 * (stream + 9 * 12)
-    assert cost.load == 3 * 36
+    assert cost.load == PARAMETERS + 3 * 36
     assert cost.ideal == 3 * 54 * 10 + 6 * 9 * 3 * 12
-    assert cost.bound == "generation"
-    assert layer_cost(replace(work, kernels=5), SIM, NOTHING).generate == 3 * 6 * (stream + 9 * 8)
+    # Five kernels are summed faster than eight lanes are rounded.
+    few = replace(work, kernels=5, cross_words=5, stream_vectors=2)
+    assert layer_cost(few, UP5K, NOTHING).generate == 3 * 6 * 9 * 8
+    # This generator rounds: one stage more.
+    assert layer_cost(work, SIM, NOTHING).generate == 3 * 6 * (stream + 9 * 12 + (9 if flat else 1))
     assert cost.report()["cycles"] == cost.cycles
 
 
 def test_constants_add_up():
-    base = layer_cost(WORK, SIM, NOTHING).cycles
-    for constants, more in (
-        ({"layer": 7}, 7),
-        ({"group": 5}, 15),
-        ({"pixel": 1}, 30),
-        ({"parameter_words": 1}, 24),
+    intra = replace(WORK, dataflow=INTRA, basis_vectors=18, basis_words=9)
+    cross = replace(WORK, dataflow=CROSS, kernels=12, stream_vectors=4, cross_words=6)
+    for work, constants, more in (
+        (WORK, {"layer": 7}, 7),
+        (intra, {"intra_group": 5}, 2 * 5),
+        (cross, {"tile": 5}, 3 * 5),
+        (cross, {"segment": 5}, 3 * 6 * 5),
     ):
-        assert layer_cost(WORK, SIM, replace(NOTHING, **constants)).cycles == base + more
+        base = layer_cost(work, UP5K, NOTHING).cycles
+        assert layer_cost(work, UP5K, replace(NOTHING, **constants)).cycles == base + more

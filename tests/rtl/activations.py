@@ -118,7 +118,12 @@ def rows(layout: data.StructLayout, **fields: ArrayLike) -> list[int]:
 
 
 def field(
-    layout: data.StructLayout, payloads: list[int], name: str, *, count: int = 1, signed: bool = True
+    layout: data.StructLayout,
+    payloads: list[int],
+    name: str,
+    *,
+    count: int = 1,
+    signed: bool = True,
 ) -> NDArray[np.int64]:
     """One field of every payload: [payload], or [payload, element]."""
     place = layout[name]

@@ -76,6 +76,7 @@ class World:
         dut.clear.value = 1
         await self.bench.cycles()
         dut.clear.value = 0
+        await self.bench.cycles()
 
     def results(
         self, base: int, pitch: int, lane_groups: int, pixels: int, last_words: int
@@ -94,7 +95,9 @@ class World:
             self.bytes |= dict(zip(range(at, at + len(line)), line, strict=True))
         layout = results_layout(config)
         ends = marks(lane_groups, pixels, pixel_words)
-        ends["group_last"] = np.repeat(ends["group_last"][pixel_words - 1 :: pixel_words], pixel_words)
+        ends["group_last"] = np.repeat(
+            ends["group_last"][pixel_words - 1 :: pixel_words], pixel_words
+        )
         ends["final"] = np.repeat(ends["final"][pixel_words - 1 :: pixel_words], pixel_words)
         return rows(layout, values=values.reshape(-1, config.activation_word), **ends)
 
@@ -138,15 +141,11 @@ async def reads_and_writes(bench: Bench) -> None:
         pitch = channel_words + int(rng.integers(3))
         output = base + INPUT_WORDS + 1
         await world.host_write(base, INPUT_WORDS + 2 + pitch * pixels)
-        await world.begin_layer(
-            output % config.activation_words, pitch, lane_groups, last_words
-        )
+        await world.begin_layer(output % config.activation_words, pitch, lane_groups, last_words)
         before = dict(world.written)
         payloads, expected, ends = world.taps(base, 80)
         taps.send(payloads)
-        results.send(
-            world.results(output, pitch, lane_groups, pixels, last_words)
-        )
+        results.send(world.results(output, pitch, lane_groups, pixels, last_words))
         got = await sink.receive(len(expected))
         await results.drain()
         await bench.cycles(2)

@@ -63,7 +63,9 @@ async def stores(bench: Bench) -> None:
         for segment in range(SEGMENTS):
             half = segment % 2 if halves else 0
             precision = int(rng.integers(1, config.generator_b_bits, endpoint=True))
-            count = room if segment + terms == 1 else int(rng.integers(1, min(room, 40), endpoint=True))
+            count = (
+                room if segment + terms == 1 else int(rng.integers(1, min(room, 40), endpoint=True))
+            )
             stored[half] = draw(rng, (count, config.lanes, terms), precision)
             payloads = vectors(config, stored[half])
             assert len(payloads) == count * -(-terms // config.width)

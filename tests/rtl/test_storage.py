@@ -61,7 +61,9 @@ def test_refuses_bits(bits: int) -> None:
         Storage(bits, 16384, "sim")
 
 
-@pytest.mark.parametrize(("depth", "technology", "least"), [(8192, "ice40", 16384), (49152, "ice40", 16384), (100, "sim", 2), (0, "sim", 2)]
+@pytest.mark.parametrize(
+    ("depth", "technology", "least"),
+    [(8192, "ice40", 16384), (49152, "ice40", 16384), (100, "sim", 2), (0, "sim", 2)],
 )
 def test_refuses_depth(depth: int, technology: str, least: int) -> None:
     says = f"depth must be a power of two from {least} on, not {depth}"

@@ -237,10 +237,10 @@ async def ignores_noise(bench: Bench) -> None:
     assert slave.writes() == list(range(0, 256, 32))
     # Between commands and within one: too short for a start bit.
     message = write(7, [0x0102_0304])
-    for byte in message:
+    for n, byte in enumerate(message):
         for length in (0.1, 0.3, 0.4):
             await line.level(0, length)
-            await line.quiet(0.7)
+            await line.quiet((0.7, 1.05, 1.15)[n % 3])
         await line.send([byte])
     await line.quiet(2)
     assert slave.words[7] == 0x0102_0304
@@ -269,6 +269,9 @@ async def abandons_damaged_commands(bench: Bench) -> None:
         await line.send(message[lost + 1 :])
         # As long as bytes come, whatever they are, nothing happens.
         await line.send(write(0x200, [5]) * 3)
+        for _ in range(2 * TIMEOUT_BITS // 10):
+            await line.send([0], stop=0)
+            await line.quiet(1)
         await line.quiet(TIMEOUT_BITS - 14)
         await line.send(write(0x200, [5]))
         whole = max(0, (lost - 6) // 4)

@@ -166,7 +166,7 @@ class Basis:
 
 
 def set_layer(bench: Bench, work: Work) -> None:
-    bench.dut.cross.value = int(work.cross)
+    bench.dut.cross_level.value = int(work.cross)
     bench.dut.terms.value = work.U.shape[2] - 1
     bench.dut.taps.value = work.B.shape[2] - 1
     bench.dut.blocks.value = work.blocks - 1

@@ -1,0 +1,372 @@
+"""The command line: one verb a task.
+
+Exit status: 0 done, 1 the result is wrong (values that differ, a device that does not answer), 2
+bad input. Whatever a verb needs is imported when it runs, so that help comes at once.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from insitu import __version__
+from insitu.console import complain, output, progress
+from insitu.errors import InputError, InsituError, ModelError
+from insitu.files import check_writable, write_file
+from rtl.config import CONFIGURATIONS, Configuration
+
+__all__ = ["app", "main"]
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The clone."""
+
+DEMO_REPORT = ROOT / "build" / "demo.json"
+BUILDS = ROOT / "build" / "boards"
+DEFAULT_SAMPLES = 4
+
+
+class _Group(TyperGroup):
+    """Ends with a message and a status, not with a traceback, where the user can do something."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InsituError as error:
+            complain(error)
+            raise typer.Exit(error.status) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="An FPGA accelerator that generates a neural network's weights on chip.",
+)
+
+ConfigOption = Annotated[
+    str,
+    typer.Option("--config", metavar="NAME", help=f"Hardware: {', '.join(CONFIGURATIONS)}."),
+]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Also write all figures to FILE.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    if version:
+        output().print(f"insitu {__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog="Example: insitu demo --samples 16")
+def demo(
+    samples: Annotated[
+        int, typer.Option(min=1, max=500, metavar="N", help="Images to simulate.")
+    ] = 16,
+    json_file: Annotated[
+        Path,
+        typer.Option(
+            "--json", metavar="FILE", help="Where figures go.", show_default="build/demo.json"
+        ),
+    ] = DEMO_REPORT,
+) -> None:
+    """Run the example network on the RTL, its weights generated there; compare every value."""
+    from insitu import show
+    from insitu.demo import demo as demonstrate
+
+    if json_file == DEMO_REPORT:
+        DEMO_REPORT.parent.mkdir(exist_ok=True)
+    check_writable(json_file, "report")
+    with progress() as tell:
+        report = demonstrate(samples=samples, progress=tell)
+    _write_json(json_file, report)
+    output().print(show.demonstration(report))
+    output().print(f"All figures: {json_file}", soft_wrap=True)
+    _verdict(report["mismatches"])
+
+
+@app.command(
+    name="compile",
+    epilog="Example: insitu compile examples/fashion/fashion.onnx -o a.image --config up5k",
+)
+def compile_(
+    model: Annotated[
+        Path, typer.Argument(help="A float .onnx, or an integer network as .npz.", metavar="MODEL")
+    ],
+    image: Annotated[
+        Path, typer.Option("--output", "-o", metavar="IMAGE", help="The image to write.")
+    ],
+    config: ConfigOption,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Sample inputs (.npz), to find scales with; for .onnx only.",
+            show_default="calibration.npz beside MODEL",
+        ),
+    ] = None,
+    stored: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=8,
+            metavar="BITS",
+            help="Store the weights at BITS bits instead of generating them; for .onnx only.",
+        ),
+    ] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Compress a trained network, plan it for a configuration and write its image."""
+    from insitu import show
+    from insitu.network import load
+    from insitu.pack import make_image
+    from insitu.plan import plan
+
+    configuration = _configuration(config)
+    _check_outputs(image, json_file, "image")
+    errors: list[dict[str, Any]] = []
+    if model.suffix == ".npz":
+        if calibration is not None or stored is not None:
+            raise InputError(
+                f"network {model} is of integers already: it needs no --calibration or --stored",
+                "leave the options out, or name the .onnx",
+            )
+        network = load(model)
+    elif model.suffix == ".onnx":
+        network, errors = _compress(model, configuration, calibration, stored)
+    else:
+        raise ModelError(
+            f"model {model} is neither an .onnx nor an .npz file",
+            "export it as ONNX: floating point, for inference",
+        )
+    planned = plan(network, configuration, name=model.stem)
+    made = make_image(planned)
+    made.write(image)
+    report = planned.report() | {"image": str(image), "image_bytes": len(made.to_bytes())}
+    if errors:
+        report["compression"] = errors
+    _write_json(json_file, report)
+    output().print(show.network(report))
+    output().print(f"Image: {image}, {report['image_bytes']:,} bytes", soft_wrap=True)
+
+
+def _compress(
+    model: Path, configuration: Configuration, calibration: Path | None, stored: int | None
+) -> tuple[Any, list[dict[str, Any]]]:
+    """An ONNX model as an integer network, and the error of each layer where it is compressed."""
+    from insitu.compress import compress, default_choices
+    from insitu.import_onnx import import_onnx
+    from insitu.quantise import calibrate, load_inputs, quantise
+
+    floating = import_onnx(model)
+    beside = model.parent / "calibration.npz"
+    if calibration is None and not beside.is_file():
+        raise InputError(
+            f"scales are found with sample inputs, and there is no {beside}",
+            "name some hundred of them with --calibration FILE.npz",
+        )
+    inputs, _ = load_inputs(calibration or beside, floating.input_shape)
+    with progress() as tell:
+        tell(0, None, "calibrating")
+        scales = calibrate(floating, inputs)
+        if stored is not None:
+            tell(0, None, "quantising")
+            return quantise(floating, scales, stored), []
+        network, results = compress(
+            floating,
+            scales,
+            default_choices(floating, configuration),
+            configuration,
+            progress=lambda done, total, name: tell(done, total, "compressing"),
+        )
+    errors = [
+        {
+            "name": result.name,
+            "weight_error": result.weight_error,
+            "output_error": result.output_error,
+            "bits": result.bits,
+        }
+        for result in results
+    ]
+    return network, errors
+
+
+@app.command(
+    epilog="Example: insitu simulate a.image --inputs examples/fashion/fashion500.npz --layers"
+)
+def simulate(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Made by insitu compile.")],
+    inputs: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="Inputs (.npz) as the model takes them; labels if there are any."
+        ),
+    ],
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="How many of the inputs to simulate.",
+            show_default=f"{DEFAULT_SAMPLES}, or all if fewer",
+        ),
+    ] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Compare every layer's output, not only the last.")
+    ] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Run an image on the RTL and compare its answers with the golden model, bit for bit."""
+    import numpy as np
+
+    from golden.network import run
+    from insitu import show
+    from insitu.image import read_image
+    from insitu.pack import unpack
+    from insitu.quantise import load_inputs, quantise_inputs
+    from insitu.simulate import image_configuration, simulate_image
+
+    _check_outputs(None, json_file)
+    loaded = read_image(image)
+    network = unpack(loaded, image_configuration(loaded, f"image {image}"))
+    values, labels = load_inputs(inputs, network.input_shape)
+    if samples is not None and samples > len(values):
+        raise InputError(
+            f"inputs {inputs} hold {len(values)} samples, not {samples}", "lower --samples"
+        )
+    count = min(samples or DEFAULT_SAMPLES, len(values))
+    integers = quantise_inputs(values, network.input_scale, network.input_zero_point)
+    with progress() as tell:
+        result = simulate_image(
+            loaded, integers[:count], layers=layers, network=network, progress=tell
+        )
+    report = {"image": str(image), "network": loaded.metadata["network"]} | result.report()
+    if labels is not None:
+        classes = result.outputs.reshape(count, -1).argmax(axis=1)
+        report["accuracy"] = float(np.mean(classes == labels[:count]))
+        if count < len(values):
+            golden = run(network, integers).reshape(len(values), -1).argmax(axis=1)
+            report |= {"accuracy_all": float(np.mean(golden == labels)), "images": len(values)}
+    _write_json(json_file, report)
+    output().print(show.simulation(report))
+    _verdict(result.mismatches)
+
+
+@app.command(
+    epilog="Example: insitu verilog --config up5k --block weight_generator -o weight_generator.v"
+)
+def verilog(
+    config: ConfigOption,
+    file: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")
+    ],
+    block: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="accelerator, or one of its blocks: activation_buffer, address_generator, "
+            "basis_buffer, coefficient_decoder, coefficient_fetch, coefficient_memory, host_port, "
+            "mac_array, parameter_loader, requantiser, sequencer, weight_broadcast, "
+            "weight_generator, weight_tile.",
+        ),
+    ] = "accelerator",
+    primitives: Annotated[
+        bool,
+        typer.Option(
+            "--primitives",
+            help="Instantiate the vendor's memories and multipliers where tools do not infer them.",
+        ),
+    ] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Write the accelerator, or one of its blocks, as Verilog in one file."""
+    from insitu.verilog import verilog as convert
+
+    configuration = _configuration(config)
+    _check_outputs(file, json_file, "Verilog file")
+    with progress() as tell:
+        tell(0, None, f"elaborating {block} for {config}")
+        text = convert(configuration, block, primitives=primitives)
+    write_file(file, text.encode(), "Verilog file")
+    report = {
+        "file": str(file),
+        "module": f"insitu_{block}",
+        "block": block,
+        "configuration": config,
+        "digest": f"{configuration.digest:08x}",
+        "primitives": primitives,
+        "bytes": len(text.encode()),
+    }
+    _write_json(json_file, report)
+    output().print(f"Module {report['module']}: {file}, {report['bytes']:,} bytes", soft_wrap=True)
+
+
+@app.command(epilog="Example: insitu build --board icebreaker")
+def build(
+    board: Annotated[str, typer.Option(metavar="NAME", help="icebreaker or ulx3s-45f.")],
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Where bitstream, report and logs go.",
+            show_default="build/boards/NAME",
+        ),
+    ] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Build a board's bitstream with open tools, and report its area and clock."""
+    from boards import find_board
+    from boards.build import build as make
+    from insitu import show
+
+    find_board(board)
+    _check_outputs(None, json_file)
+    with progress() as tell:
+        report = make(
+            board,
+            output_dir=folder or BUILDS / board,
+            progress=lambda text: tell(0, None, f"{board}: {text}"),
+        )
+    _write_json(json_file, report)
+    output().print(show.board(report))
+
+
+def _configuration(name: str) -> Configuration:
+    if name not in CONFIGURATIONS:
+        raise InputError(
+            f"there is no configuration named {name!r}",
+            f"choose one of {', '.join(CONFIGURATIONS)}",
+        )
+    return CONFIGURATIONS[name]
+
+
+def _check_outputs(file: Path | None, json_file: Path | None, what: str = "file") -> None:
+    """Before the work, not after it."""
+    if file is not None:
+        check_writable(file, what)
+    if json_file is not None:
+        check_writable(json_file, "report")
+
+
+def _write_json(path: Path | None, report: Any) -> None:
+    if path is not None:
+        write_file(path, (json.dumps(report, indent=2) + "\n").encode(), "report")
+
+
+def _verdict(mismatches: int) -> None:
+    if mismatches:
+        output().print(f"[bold red]{mismatches:,} values differ from the golden model[/]")
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

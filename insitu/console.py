@@ -1,0 +1,70 @@
+"""What the command line says, and where: results to standard output, all else to the other."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import TimeElapsedColumn as Elapsed
+
+from insitu.errors import InsituError
+
+__all__ = ["complain", "output", "progress"]
+
+Report = Callable[[int, int | None, str], None]
+
+
+def output() -> Console:
+    """Where results go."""
+    return Console(highlight=False)
+
+
+def _errors() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def complain(error: InsituError) -> None:
+    """Say what went wrong and what to do."""
+    console = _errors()
+    for word, text in (("error", error.cause), ("next", error.next_step)):
+        console.print(f"[bold red]{word}:[/]" if word == "error" else f"[bold]{word}:[/]", end=" ")
+        console.print(text, markup=False)
+
+
+@contextmanager
+def progress() -> Iterator[Report]:
+    """A bar, for functions that report what is done, what there is to do and what is going on.
+
+    Where standard error is no terminal: a line for each new thing that is going on.
+    """
+    console = _errors()
+    current: str | None = None
+    if not console.is_terminal:
+
+        def line(done: int, total: int | None, what: str) -> None:
+            nonlocal current
+            if what != current:
+                current = what
+                console.print(f"{what} ...", markup=False)
+
+        yield line
+        return
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn())
+    with Progress(*columns, MofNCompleteColumn(), Elapsed(), console=console) as bars:
+        task = None
+
+        def bar(done: int, total: int | None, what: str) -> None:
+            nonlocal current, task
+            if what != current or task is None:
+                if task is not None:
+                    end = bars.tasks[task].total or 1
+                    bars.update(task, total=end, completed=end)
+                current = what
+                task = bars.add_task(what, total=total)
+            bars.update(task, completed=done, total=total)
+
+        yield bar
+        if task is not None:
+            end = bars.tasks[task].total or 1
+            bars.update(task, total=end, completed=end)

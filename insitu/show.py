@@ -1,0 +1,213 @@
+"""Reports as tables."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["board", "demonstration", "network", "simulation"]
+
+Report = Mapping[str, Any]
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table whose first column is names and whose others are figures."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table.padding = (0, 1, 0, 0)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _pairs(title: str, rows: Sequence[tuple[str, str]]) -> Table:
+    table = _table(title, ("", ""), rows)
+    table.show_header = False
+    table.columns[1].justify = "left"
+    return table
+
+
+def _form(layer: Report) -> str:
+    """Ranks and bits of a layer's weights: "Bi 2 Bo 40: 4/4/4", or "8" where they are stored."""
+    ranks, bits = layer.get("ranks", {}), layer["precisions"]
+    if "w" in bits:
+        return f"{bits['w']}"
+    names = {"terms": "Bi", "kernels": "Bo"}
+    parts = [f"{name} {ranks[key]}" for key, name in names.items() if key in ranks]
+    return f"{' '.join(parts)}: {'/'.join(str(bits[key]) for key in 'buv' if key in bits)}"
+
+
+def _cycles(report: Report) -> str:
+    predicted, ideal = report["predicted_cycles"], report["ideal_cycles"]
+    return f"{report['cycles']:,} (predicted {predicted:,}, ideal {ideal:,})"
+
+
+def _by_layer(title: str, layers: Sequence[Report]) -> Table:
+    """Layers with what their weights take, and the cycles that are predicted or were measured."""
+    measured = "mismatches" in layers[0]
+    columns = ["layer", "dataflow", "ranks: bits", "bytes", "predicted"]
+    columns += ["RTL", "differ"] if measured else ["bound by"]
+    rows = []
+    for layer in layers:
+        cycles = layer["predicted"] if measured else layer["cost"]["cycles"]
+        row = [layer["name"], layer["dataflow"], _form(layer), f"{layer['weight_bytes']:,}"]
+        row.append(f"{cycles:,}")
+        if measured:
+            row += [f"{layer['cycles']:,}", f"{layer['mismatches']}/{layer['values']}"]
+        else:
+            row.append(layer["cost"]["bound"])
+        rows.append(row)
+    return _table(title, columns, rows)
+
+
+def network(report: Report) -> RenderableType:
+    """A compiled network."""
+    summary = [
+        ("weights", f"{report['weight_bytes']:,} bytes, {report['dense_int8_bytes']:,} at int8"),
+        (
+            "coefficient memory",
+            f"{report['payload_bytes']:,} of {report['coefficient_bytes']:,} bytes",
+        ),
+        (
+            "activation memory",
+            f"{report['activation_bytes_used']:,} of {report['activation_bytes']:,} bytes",
+        ),
+        (
+            "cycles an inference",
+            f"{report['cycles']:,} predicted, {report['ideal_cycles']:,} ideal",
+        ),
+    ]
+    title = f"{report['network']} on {report['configuration']}"
+    return Group(
+        _by_layer("Layer by layer", report["layers"]),
+        _pairs(title, summary),
+    )
+
+
+def simulation(report: Report) -> RenderableType:
+    """An image on the RTL."""
+    rows = [
+        ("samples", f"{report['samples']}"),
+        ("values that differ", f"{report['mismatches']} of {report['values']:,}"),
+        ("cycles an inference", _cycles(report)),
+    ]
+    if report["first_mismatch"]:
+        rows.append(("first that differs", report["first_mismatch"]))
+    if "accuracy" in report:
+        rows.append(("right, of these samples", f"{report['accuracy']:.2%}"))
+    if "accuracy_all" in report:
+        rows.append(
+            ("right, golden model", f"{report['accuracy_all']:.2%} of all {report['images']:,}")
+        )
+    parts: list[RenderableType] = []
+    if report["layers"]:
+        layers = [
+            (
+                layer["name"],
+                layer["dataflow"],
+                f"{layer['ideal']:,}",
+                f"{layer['predicted']:,}",
+                f"{layer['cycles']:,}",
+                f"{layer['mismatches']}/{layer['values']}",
+            )
+            for layer in report["layers"]
+        ]
+        columns = ("layer", "dataflow", "ideal", "predicted", "RTL", "differ")
+        parts.append(_table("Layer by layer", columns, layers))
+    title = f"{report['network']}: RTL of {report['configuration']} against the golden model"
+    return Group(*parts, _pairs(title, rows))
+
+
+def board(report: Report) -> RenderableType:
+    """A built bitstream."""
+    kinds = list(report["utilisation"])
+    blocks = [
+        (block, *(f"{counts.get(kind, 0):,}" for kind in kinds))
+        for block, counts in report["blocks"].items()
+    ]
+    used = [
+        (kind, f"{figures['used']:,}", f"{figures['available']:,}")
+        for kind, figures in report["utilisation"].items()
+    ]
+    rows = [
+        ("bitstream", f"{report['bitstream']}, {report['bitstream_bytes']:,} bytes"),
+        ("clock", f"{report['clock_mhz']:g} MHz"),
+        ("reached", f"{report['fmax_mhz']:.2f} MHz"),
+    ]
+    return Group(
+        _table("Block by block", ("block", *kinds), blocks),
+        _table("Utilisation", ("", "used", "there are"), used),
+        _pairs(f"{report['board']}, {report['device']}", rows),
+    )
+
+
+def demonstration(report: Report) -> RenderableType:
+    """What the demo found, and what to try next."""
+    generated, speed = report["generated"], report["speed"]
+    small, dense = report["weight_bytes"], report["dense_int8_bytes"]
+    count = f"{generated['weights']:,} of {report['weights']:,} weights"
+    source = f"{generated['bits']:,} bits, {generated['bits_per_weight']} a weight"
+    right, right_float = f"{report['accuracy']:.2%}", f"{report['accuracy_float']:.2%}"
+    rows = [
+        ("samples simulated", f"{report['samples']}"),
+        (
+            "values that differ",
+            f"{report['mismatches']} of {report['values']:,}",
+        ),
+        (
+            f"right, of {report['images']} images",
+            f"{right} in integers, {right_float} in floating point",
+        ),
+        ("weights stored", f"{small:,} bytes, {small / dense:.3f} of {dense:,} at int8"),
+        ("generated on chip", f"{count} ({generated['share']:.1%}), from {source}"),
+        ("cycles an inference", _cycles(report)),
+        (
+            f"at {report['clock_mhz']:g} MHz",
+            f"{report['inferences_per_second']} inferences a second",
+        ),
+    ]
+    if report["first_mismatch"]:
+        rows.append(("first that differs", report["first_mismatch"]))
+    dataflows = {
+        "stored": "all weights stored at 8 bits",
+        "intra": "intra level alone",
+        "generated": "both levels",
+    }
+    speeds = [
+        (
+            what,
+            f"{speed[name]['cycles']:,}",
+            f"{speed[name]['ideal_cycles']:,}",
+            f"{speed[name]['ratio']:.4f}",
+        )
+        for name, what in dataflows.items()
+    ]
+    device = report["configuration"]
+    return Group(
+        _by_layer(f"Layer by layer on {device}", report["layers"]),
+        _table(
+            f"Cycles an inference on {speed['configuration']}, by dataflow",
+            ("", "RTL", "ideal", "ratio"),
+            speeds,
+        ),
+        _pairs(
+            f"{report['network']}: weights recovered by the RTL of {device}, compared with golden",
+            rows,
+        ),
+        Text.from_markup(_NEXT),
+    )
+
+
+_NEXT = """\
+[bold]Next[/], after `. .venv/bin/activate`:
+  your network    insitu compile MODEL.onnx -o my.image --config up5k \\
+                      --calibration SAMPLES.npz
+  on the RTL      insitu simulate my.image --inputs SAMPLES.npz --layers
+  a bitstream     insitu build --board icebreaker
+  the core        insitu verilog --config ecp5-45f -o accelerator.v
+  a testbench     make sim TB=weight_generator WAVES=1
+  how it works    docs/architecture.md"""

@@ -1,0 +1,469 @@
+"""The command line: what each verb leaves, and what it says of bad input."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner
+
+import insitu.simulate
+from golden.network import run
+from insitu import cli
+from insitu.image import Image, read_image
+from insitu.network import save
+from insitu.pack import make_image, unpack
+from insitu.plan import plan
+from insitu.verilog import BLOCKS
+from rtl.config import CONFIGURATIONS
+from sim.build import ROOT
+from tests.insitu.models import chain, example
+from tests.insitu.networks import random_generated, random_network, random_stored
+
+CONFIG = CONFIGURATIONS["up5k"]
+SHAPE = (6, 5, 3)
+SAMPLES = 7
+
+
+def invoke(*arguments):
+    """Exit status, standard output and error of a command."""
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return SimpleNamespace(
+        status=result.exit_code, output=result.stdout, errors=" ".join(result.stderr.split())
+    )
+
+
+def network(rng, outputs=10):
+    return random_network(
+        rng,
+        [
+            {
+                "weights": random_generated(rng, 12, 3, 9, terms=2, kernels=9, s1=0),
+                "kernel": (3, 3),
+                "padding": (1, 1, 1, 1),
+            },
+            {"weights": random_stored(rng, outputs, 12, 30, 4), "kernel": (6, 5)},
+        ],
+        SHAPE,
+    )
+
+
+@pytest.fixture
+def files(tmp_path, seed):
+    """A folder with a network, its image, inputs and an ONNX model."""
+    rng = np.random.default_rng(seed)
+    height, width, channels = SHAPE
+    inputs = rng.integers(0, 256, (SAMPLES, channels, height, width), np.uint8)
+    made = network(rng)
+    save(made, tmp_path / "net.npz")
+    make_image(plan(made, CONFIG, name="net")).write(tmp_path / "net.image")
+    np.savez(tmp_path / "inputs.npz", inputs=inputs)
+    np.savez(tmp_path / "labels.npz", inputs=inputs, labels=np.arange(SAMPLES) % 10)
+    onnx.save(example(rng), tmp_path / "net.onnx")
+    np.savez(tmp_path / "samples.npz", inputs=rng.random((20, 3, 9, 8), np.float32))
+    return tmp_path
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def refused(folder, *arguments, cause, next_step=""):
+    """A command that ends with status 2, says why and what to do, and leaves nothing behind."""
+    before = contents(folder)
+    result = invoke(*arguments)
+    assert result.status == 2, result
+    said, _, advice = result.errors.rpartition("error: ")[2].partition(" next: ")
+    assert cause in said
+    assert advice
+    assert next_step in advice
+    assert not result.output
+    assert contents(folder) == before
+
+
+class _Device:
+    """Stands in for the simulated device: the golden model, with some values spoilt."""
+
+    def __init__(self, made, spoilt=()):
+        self.network, self.spoilt = made, spoilt
+
+    def __call__(self, config, job, *, progress, workers, **limits):
+        planned = plan(self.network, config)
+        results = []
+        for index, data in enumerate(job.inputs):
+            maps = run(self.network, planned.input.take(data)[np.newaxis], keep=True)
+            row = []
+            for number, step in enumerate(job.steps):
+                layer = number if step.program else len(maps) - 1
+                values = maps[layer][0].copy()
+                if (index, layer) in self.spoilt:
+                    values.reshape(-1)[1] ^= 1
+                place = planned.layers[layer].output
+                assert step.address == place.address
+                row.append(SimpleNamespace(data=place.place(values), cycles=100 + layer))
+            results.append(row)
+            progress((index + 1) * len(job.steps))
+        return results
+
+
+@pytest.fixture
+def device(files, monkeypatch):
+    def put(spoilt=()):
+        made = unpack(read_image(files / "net.image"), CONFIG)
+        monkeypatch.setattr(insitu.simulate, "accelerator", lambda config: None)
+        monkeypatch.setattr(insitu.simulate, "simulate", _Device(made, spoilt))
+
+    return put
+
+
+# --- what the verbs do ---
+
+
+@pytest.mark.parametrize("verb", ["demo", "compile", "simulate", "verilog", "build"])
+def test_help_has_an_example_and_json(verb):
+    result = invoke(verb, "--help")
+    assert result.status == 0
+    assert f"Example: insitu {verb}" in result.output
+    assert "--json" in result.output
+
+
+def test_help_names_every_block():
+    described = invoke("verilog", "--help").output
+    assert all(block in described for block in BLOCKS)
+
+
+def test_version():
+    assert invoke("--version").output.startswith("insitu 0.")
+
+
+def test_compile_integer_network(files):
+    result = invoke(
+        *("compile", files / "net.npz", "-o", files / "a.image"),
+        *("--config", "up5k", "--json", files / "a.json"),
+    )
+    assert result.status == 0, result.errors
+    assert "layer0" in result.output
+    assert (files / "a.image").read_bytes() == (files / "net.image").read_bytes()
+    report = json.loads((files / "a.json").read_text())
+    assert report["configuration"] == "up5k"
+    assert report["image_bytes"] == (files / "a.image").stat().st_size
+    assert [layer["dataflow"] for layer in report["layers"]] == ["cross", "stored"]
+
+
+@pytest.mark.parametrize("options", [(), ("--stored", 5)])
+def test_compile_onnx(files, options):
+    result = invoke(
+        *("compile", files / "net.onnx", "-o", files / "a.image", "--config", "ecp5-45f"),
+        *("--calibration", files / "samples.npz", "--json", files / "a.json", *options),
+    )
+    assert result.status == 0, result.errors
+    report = json.loads((files / "a.json").read_text())
+    assert ("compression" in report) == (not options)
+    made = unpack(read_image(files / "a.image"), CONFIGURATIONS["ecp5-45f"])
+    assert made.input_shape == (9, 8, 3)
+
+
+def test_compile_finds_the_samples_beside_the_model(files):
+    (files / "samples.npz").rename(files / "calibration.npz")
+    arguments = ("compile", files / "net.onnx", "-o", files / "a.image", "--config", "up5k")
+    assert invoke(*arguments, "--stored", 8).status == 0
+
+
+def test_simulate_compares(files, device):
+    device()
+    result = invoke(
+        *("simulate", files / "net.image", "--inputs", files / "inputs.npz"),
+        *("--samples", 3, "--json", files / "a.json"),
+    )
+    assert result.status == 0, result.errors
+    report = json.loads((files / "a.json").read_text())
+    assert (report["samples"], report["values"], report["mismatches"]) == (3, 30, 0)
+    assert report["cycles"] == 101
+    assert report["layers"] == []
+    assert "accuracy" not in report
+
+
+def test_simulate_compares_every_layer(files, device):
+    device()
+    result = invoke(
+        *("simulate", files / "net.image", "--inputs", files / "labels.npz", "--layers"),
+        *("--json", files / "a.json"),
+    )
+    assert result.status == 0, result.errors
+    report = json.loads((files / "a.json").read_text())
+    assert [layer["values"] for layer in report["layers"]] == [4 * 360, 4 * 10]
+    assert [layer["cycles"] for layer in report["layers"]] == [100, 101]
+    assert report["values"] == 4 * 370 + 10
+    assert report["images"] == SAMPLES
+    assert 0 <= report["accuracy"] <= 1
+
+
+@pytest.mark.parametrize("layers", [(), ("--layers",)])
+def test_simulate_ends_with_status_1_where_values_differ(files, device, layers):
+    device(spoilt=[(2, 1)])
+    result = invoke(
+        *("simulate", files / "net.image", "--inputs", files / "inputs.npz", *layers),
+        *("--json", files / "a.json"),
+    )
+    assert result.status == 1
+    report = json.loads((files / "a.json").read_text())
+    assert report["mismatches"] == 1
+    assert "sample 2, row 0, column 0, channel 1: expected" in report["first_mismatch"]
+    assert "1 values differ" in result.output
+
+
+def test_simulate_names_the_layer_that_differs(files, device):
+    device(spoilt=[(0, 0), (1, 0)])
+    arguments = ("simulate", files / "net.image", "--inputs", files / "inputs.npz", "--layers")
+    result = invoke(*arguments)
+    assert result.status == 1
+    assert "layer0, sample 0" in result.output
+
+
+def test_a_device_that_fails_is_status_1(files, monkeypatch):
+    def fail(*_, **__):
+        raise insitu.simulate.SimulationError("no ack")
+
+    monkeypatch.setattr(insitu.simulate, "accelerator", lambda config: None)
+    monkeypatch.setattr(insitu.simulate, "simulate", fail)
+    result = invoke("simulate", files / "net.image", "--inputs", files / "inputs.npz")
+    assert result.status == 1
+    assert "no ack" in result.errors
+
+
+def test_verilog_of_a_block(files):
+    result = invoke(
+        *("verilog", "--config", "up5k", "--block", "mac_array", "-o", files / "a.v"),
+        *("--json", files / "a.json"),
+    )
+    assert result.status == 0, result.errors
+    assert "module insitu_mac_array" in (files / "a.v").read_text()
+    report = json.loads((files / "a.json").read_text())
+    assert report["module"] == "insitu_mac_array"
+    assert report["bytes"] == (files / "a.v").stat().st_size
+
+
+def test_build(files, monkeypatch):
+    report = {
+        "board": "icebreaker",
+        "device": "iCE40UP5K",
+        "clock_mhz": 24.0,
+        "fmax_mhz": 25.5,
+        "utilisation": {"lc": {"used": 4000, "available": 5280}},
+        "blocks": {"mac_array": {"lc": 500}},
+        "bitstream": "a.bin",
+        "bitstream_bytes": 104090,
+    }
+
+    def build(board, *, output_dir, progress):
+        progress("elaborating")
+        return report | {"board": board, "folder": str(output_dir)}
+
+    monkeypatch.setattr("boards.build.build", build)
+    result = invoke("build", "--board", "icebreaker", "-o", files, "--json", files / "a.json")
+    assert result.status == 0, result.errors
+    assert "mac_array" in result.output
+    assert "elaborating" in result.errors
+    assert json.loads((files / "a.json").read_text()) == report | {"folder": str(files)}
+
+
+# --- bad input: images ---
+
+
+def simulate(files, image, inputs="inputs.npz", **expected):
+    arguments = ("simulate", image, "--inputs", files / inputs, "--json", files / "a.json")
+    refused(files, *arguments, **expected)
+
+
+def test_missing_image(files):
+    path = files / "no.image"
+    simulate(files, path, cause=f"image {path} does not exist", next_step="check the path")
+
+
+def test_truncated_image(files):
+    path = files / "net.image"
+    path.write_bytes(path.read_bytes()[:-5])
+    simulate(files, path, cause="is truncated", next_step="insitu compile")
+
+
+@pytest.mark.parametrize(("at", "part"), [(-9, "payload"), (60, "metadata"), (17, "header")])
+def test_corrupted_image(files, at, part):
+    path = files / "net.image"
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x10
+    path.write_bytes(data)
+    cause = "is truncated" if part == "header" else "is corrupt"
+    simulate(files, path, cause=cause, next_step="insitu compile")
+
+
+def test_image_of_another_version(files):
+    path = files / "net.image"
+    data = bytearray(path.read_bytes())
+    data[8] = 9
+    path.write_bytes(data)
+    simulate(files, path, cause="has format version 9", next_step="insitu compile")
+
+
+def test_image_for_another_configuration(files):
+    path = files / "net.image"
+    image = read_image(path)
+    Image(CONFIGURATIONS["ecp5-45f"].digest, image.metadata, image.payload).write(path)
+    simulate(files, path, cause="is for ecp5-45f", next_step="--config up5k")
+
+
+def test_image_for_a_configuration_unknown_here(files):
+    path = files / "net.image"
+    image = read_image(path)
+    Image(image.digest, image.metadata | {"configuration": "x9"}, image.payload).write(path)
+    simulate(files, path, cause="configuration 'x9'", next_step="up5k")
+
+
+def test_not_an_image(files):
+    simulate(files, files / "net.npz", cause="is not an insitu image")
+
+
+# --- bad input: inputs ---
+
+
+@pytest.mark.parametrize(
+    ("arrays", "cause"),
+    [
+        ({"inputs": np.zeros((2, 3, 6, 6), np.uint8)}, "have shape (2, 3, 6, 6)"),
+        ({"inputs": np.zeros((2, 6, 5, 3), np.uint8)}, "the network takes (N, 3, 6, 5)"),
+        ({"inputs": np.zeros((2, 3, 6, 5), np.int32)}, "are of int32"),
+        ({"inputs": np.full((2, 3, 6, 5), np.nan, np.float32)}, "infinities or NaN"),
+        ({"images": np.zeros((2, 3, 6, 5), np.uint8)}, "has no array 'inputs', only images"),
+        (
+            {"inputs": np.zeros((2, 3, 6, 5), np.uint8), "labels": np.zeros(3, int)},
+            "has labels of",
+        ),
+    ],
+    ids=["shape", "channels last", "type", "NaN", "key", "labels"],
+)
+def test_wrong_inputs(files, arrays, cause):
+    np.savez(files / "bad.npz", **arrays)
+    simulate(files, files / "net.image", "bad.npz", cause=cause)
+
+
+def test_missing_inputs(files):
+    simulate(files, files / "net.image", "no.npz", cause="does not exist")
+
+
+def test_truncated_inputs(files):
+    (files / "bad.npz").write_bytes((files / "inputs.npz").read_bytes()[:100])
+    simulate(files, files / "net.image", "bad.npz", cause="truncated, corrupt")
+
+
+def test_too_few_inputs(files):
+    arguments = ("simulate", files / "net.image", "--inputs", files / "inputs.npz")
+    refused(files, *arguments, "--samples", 8, cause="hold 7 samples, not 8", next_step="lower")
+
+
+# --- bad input: models ---
+
+
+def compile_(files, model, *options, config="up5k", **expected):
+    arguments = ("compile", files / model, "-o", files / "a.image", "--config", config)
+    refused(files, *arguments, "--json", files / "a.json", *options, **expected)
+
+
+def test_network_that_does_not_fit(files, seed):
+    rng = np.random.default_rng(seed)
+    layer = {"weights": random_stored(rng, 256, 64, 9, 4), "kernel": (3, 3)}
+    save(random_network(rng, [layer], (4, 4, 64)), files / "big.npz")
+    compile_(files, "big.npz", cause="bytes are missing", next_step="configuration sim-8x1")
+
+
+def test_unsupported_operator(files, seed):
+    rng = np.random.default_rng(seed)
+    weights = rng.standard_normal((4, 3, 3, 3)).astype(np.float32)
+    nodes = [("Conv", ["w"], {}), ("MaxPool", [], {"kernel_shape": [2, 2]})]
+    onnx.save(chain(nodes, (3, 9, 8), {"w": weights}), files / "pool.onnx")
+    options = ("--calibration", files / "samples.npz")
+    compile_(files, "pool.onnx", *options, cause="(MaxPool)", next_step="use a convolution")
+
+
+@pytest.mark.parametrize("model", ["net.onnx", "net.npz"])
+def test_truncated_model(files, model):
+    path = files / model
+    path.write_bytes(path.read_bytes()[:200])
+    options = ("--calibration", files / "samples.npz") if model == "net.onnx" else ()
+    compile_(files, model, *options, cause=model, next_step="copy the file again")
+
+
+def test_missing_model(files):
+    (files / "calibration.npz").write_bytes((files / "samples.npz").read_bytes())
+    compile_(files, "no.onnx", cause="does not exist")
+
+
+def test_unknown_kind_of_model(files):
+    compile_(files, "net.tflite", cause="neither an .onnx nor an .npz", next_step="ONNX")
+
+
+def test_no_samples_to_calibrate_with(files):
+    compile_(files, "net.onnx", cause="there is no", next_step="--calibration FILE.npz")
+
+
+def test_samples_of_the_wrong_shape(files):
+    options = ("--calibration", files / "inputs.npz")
+    compile_(files, "net.onnx", *options, cause="have shape", next_step="ONNX model")
+
+
+def test_options_for_floating_point_only(files):
+    compile_(files, "net.npz", "--stored", 4, cause="of integers already", next_step=".onnx")
+
+
+# --- bad input: names and places ---
+
+
+def test_unknown_configuration(files):
+    for verb in (("compile", files / "net.npz"), ("verilog",)):
+        arguments = (*verb, "-o", files / "a", "--config", "up6k")
+        refused(files, *arguments, cause="'up6k'", next_step="sim-8x1, up5k, ecp5-45f")
+
+
+def test_unknown_block(files):
+    arguments = ("verilog", "--config", "up5k", "--block", "alu", "-o", files / "a.v")
+    refused(files, *arguments, cause="no block named 'alu'", next_step="mac_array")
+
+
+def test_unknown_board(files):
+    arguments = ("build", "--board", "arty", "-o", files / "x")
+    refused(files, *arguments, cause="no board named 'arty'", next_step="icebreaker")
+
+
+@pytest.mark.parametrize(
+    ("path", "cause"),
+    [("no/a", "there is no folder"), (".", "is a folder")],
+    ids=["none", "folder"],
+)
+def test_unwritable_output(files, path, cause):
+    at = files / path
+    compiling = ("compile", files / "net.npz", "--config", "up5k")
+    refused(files, *compiling, "-o", at, cause=cause)
+    refused(files, *compiling, "-o", files / "a.image", "--json", at, cause=cause)
+    refused(files, "verilog", "--config", "up5k", "-o", at, cause=cause)
+    simulating = ("simulate", files / "net.image", "--inputs", files / "inputs.npz")
+    refused(files, *simulating, "--json", at, cause=cause)
+    refused(files, "demo", "--json", at, cause=cause)
+    refused(files, "build", "--board", "icebreaker", "--json", at, cause=cause)
+
+
+def test_wrong_usage_is_status_2():
+    assert invoke("compile").status == 2
+    assert invoke("simulate", "x", "--inputs", "y", "--samples", 0).status == 2
+
+
+def test_exit_status_and_message_of_the_program(tmp_path):
+    command = [sys.executable, "-c", "from insitu.cli import main; main()"]
+    command += ["simulate", str(tmp_path / "no.image"), "--inputs", "x.npz"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: image ")
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
