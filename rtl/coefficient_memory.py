@@ -2,11 +2,12 @@
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from .coefficient_decoder import Segment, word_layout
 from .config import Configuration
+from .queue import Queue
 from .storage import Storage
 
 __all__ = ["CoefficientMemory", "WordPort", "fetch_layout"]
@@ -43,7 +44,7 @@ class CoefficientMemory(wiring.Component):
     loader and the host, and have every fourth turn: a stream that leaves one word in four idle is
     not held up by the parameters of the next lane group.
 
-    Latency: 1 cycle. Throughput: one word or one 32-bit word a cycle.
+    Latency: 2 cycles to a word of the stream, 1 to a 32-bit word. Throughput: one a cycle.
 
     Parameters
     ----------
@@ -88,13 +89,17 @@ class CoefficientMemory(wiring.Component):
         parts = config.coefficient_port // 32
         log_parts = ceil_log2(parts)
 
-        # The memory's output register is a stage of the stream: it is read anew only when free.
+        # The memory's output register is a stage of the stream: it is read anew only when free. The
+        # queue behind it keeps the decoder's ready off the way to the memory's address.
+        m.submodules.queue = queue = Queue(word_layout(config), 2)
+        connect(m, queue.o, flipped(o))
+        read = queue.i
         free = Signal()
         part = Signal(max(1, log_parts))
         word_turn = Signal()
         wait = Signal(range(WORD_TURNS))  # words of the stream before the next 32-bit word
         m.d.comb += [
-            free.eq(~o.valid | o.ready),
+            free.eq(~read.valid | read.ready),
             word_turn.eq(words.request & (~fetch.valid | (wait == 0))),
             words.grant.eq(free & word_turn),
             fetch.ready.eq(free & ~word_turn),
@@ -105,7 +110,7 @@ class CoefficientMemory(wiring.Component):
             words.data.eq(
                 storage.read.data.word_select(part, 32) if log_parts else storage.read.data
             ),
-            o.payload.word.eq(storage.read.data),
+            read.payload.word.eq(storage.read.data),
             storage.write.enable.eq(self.host_write << self.host_address[:log_parts]),
             storage.write.address.eq(self.host_address >> log_parts),
             storage.write.data.eq(Cat([self.host_data] * parts)),
@@ -116,9 +121,9 @@ class CoefficientMemory(wiring.Component):
             m.d.sync += wait.eq(wait - 1)
         with m.If(free):
             m.d.sync += [
-                o.valid.eq(fetch.valid & fetch.ready),
-                o.payload.segment.eq(fetch.payload.segment),
-                o.payload.final.eq(fetch.payload.final),
+                read.valid.eq(fetch.valid & fetch.ready),
+                read.payload.segment.eq(fetch.payload.segment),
+                read.payload.final.eq(fetch.payload.final),
                 part.eq(words.address[:log_parts]),
             ]
         return m
