@@ -2,7 +2,8 @@
 
     Top --Amaranth--> RTLIL --yosys--> netlist --nextpnr--> placed, routed, timed --> bitstream
 
-A build is cached by digest of all that goes in: design, constraints, scripts, tool versions.
+A build is cached by digest of the sources and, where they differ, of all that the tools are given:
+design, constraints, options, versions.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from amaranth.hdl import UnusedElaboratable
 from insitu.errors import BuildError
 
 from . import find_board
+from .attribution import owners
 from .board import Board
 from .flow import FLOWS, Flow, allow_collisions, synthesis_script
 from .report import critical_path, fmax, over_full, summary
@@ -32,9 +35,9 @@ __all__ = ["build", "elaborate"]
 Progress = Callable[[str], None]
 
 STAGES = {
-    "Info: Packing constants": "packing",
-    "Info: Creating initial": "placing",
-    "Info: Routing": "routing",
+    "Info: Creating initial analytic placement": "placing",
+    "Info: Running router2": "routing",
+    "Info: Setting up routing queue": "routing",
 }
 """Lines of nextpnr's log with which something begins that takes its time."""
 
@@ -80,7 +83,7 @@ def build(
         ``board``, ``configuration``, ``device``, ``package``, ``clock_mhz``, ``fmax_mhz``,
         ``utilisation`` ({kind: {used, available}}), ``blocks`` ({block: {kind: used}}),
         ``critical_path``, ``seed``, ``failed_seeds`` ({seed: fmax_mhz}), ``seconds``, ``tools``,
-        ``digest``, ``bitstream``, ``bitstream_bytes``, ``cached``.
+        ``bitstream``, ``bitstream_bytes``, ``cached``.
 
     Raises
     ------
@@ -100,11 +103,23 @@ def build(
             f"the folder {directory} cannot be made ({error.strerror})", "choose another"
         ) from None
 
-    tell("elaborating")
-    files = elaborate(chosen)
     seeds = chosen.seeds if seed is None else (seed,)
-    job = _Job(chosen, flow, directory, files, seeds, tools, tell)
+    job = _Job(chosen, flow, directory, seeds, tools, tell)
     return job.cached() or job.run()
+
+
+def _digest(*ingredients: Any) -> str:
+    return hashlib.sha256(repr(ingredients).encode()).hexdigest()
+
+
+def _sources() -> dict[str, str]:
+    """Digests of the files that designs and builds are made of."""
+    root = Path(__file__).resolve().parent.parent
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for folder in ("rtl", "boards")
+        for path in sorted((root / folder).rglob("*.py"))
+    }
 
 
 class _Job:
@@ -115,7 +130,6 @@ class _Job:
         board: Board,
         flow: Flow,
         directory: Path,
-        files: dict[str, str],
         seeds: tuple[int, ...],
         tools: dict[str, str],
         tell: Progress,
@@ -123,51 +137,57 @@ class _Job:
         self.board = board
         self.flow = flow
         self.directory = directory
-        self.files = files | {"synthesis.ys": synthesis_script(flow, files["top.il"])}
         self.seeds = seeds
         self.tools = tools
         self.tell = tell
+        self.platform = board.platform()
         self.bitstream = directory / f"{board.name}.{flow.bitstream}"
         self.report = directory / "report.json"
-
-    @property
-    def arguments(self) -> list[str]:
-        """Of nextpnr, but for the seed."""
-        return [
-            *self.flow.place_arguments(self.board.platform()),
-            *("--freq", f"{self.board.clock_hz / 1e6:g}"),
+        self.arguments = [
+            *flow.place_arguments(self.platform),
+            *("--freq", f"{board.clock_hz / 1e6:g}"),
             *("--json", "top.json", "--write", "placed.json", "--report", "timing.json"),
         ]
-
-    @property
-    def digest(self) -> str:
-        """Of all that the result depends on."""
-        ingredients = [
-            sorted(self.files.items()),
-            self.arguments,
-            self.flow.pack_arguments(),
-            self.seeds,
-            sorted(self.tools.items()),
-        ]
-        return hashlib.sha256(repr(ingredients).encode()).hexdigest()
+        """Of nextpnr, but for the seed."""
 
     def cached(self) -> dict[str, Any] | None:
-        """The report of an earlier build of the same, if it is complete."""
+        """The report of an earlier build of the same sources, if it is complete."""
+        report = self._earlier()
+        return report if report and report["sources"] == self._source_digest() else None
+
+    def _earlier(self) -> dict[str, Any] | None:
         try:
             report = json.loads(self.report.read_text(encoding="utf-8"))
             bitstream = hashlib.sha256(self.bitstream.read_bytes()).hexdigest()
         except (OSError, ValueError):
             return None
-        if report.get("digest") != self.digest or report.get("bitstream_sha256") != bitstream:
+        if report.get("bitstream_sha256") != bitstream:
             return None
         return report | {"bitstream": str(self.bitstream), "cached": True}
 
+    def _source_digest(self) -> str:
+        return _digest(Top.__qualname__, self.board, _sources(), self.seeds, self.tools)
+
     def run(self) -> dict[str, Any]:
-        """Build."""
+        """Build, unless an earlier build started from the same files."""
         started = time.monotonic()
+        self.tell("elaborating")
+        files = elaborate(self.board)
+        files["synthesis.ys"] = synthesis_script(self.flow, files["top.il"])
+        digests = {
+            "sources": self._source_digest(),
+            "digest": _digest(
+                files, self.arguments, self.flow.pack_arguments(), self.seeds, self.tools
+            ),
+        }
+        earlier = self._earlier()
+        if earlier and earlier["digest"] == digests["digest"]:
+            self._save(earlier | digests)
+            return earlier | digests
+
         self.report.unlink(missing_ok=True)
         self.bitstream.unlink(missing_ok=True)
-        for name, content in self.files.items():
+        for name, content in files.items():
             (self.directory / name).write_text(content, encoding="utf-8")
         self.tell("synthesising")
         self._step("yosys", ["-q", "-l", "yosys.log", "synthesis.ys"], "yosys.out")
@@ -177,12 +197,11 @@ class _Job:
         self.tell("packing the bitstream")
         self._step(self.flow.pack, self.flow.pack_arguments(), "pack.log")
         shutil.move(self.directory / f"top.{self.flow.bitstream}", self.bitstream)
-        platform = self.board.platform()
         report = {
             "board": self.board.name,
             "configuration": self.board.configuration,
-            "device": platform.device,
-            "package": platform.package,
+            "device": self.platform.device,
+            "package": self.platform.package,
             **figures,
             "seed": seed,
             "failed_seeds": failed,
@@ -192,14 +211,17 @@ class _Job:
                 "total": round(time.monotonic() - started, 1),
             },
             "tools": self.tools,
-            "digest": self.digest,
+            **digests,
             "bitstream": str(self.bitstream),
             "bitstream_bytes": self.bitstream.stat().st_size,
             "bitstream_sha256": hashlib.sha256(self.bitstream.read_bytes()).hexdigest(),
             "cached": False,
         }
-        self.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        self._save(report)
         return report
+
+    def _save(self, report: dict[str, Any]) -> None:
+        self.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
     def _step(self, tool: str, arguments: list[str], log: str) -> None:
         try:
@@ -215,15 +237,16 @@ class _Job:
         failed: dict[str, float] = {}
         path: dict[str, Any] = {}
         for seed in self.seeds:
-            name = f"seed {seed}"
-            self.tell(f"placing and routing, {name}")
+            told: list[str] = []
+            for stale in ("placed.json", "timing.json"):
+                (self.directory / stale).unlink(missing_ok=True)
             try:
                 run(
                     self.flow.place,
                     [*self.arguments, "--seed", str(seed)],
                     directory=self.directory,
                     log="nextpnr.log",
-                    line=lambda line, name=name: self._stage(line, name),  # type: ignore[misc]
+                    line=partial(self._stage, f"seed {seed}", told),
                 )
             except ToolFailed as failure:
                 reached, path = self._too_slow(failure)
@@ -244,9 +267,10 @@ class _Job:
             "try other seeds, or shorten the path (docs/timing.md)",
         )
 
-    def _stage(self, line: str, name: str) -> None:
+    def _stage(self, name: str, told: list[str], line: str) -> None:
         for begin, stage in STAGES.items():
-            if line.startswith(begin):
+            if line.startswith(begin) and stage not in told:
+                told.append(stage)
                 self.tell(f"{stage}, {name}")
 
     def _read(self, name: str) -> dict[str, Any]:
@@ -271,4 +295,5 @@ class _Job:
                 f"read {self.directory / 'nextpnr.log'}; another seed may help",
             ) from None
         report = self._read("timing.json")
-        return fmax(report, self.board.clock_hz), critical_path(report, {})
+        owner = owners(self._read("placed.json")["modules"]["top"])
+        return fmax(report, self.board.clock_hz), critical_path(report, owner)

@@ -3,6 +3,7 @@
 from amaranth import ClockDomain, ClockSignal, Instance, Module, Signal
 from amaranth.lib import io, wiring
 from amaranth.lib.cdc import ResetSynchronizer
+from amaranth.lib.wiring import Out
 
 __all__ = ["Ecp5Pll", "Ice40Pll", "ecp5_dividers", "ice40_dividers"]
 
@@ -63,30 +64,38 @@ def ecp5_dividers(input_hz, output_hz):
 
 
 class _Pll(wiring.Component):
-    """Makes the `sync` domain of the board's default clock; reset until the PLL has locked.
+    """Makes a clock of the board's default clock.
 
     Parameters
     ----------
     output_hz : int
-        Frequency of `sync`. It is also what place and route must reach.
+        Frequency. Place and route derives from it what it must reach.
+
+    Members
+    -------
+    clock : Out(1)
+    locked : Out(1)
+        The clock has its frequency. Asynchronous.
     """
 
     def __init__(self, output_hz):
         if not isinstance(output_hz, int) or output_hz <= 0:
             raise ValueError(f"output_hz must be a positive integer, not {output_hz!r}")
         self.output_hz = output_hz
-        super().__init__({})
+        super().__init__({"clock": Out(1), "locked": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
-        clock = Signal()
-        locked = Signal()
-        m.domains.sync = ClockDomain(async_reset=self.async_reset)
-        m.d.comb += ClockSignal().eq(clock)
-        m.submodules.reset = ResetSynchronizer(~locked)
         pin = platform.request(platform.default_clk, dir="-")
-        self._connect(m, int(platform.default_clk_frequency), pin, clock, locked)
+        self._connect(m, int(platform.default_clk_frequency), pin)
         return m
+
+    def drive_sync(self, m):
+        """Clock the domain `sync` of module `m`, and reset it until the clock is good."""
+        m.submodules.clock = self
+        m.domains.sync = ClockDomain(async_reset=self.async_reset)
+        m.d.comb += ClockSignal().eq(self.clock)
+        m.submodules.reset = ResetSynchronizer(~self.locked)
 
 
 class Ice40Pll(_Pll):
@@ -98,7 +107,7 @@ class Ice40Pll(_Pll):
 
     async_reset = True
 
-    def _connect(self, m, input_hz, pin, clock, locked):
+    def _connect(self, m, input_hz, pin):
         divr, divf, divq, filter_range = ice40_dividers(input_hz, self.output_hz)
         m.submodules.pll = Instance(
             "SB_PLL40_PAD",
@@ -110,8 +119,8 @@ class Ice40Pll(_Pll):
             i_PACKAGEPIN=pin.io,
             i_RESETB=1,
             i_BYPASS=0,
-            o_PLLOUTGLOBAL=clock,
-            o_LOCK=locked,
+            o_PLLOUTGLOBAL=self.clock,
+            o_LOCK=self.locked,
         )
 
 
@@ -120,7 +129,7 @@ class Ecp5Pll(_Pll):
 
     async_reset = False
 
-    def _connect(self, m, input_hz, pin, clock, locked):
+    def _connect(self, m, input_hz, pin):
         clki, clkop, clkos = ecp5_dividers(input_hz, self.output_hz)
         m.submodules.buffer = buffer = io.Buffer("i", pin)
         feedback = Signal()
@@ -161,6 +170,6 @@ class Ecp5Pll(_Pll):
             i_ENCLKOP=0,
             i_ENCLKOS=0,
             o_CLKOP=feedback,
-            o_CLKOS=clock,
-            o_LOCK=locked,
+            o_CLKOS=self.clock,
+            o_LOCK=self.locked,
         )

@@ -66,7 +66,7 @@ def run(
     command = [str(program), *arguments]
     errors = []
     last = ""
-    with (directory / log).open("w", encoding="utf-8") as file:
+    with (directory / log).open("w", buffering=1, encoding="utf-8") as file:
         try:
             process = subprocess.Popen(
                 command,

@@ -1,7 +1,7 @@
 """The design on a board: clock, UART port, accelerator."""
 
 from amaranth import Module, ResetSignal
-from amaranth.lib import wiring
+from amaranth.lib import io, wiring
 from amaranth.lib.wiring import connect
 
 from rtl.accelerator import Accelerator
@@ -31,17 +31,17 @@ class Top(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         board, config = self.board, self.board.config
-        m.submodules.clock = board.pll(board.clock_hz)
+        board.pll(board.clock_hz).drive_sync(m)
         m.submodules.uart_bone = bone = UartBone(board.clock_hz, BAUD)
         m.submodules.accelerator = accelerator = Accelerator(config, config.family)
         connect(m, bone.bus, accelerator.bus)
 
-        uart = platform.request("uart")
-        running, receiving = (platform.request("led", number) for number in range(2))
-        m.d.comb += [
-            bone.rx.eq(uart.rx.i),
-            uart.tx.o.eq(bone.tx),
-            running.o.eq(~ResetSignal()),
-            receiving.o.eq(~uart.rx.i),
-        ]
+        uart = platform.request("uart", dir="-")
+        m.submodules.rx = rx = io.Buffer("i", uart.rx)
+        m.submodules.tx = tx = io.Buffer("o", uart.tx)
+        m.d.comb += [bone.rx.eq(rx.i), tx.o.eq(bone.tx)]
+        for number, light in enumerate((~ResetSignal(), ~rx.i)):
+            led = io.Buffer("o", platform.request("led", number, dir="-"))
+            m.submodules[f"led{number}"] = led
+            m.d.comb += led.o.eq(light)
         return m

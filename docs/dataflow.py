@@ -43,6 +43,24 @@ LEGEND = (
 )
 
 
+STYLE = """\
+<style>
+.name { font-size: 12px; font-weight: 600; text-anchor: middle; fill: #0f172a }
+.inside { font-size: 11.5px; text-anchor: middle; fill: #334155 }
+.flow { font-size: 12px; fill: #334155 }
+polyline { fill: none; stroke: #475569; stroke-width: 1.5 }
+</style>"""
+
+HEAD = """\
+<defs>
+<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8"
+orient="auto">
+<path d="M0,0 L8,4 L0,8 z" fill="#475569"/>
+</marker>
+</defs>"""
+"""Of an arrow."""
+
+
 def box(left: int, top: int, colour: str, name: str, inside: str) -> str:
     """A block."""
     width, height = BOX
@@ -71,16 +89,11 @@ def drawing() -> str:
             f'stroke="#475569"/><text x="{left + 20}" y="55" class="flow">{text}</text>'
         )
         left += 40 + 6 * len(text)
+    size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'width="{WIDTH}" height="{HEIGHT}" font-family="sans-serif">',
-        "<style>.name{font-size:12px;font-weight:600;text-anchor:middle;fill:#0f172a}"
-        ".inside{font-size:11.5px;text-anchor:middle;fill:#334155}"
-        ".flow{font-size:12px;fill:#334155}"
-        "polyline{fill:none;stroke:#475569;stroke-width:1.5}</style>",
-        '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" '
-        'markerHeight="8" orient="auto"><path d="M0,0 L8,4 L0,8 z" fill="#475569"/>'
-        "</marker></defs>",
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif">',
+        STYLE,
+        HEAD,
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
         *legend,
         *(arrow(*values) for values in ARROWS),

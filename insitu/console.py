@@ -50,7 +50,7 @@ def progress() -> Iterator[Report]:
         yield line
         return
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=16))
     with Progress(*columns, MofNCompleteColumn(), Elapsed(), console=console) as bars:
         task = None
 

@@ -78,9 +78,7 @@ def demo(
 
     right, right_float = [], []
     for first in range(0, len(images), _BATCH):
-        tell(
-            first, len(images), "judging the network on all images, in integers and floating point"
-        )
+        tell(first, len(images), "accuracy on all images")
         part = slice(first, first + _BATCH)
         right.append(_classes(run(network, inputs[part])) == labels[part])
         right_float.append(_classes(floating.run(images[part])) == labels[part])

@@ -141,7 +141,7 @@ def prepare(config: Configuration, progress: Progress) -> None:
     SimulatorError
         If it cannot be built.
     """
-    progress(0, None, f"preparing the simulator of {config.name} (a minute, the first time)")
+    progress(0, None, f"simulator of {config.name}: a minute the first time")
     try:
         accelerator(config)
     except BuildError as error:

@@ -52,7 +52,7 @@ class ActivationBuffer(wiring.Component):
     that exist in the last lane group are dropped. With one port a write takes the cycle from a
     read.
 
-    Latency: 3 cycles from a step to its activations. Throughput: one step a cycle, less the
+    Latency: 2 cycles from a step to its activations. Throughput: one step a cycle, less the
     writes where there is one port; one word written a cycle.
 
     Parameters

@@ -47,8 +47,10 @@ class MacArray(wiring.Component):
     has proved not to overflow. Finished sums move to a second set of registers, from which they
     leave P lanes at a time while the next pixel is summed.
 
-    Latency: 5 cycles (6 if C > 1) from a pixel's last step to its first sums. Throughput: one step
-    a cycle as long as a pixel has at least R/P steps.
+    Latency: 4 cycles (5 if C > 1) from a pixel's last step to its first sums. Throughput: one step
+    a cycle as long as a pixel has at least R/P steps; a pixel every R/P cycles otherwise.
+
+    Cost: R*C/2 `ByteMultipliers`, and two registers of `accumulator_bits` a lane.
 
     Parameters
     ----------
@@ -98,8 +100,6 @@ class MacArray(wiring.Component):
             ]
 
         products = []  # [stripe]
-        if lanes % 2:
-            raise ValueError(f"lanes must be even, not {lanes!r}")
         for k in range(width):
             column = []
             for lane in range(0, lanes, 2):

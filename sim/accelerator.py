@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,7 +37,7 @@ __all__ = ["Job", "Result", "Step", "accelerator", "simulate"]
 _POLL = 1024
 """Cycles between looks at the status while the device is at work."""
 
-_LOOK_S = 0.2
+_LOOK_S = 0.5
 """Seconds between looks at what the simulators have done."""
 
 
@@ -87,6 +88,7 @@ class Result:
     cycles: int
 
 
+@cache
 def accelerator(config: Configuration, *, waves: bool = False) -> Build:
     """The simulator of the whole accelerator, built or from the cache."""
     return build(Accelerator(config), f"accelerator_{config.name.replace('-', '_')}", waves=waves)

@@ -93,15 +93,17 @@ def split(values: NDArray[np.int8], each: int, axis: int) -> NDArray[np.int8]:
     return np.pad(values, filled).reshape(*shape[:axis], count, each, *shape[axis + 1 :])
 
 
-def marks(*sizes: int) -> dict[str, NDArray[np.int64]]:
-    """The marks of a walk over lane groups, pixels and steps, one element a step."""
-    ends = [[n == size - 1 for n in range(size)] for size in sizes]
-    steps = np.array(list(product(*ends)))
-    return {
-        "last": steps[:, 2],
-        "group_last": steps[:, 1:].all(axis=1),
-        "final": steps.all(axis=1),
-    }
+def marks(
+    lane_groups: int, pixels: int, steps: int, *, held: bool = False
+) -> dict[str, NDArray[np.int64]]:
+    """The marks of a walk over lane groups, pixels and steps, one element a step.
+
+    `held`: the marks of a pixel hold for all of its steps, not only the last.
+    """
+    ends = [[n == size - 1 for n in range(size)] for size in (lane_groups, pixels, steps)]
+    group, pixel, last = np.array(list(product(*ends))).T
+    group_last = pixel & (last | held)
+    return {"last": last, "group_last": group_last, "final": group & group_last}
 
 
 def rows(layout: data.StructLayout, **fields: ArrayLike) -> list[int]:

@@ -94,11 +94,7 @@ class World:
             line = values[g, p, w].tolist()
             self.bytes |= dict(zip(range(at, at + len(line)), line, strict=True))
         layout = results_layout(config)
-        ends = marks(lane_groups, pixels, pixel_words)
-        ends["group_last"] = np.repeat(
-            ends["group_last"][pixel_words - 1 :: pixel_words], pixel_words
-        )
-        ends["final"] = np.repeat(ends["final"][pixel_words - 1 :: pixel_words], pixel_words)
+        ends = marks(lane_groups, pixels, pixel_words, held=True)
         return rows(layout, values=values.reshape(-1, config.activation_word), **ends)
 
     def taps(self, base: int, count: int) -> tuple[list[int], NDArray, dict[str, NDArray]]:

@@ -95,10 +95,7 @@ async def convolves(bench: Bench) -> None:
         got = await sink.receive(lane_groups * pixels * beats)
         sums = field(layout, got, "values", count=outputs).reshape(expected.shape)
         bench.compare(expected, sums, axes=["lane group", "pixel", "lane"], what=name)
-        ends = marks(lane_groups, pixels, 1)
-        ends = {key: np.repeat(value, beats) for key, value in ends.items()}
-        ends["last"] = marks(lane_groups, pixels, beats)["last"]
-        compare_marks(bench, layout, ends, got)
+        compare_marks(bench, layout, marks(lane_groups, pixels, beats, held=True), got)
     received = len(sink.payloads)
     await bench.cycles(30)
     assert len(sink.payloads) == received, "sums too many"

@@ -6,7 +6,7 @@ import pytest
 from amaranth import Array, Module, Signal
 from amaranth.hdl import Assert
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In
 
 import sim
 from rtl.queue import Queue

@@ -104,10 +104,7 @@ async def clear(bench: Bench) -> None:
 def sums(config: Configuration, values: NDArray, lane_groups: int, pixels: int) -> list[int]:
     """Payloads for values [lane group, pixel, lane]."""
     outputs = config.requantiser_outputs
-    beats = config.lanes // outputs
-    ends = marks(lane_groups, pixels, 1)
-    ends = {name: np.repeat(of, beats) for name, of in ends.items()}
-    ends["last"] = marks(lane_groups, pixels, beats)["last"]
+    ends = marks(lane_groups, pixels, config.lanes // outputs, held=True)
     return rows(sums_layout(config), values=values.reshape(-1, outputs), **ends)
 
 
@@ -116,20 +113,30 @@ def results(config: Configuration, payloads: list[int], shape: tuple[int, ...]) 
     return field(results_layout(config), payloads, "values", count=word).reshape(shape)
 
 
-def layers(rng: Generator) -> Iterator[dict[str, int]]:
-    """Settings of layers: limits and zero points at their ends and inside."""
+def layers(rng: Generator) -> Iterator[tuple[int, int, int, int]]:
+    """Rounding mode, zero point and limits of layers: at their ends and inside."""
     for double in (0, 1):
-        yield {"double_rounding": double, "zero_point": 0, "minimum": -128, "maximum": 127}
-        yield {"double_rounding": double, "zero_point": -128, "minimum": -128, "maximum": 127}
-        yield {"double_rounding": double, "zero_point": 127, "minimum": -128, "maximum": 127}
-        yield {"double_rounding": double, "zero_point": 5, "minimum": 5, "maximum": 5}
-        zero, low, high = (int(v) for v in rng.integers(-128, 128, 3))
-        yield {
-            "double_rounding": double,
-            "zero_point": zero,
-            "minimum": min(low, high),
-            "maximum": max(low, high),
-        }
+        zero, *limits = rng.integers(-128, 128, 3).tolist()
+        yield double, 0, -128, 127
+        yield double, -128, -128, 127
+        yield double, 127, -128, 127
+        yield double, 5, 5, 5
+        yield double, zero, min(limits), max(limits)
+
+
+def channels(
+    config: Configuration, rng: Generator, count: int, pixels: int
+) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Bias, multiplier and shift [channel], and sums [pixel, channel] that bring them to bear."""
+    shift = rng.permuted(np.arange(count) % 32)
+    multiplier = rng.integers(ONE_HALF, HIGH, count, endpoint=True)
+    special = rng.random(count) < 0.4
+    multiplier[special] = rng.choice(MULTIPLIERS, special.sum())
+    bias = rng.choice([LOW, -1, 0, HIGH], count)
+    bias[::2] = rng.integers(LOW, HIGH, len(bias[::2]))
+    values = wrapped(accumulators(rng, multiplier, shift, pixels) - bias)
+    limit = 1 << config.accumulator_bits - 1
+    return bias, multiplier, shift, np.clip(values, -limit, limit - 1)
 
 
 @testbench
@@ -140,87 +147,82 @@ async def requantises(bench: Bench) -> None:
     source = bench.source("i", bench.parameters["idle"])
     sink = bench.sink("o", bench.parameters["stall"], hesitant=bench.parameters["hesitant"])
     loader = Parameters(bench, config)
-    lanes = config.lanes
-    lane_groups, pixels = 32 // lanes * 2, 5
-    channels = lane_groups * lanes
-    accumulator_high = (1 << config.accumulator_bits - 1) - 1
-    for settings in layers(rng):
-        shift = rng.permuted(np.arange(channels) % 32)
-        multiplier = rng.integers(ONE_HALF, HIGH, channels, endpoint=True)
-        special = rng.random(channels) < 0.4
-        multiplier[special] = rng.choice(MULTIPLIERS, special.sum())
-        x = accumulators(rng, multiplier, shift, pixels)
-        bias = rng.choice([LOW, -1, 0, HIGH], channels)
-        bias[::2] = rng.integers(LOW, HIGH, len(bias[::2]))
-        raw = wrapped(x - bias)
-        raw = np.clip(raw, ~accumulator_high, accumulator_high)
-        x = wrapped(raw + bias).astype(np.int32)
-        modes = dict(settings)
+    lanes, pixels = config.lanes, 8
+    lane_groups = 64 // lanes
+    words = lanes // config.activation_word
+    shape = (pixels, lane_groups, lanes)
+    for double, zero_point, minimum, maximum in layers(rng):
+        bias, multiplier, shift, values = channels(config, rng, lane_groups * lanes, pixels)
+        x = wrapped(values + bias).astype(np.int32)
         expected = requantise(
-            x,
-            multiplier,
-            shift,
-            modes["zero_point"],
-            modes["minimum"],
-            modes["maximum"],
-            double_rounding=bool(modes["double_rounding"]),
+            x, multiplier, shift, zero_point, minimum, maximum, double_rounding=bool(double)
         )
-        grouped = [v.reshape(pixels, lane_groups, lanes).swapaxes(0, 1) for v in (raw, expected)]
-        set_layer(bench, **settings)
+        values, expected = (array.reshape(shape).swapaxes(0, 1) for array in (values, expected))
+        set_layer(
+            bench,
+            double_rounding=double,
+            zero_point=zero_point,
+            minimum=minimum,
+            maximum=maximum,
+        )
         await clear(bench)
-        payloads = sums(config, grouped[0], lane_groups, pixels)
+        payloads = sums(config, values, lane_groups, pixels)
         each = len(payloads) // lane_groups
         before, loader.loaded = loader.done, 0
         loading = cocotb.start_soon(loader.load(bias, multiplier, shift))
-        got = []
-        words = lanes // config.activation_word * pixels
         for group in range(lane_groups):
             while loader.loaded <= group:
                 loader.moved.clear()
                 await loader.moved.wait()
             source.send(payloads[group * each : (group + 1) * each])
-            if group:
-                got += await sink.receive(words)
-        got += await sink.receive(words)
+        got = await sink.receive(lane_groups * pixels * words)
         await loading
         assert loader.done == before + lane_groups
-        what = f"{settings}"
+        what = f"{double=} {zero_point=} {minimum=} {maximum=}"
         axes = ["lane group", "pixel", "lane"]
-        bench.compare(grouped[1], results(config, got, grouped[1].shape), axes=axes, what=what)
-        pieces = lanes // config.activation_word
-        ends = marks(lane_groups, pixels, 1)
-        ends = {name: np.repeat(of, pieces) for name, of in ends.items()}
-        ends["last"] = marks(lane_groups, pixels, pieces)["last"]
+        bench.compare(expected, results(config, got, expected.shape), axes=axes, what=what)
+        ends = marks(lane_groups, pixels, words, held=True)
         compare_marks(bench, results_layout(config), ends, got)
 
 
 @testbench
-async def rounds_a_tile(bench: Bench) -> None:
-    """In tile mode every lane is rounded as golden rounds weights; the halves stay where they are."""
+async def rounds_tiles(bench: Bench) -> None:
+    """Tiles are rounded as golden rounds weights, between lane groups of output pixels."""
     config = CONFIGURATIONS[bench.parameters["config"]]
     rng = np.random.default_rng(bench.seed)
     source = bench.source("i", bench.parameters["idle"])
     sink = bench.sink("o", bench.parameters["stall"])
     loader = Parameters(bench, config)
     lanes, weights = config.lanes, 8
-    await loader.load(*(np.full(2 * lanes, value) for value in (HIGH, HIGH, 31)))
-    set_layer(bench, zero_point=77, minimum=-3, maximum=99, double_rounding=1, tile=1)
+    words = lanes // config.activation_word
+    limit = 1 << config.accumulator_bits - 1
+    set_layer(bench, zero_point=77, minimum=-3, maximum=99, double_rounding=1)
     await clear(bench)
+    for half in range(2):
+        for lane in range(lanes):
+            await loader.write(half * lanes + lane, 5, ONE_HALF, half)
     for s2 in range(1, 25):
+        bench.dut.tile.value = 1
         await loader.write(2 * lanes, 0, ONE_HALF, s2 - 1)
         values = rng.integers(-300 << s2, 300 << s2, (weights, lanes))
         values[::2] = (rng.integers(-130, 130, (weights // 2, lanes)) << s2) + (1 << s2 >> 1)
-        limit = (1 << config.accumulator_bits - 1) - 1
-        values = np.clip(values, ~limit, limit)
-        values[0] = limit
-        values[1] = ~limit
+        values[:2] = [[limit - 1], [-limit]]
+        values = np.clip(values, -limit, limit - 1)
         source.send(sums(config, values, 1, weights))
-        got = await sink.receive(lanes // config.activation_word * weights)
-        expected = clamp8(round_shift(values, s2))
+        got = results(config, await sink.receive(words * weights), values.shape)
         axes = ["weight", "lane"]
-        got = results(config, got, values.shape)
-        bench.compare(expected, got, axes=axes, what=f"s2 {s2}")
-    assert loader.done == 0
+        bench.compare(clamp8(round_shift(values, s2)), got, axes=axes, what=f"s2 {s2}")
+        assert loader.done == s2 - 1
+
+        bench.dut.tile.value = 0
+        await bench.cycles(2)
+        half = (s2 - 1) % 2
+        values = rng.integers(-500, 500, lanes)
+        source.send(sums(config, values, 1, 1))
+        got = results(config, await sink.receive(words), values.shape)
+        x = (values + 5).astype(np.int32)
+        expected = requantise(x, ONE_HALF, half, 77, -3, 99, double_rounding=True)
+        bench.compare(expected, got, axes=["lane"], what=f"group {s2}")
 
 
 @testbench
@@ -252,10 +254,10 @@ def test_requantises(config: str, idle: str, stall: str, seed: int) -> None:
 
 @pytest.mark.parametrize("config", CONFIGURATIONS)
 @pytest.mark.parametrize(("idle", "stall"), PAUSES[::3])
-def test_rounds_a_tile(config: str, idle: str, stall: str, seed: int) -> None:
+def test_rounds_tiles(config: str, idle: str, stall: str, seed: int) -> None:
     parameters = {"config": config, "idle": idle, "stall": stall}
     dut = Requantiser(CONFIGURATIONS[config])
-    sim.run(dut, __name__, "rounds_a_tile", parameters=parameters, seed=seed)
+    sim.run(dut, __name__, "rounds_tiles", parameters=parameters, seed=seed)
 
 
 @pytest.mark.parametrize("config", CONFIGURATIONS)

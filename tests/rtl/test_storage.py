@@ -36,7 +36,9 @@ async def remembers(bench: Bench) -> None:
         await bench.cycles()
         if write:
             line = memory.setdefault(address, [0] * parts)
-            line[:] = [w if write >> p & 1 else old for p, (w, old) in enumerate(zip(words, line))]
+            for part in range(parts):
+                if write >> part & 1:
+                    line[part] = words[part]
         if read:
             expected = list(memory[source])
         elif write and single:

@@ -1,0 +1,1 @@
+"""Designs placed to choose between them; not part of the product."""
