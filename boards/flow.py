@@ -45,7 +45,9 @@ class Flow:
             "--speed",
             str(platform.speed),
         ]
-        return [*device, "--lpf", "top.lpf", "--textcfg", "top.config"]
+        # The other router takes several times as long.
+        files = ["--lpf", "top.lpf", "--textcfg", "top.config"]
+        return [*device, "--router", "router2", *files]
 
     def pack_arguments(self) -> list[str]:
         """Arguments for the bitstream packer."""

@@ -23,7 +23,7 @@ def narrow_product(m, wide, narrow, name):
     `len(wide) + len(narrow)` bits or one more.
     """
     rows = [(Mux(bit, wide, 0).as_signed(), index) for index, bit in enumerate(narrow)]
-    negative = len(rows) - 1
+    negative = len(rows) - 1  # weight of the row to subtract, -1 once it is
     level = 0
     while len(rows) > 1:
         pairs = []
@@ -37,7 +37,7 @@ def narrow_product(m, wide, narrow, name):
         if len(rows) % 2:
             pairs.append(rows[-1])
         elif rows[-1][1] == negative:
-            negative = None  # subtracted
+            negative = -1
         rows = pairs
         level += 1
     return rows[0][0]

@@ -35,7 +35,7 @@ class WeightTile(wiring.Component):
     complete : Out(1)
         The last weight was written in this cycle.
     rewind : In(1)
-        Go to the first word. It is there two cycles later.
+        Go to the first word; it is there in the next cycle.
     next : In(1)
         Go to the next word; it is there in the next cycle. With `last`, to the first.
     last : In(1)

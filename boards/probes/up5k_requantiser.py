@@ -18,9 +18,9 @@ import json
 import sys
 from pathlib import Path
 
-from amaranth import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, signed
+from amaranth import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, Value, signed
 from amaranth.back import rtlil
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from rtl.config import configuration
@@ -105,6 +105,10 @@ class Alternative(wiring.Component):
         return m
 
 
+def _extended(byte):
+    return Cat(byte, byte[-1].replicate(8))
+
+
 class AccumulatingArray(wiring.Component):
     """Eight lanes, each an SB_MAC16 that adds its 16 x 16-bit product to its 32-bit output.
 
@@ -151,8 +155,8 @@ class AccumulatingArray(wiring.Component):
                 p_BOTADDSUB_LOWERINPUT=2,
                 i_CLK=ClockSignal(),
                 i_CE=moved,
-                i_A=i.payload.activations[0].as_value().as_signed(),
-                i_B=Cat(i.payload.weights[lane], i.payload.weights[lane][-1].replicate(8)),
+                i_A=_extended(i.payload.activations[0]),
+                i_B=_extended(i.payload.weights[lane]),
                 i_C=Const(0, 16),
                 i_D=Const(0, 16),
                 i_OLOADTOP=clear,
@@ -277,10 +281,10 @@ class Harness(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.accelerator = block = self.block
-        inputs, outputs = [], []
+        inputs: list[Value] = []
+        outputs: list[Value] = []
         for _, member, value in block.signature.flatten(block):
-            value = value.as_value() if isinstance(value, data.View) else value
-            (inputs if member.flow is In else outputs).append(value)
+            (inputs if member.flow is In else outputs).append(Value.cast(value))
         shift = Signal(sum(len(value) for value in inputs))
         m.d.sync += [shift.eq(Cat(self.feed, shift)), self.parity.eq(Cat(outputs).xor())]
         m.d.comb += Cat(inputs).eq(shift)

@@ -56,7 +56,7 @@ class Work:
 
     def basis(self) -> list[int]:
         """Words of the basis buffer, tap by tap, block by block; junk where there is no term."""
-        config, (kernels, terms, taps) = self.config, self.B.shape
+        config, (_, terms, taps) = self.config, self.B.shape
         bits = config.generator_b_bits
         shape = (taps, self.blocks, config.generator_terms, config.lanes)
         words = self.junk.integers(-(1 << bits - 1), 1 << bits - 1, shape)
@@ -98,7 +98,7 @@ class Work:
     def weights(self) -> NDArray[np.int8]:
         """What comes out, in order: [vector, stripe], of the cross level [vector, lane]."""
         config, W1 = self.config, intra(self.U, self.B, self.shift)
-        kernels, channels, taps = W1.shape
+        _, channels, taps = W1.shape
         lanes, width = config.lanes, config.width
         if self.cross:
             ordered = W1.reshape(self.blocks, lanes, channels, taps).transpose(2, 3, 0, 1)

@@ -1,0 +1,144 @@
+"""The coefficient memory: a stream of words and 32-bit words from one port, each its share."""
+
+from __future__ import annotations
+
+import cocotb
+import pytest
+
+import sim
+from rtl.coefficient_decoder import word_layout
+from rtl.coefficient_memory import WORD_TURNS, CoefficientMemory, fetch_layout
+from sim import Bench, testbench
+from tests.rtl.weights import CONFIGURATIONS, PAUSES, column, join, refuses_other_configurations
+
+WORDS = 32
+
+
+class Reader:
+    """Reads 32-bit words."""
+
+    def __init__(self, bench: Bench, addresses: list[int], pause: str) -> None:
+        self.words: list[int] = []
+        self.cycles: list[int] = []
+        """The cycle of each grant."""
+        self._bench = bench
+        self._pattern = sim.PATTERNS[pause](bench.rng)
+        self.done = cocotb.start_soon(self._read(addresses))
+
+    async def _read(self, addresses: list[int]) -> None:
+        dut, bench, granted = self._bench.dut, self._bench, False
+        for address in [*addresses, None]:
+            while True:
+                request = address is not None and not next(self._pattern)
+                while True:  # A request stays until it is granted.
+                    dut.words__request.value = int(request)
+                    dut.words__address.value = address or 0
+                    await bench.cycles()
+                    if granted:
+                        self.words.append(int(dut.words__data.value))
+                    granted = bool(request and dut.words__grant.value)
+                    if granted:
+                        self.cycles.append(bench.cycle)
+                    if granted or not request:
+                        break
+                if granted or address is None:
+                    break
+
+
+async def fill(bench: Bench, parts: int) -> list[list[int]]:
+    """Write a few words through the host's port: [word][part]."""
+    config = CONFIGURATIONS[bench.parameters["config"]]
+    addresses = bench.rng.sample(range(config.coefficient_words), WORDS)
+    content = {a: [bench.rng.getrandbits(32) for _ in range(parts)] for a in addresses}
+    writes = [(a * parts + n, w) for a, row in content.items() for n, w in enumerate(row)]
+    bench.rng.shuffle(writes)
+    for address, word in writes:
+        bench.dut.host_write.value = 1
+        bench.dut.host_address.value = address
+        bench.dut.host_data.value = word
+        await bench.cycles()
+    bench.dut.host_write.value = 0
+    bench.dut.host_data.value = bench.rng.getrandbits(32)
+    await bench.cycles()
+    return content
+
+
+@testbench
+async def reads(bench: Bench) -> None:
+    """Both kinds of reads at once, with pauses."""
+    config = CONFIGURATIONS[bench.parameters["config"]]
+    parts = config.coefficient_port // 32
+    idle, stall, asking = (bench.parameters[name] for name in ("idle", "stall", "asking"))
+    source, sink = bench.source("fetch", idle), bench.sink("o", stall)
+    content = await fill(bench, parts)
+    rows, count = list(content), 200
+    fetches = [
+        {
+            "address": bench.rng.choice(rows),
+            "segment": bench.rng.randrange(4),
+            "final": bench.rng.randrange(2),
+        }
+        for _ in range(count)
+    ]
+    addresses = [bench.rng.choice(rows) * parts + bench.rng.randrange(parts) for _ in range(50)]
+    reader = Reader(bench, addresses, asking)
+    source.send(join(fetch_layout(config), **fetch) for fetch in fetches)
+    got = await sink.receive(count)
+    await reader.done
+    layout = word_layout(config)
+    expected = [content[fetch["address"]] for fetch in fetches]
+    words = [sim.unpack(w, parts, 32, signed=False) for w in column(layout, got, "word")]
+    bench.compare(expected, words, axes=["word", "part"], what="stream")
+    for name in ("segment", "final"):
+        marks = column(layout, got, name)
+        bench.compare([fetch[name] for fetch in fetches], marks, axes=["word"], what=name)
+    expected = [content[address // parts][address % parts] for address in addresses]
+    bench.compare(expected, reader.words, axes=["word"], what="32-bit words")
+    await bench.cycles(10)
+    assert len(sink.payloads) == count, "words too many"
+
+
+@testbench
+async def shares(bench: Bench) -> None:
+    """Alone, each has every cycle; together, 32-bit words have every fourth."""
+    config = CONFIGURATIONS[bench.parameters["config"]]
+    source, sink = bench.source("fetch"), bench.sink("o")
+    content = await fill(bench, config.coefficient_port // 32)
+    address = next(iter(content))
+    fetches = [join(fetch_layout(config), address=address)] * 100
+
+    source.send(fetches)
+    await sink.receive(100)
+    assert sink.cycles[0] == source.cycles[0] + 2
+    assert set(sim.intervals(source.cycles)) == set(sim.intervals(sink.cycles)) == {1}
+
+    reader = Reader(bench, [0] * 50, "never")
+    await reader.done
+    assert set(sim.intervals(reader.cycles)) == {1}
+
+    await bench.cycles(10)
+    source.send(fetches)
+    reader = Reader(bench, [0] * 20, "never")
+    await sink.receive(100)
+    await reader.done
+    assert set(sim.intervals(reader.cycles)) == {WORD_TURNS}
+    assert set(sim.intervals(sink.cycles[100:])) == {1, 2}
+
+
+@pytest.mark.parametrize("config", ["sim-8x1", "up5k", "ecp5-45f", "least"])
+@pytest.mark.parametrize(("idle", "stall"), PAUSES)
+@pytest.mark.parametrize("asking", ["never", "often"])
+def test_reads(config: str, idle: str, stall: str, asking: str, seed: int) -> None:
+    parameters = {"config": config, "idle": idle, "stall": stall, "asking": asking}
+    dut = CoefficientMemory(CONFIGURATIONS[config])
+    sim.run(dut, __name__, "reads", parameters=parameters, seed=seed)
+
+
+@pytest.mark.parametrize("config", ["sim-8x1", "up5k", "ecp5-45f", "least"])
+def test_shares(config: str) -> None:
+    dut = CoefficientMemory(CONFIGURATIONS[config])
+    sim.run(dut, __name__, "shares", parameters={"config": config})
+
+
+def test_refuses() -> None:
+    refuses_other_configurations(CoefficientMemory)

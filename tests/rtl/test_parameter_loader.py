@@ -1,0 +1,131 @@
+"""The parameter loader: every parameter in its place, never more than one lane group ahead."""
+
+from __future__ import annotations
+
+from collections import deque
+from random import Random
+
+import cocotb
+import pytest
+
+import sim
+from rtl.parameter_loader import ParameterLoader
+from rtl.record import PARAMETER_WORDS
+from sim import Bench, testbench
+from tests.rtl.weights import CONFIGURATIONS, refuses_other_configurations
+
+LAYERS = 8
+
+
+class Memory:
+    """Grants requests and delivers `address ^ KEY` a cycle later; junk otherwise."""
+
+    KEY = 0x5A17_3C00
+
+    def __init__(self, bench: Bench, pause: str) -> None:
+        self.granted: list[int] = []
+        """The cycle of each grant."""
+        self._bench = bench
+        self._pattern = sim.PATTERNS[pause](Random(bench.seed))
+        cocotb.start_soon(self._serve())
+
+    async def _serve(self) -> None:
+        dut = self._bench.dut
+        while True:
+            grant = int(not next(self._pattern))
+            dut.words__grant.value = grant
+            await self._bench.cycles()
+            if grant and dut.words__request.value:
+                self.granted.append(self._bench.cycle)
+                dut.words__data.value = int(dut.words__address.value) ^ self.KEY
+            else:
+                dut.words__data.value = self._bench.rng.getrandbits(32)
+
+
+class Writes:
+    """What is written, as (entry, kind, data)."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.seen: list[tuple[int, int, int]] = []
+        self._bench = bench
+        cocotb.start_soon(self._watch())
+
+    async def _watch(self) -> None:
+        dut = self._bench.dut
+        while True:
+            await self._bench.cycles()
+            if dut.parameters__write.value:
+                names = ("entry", "kind", "data")
+                fields = (getattr(dut, f"parameters__{name}").value for name in names)
+                self.seen.append(tuple(int(field) for field in fields))
+
+
+@testbench
+async def loads(bench: Bench) -> None:
+    """Layers with and without a tile; lane groups take their time, or none."""
+    config = CONFIGURATIONS[bench.parameters["config"]]
+    pause, lanes = bench.parameters["pause"], config.lanes
+    dut, rng = bench.dut, bench.rng
+    memory, writes = Memory(bench, pause), Writes(bench)
+    group_words = PARAMETER_WORDS * lanes
+    for layer in range(LAYERS):
+        tile, groups = layer % 2, rng.randint(1, 5)
+        base = rng.randrange(config.coefficient_bytes // 4 - (groups + 1) * group_words)
+        entries = [2 * lanes] * tile
+        entries += [n % (2 * lanes) for n in range(groups * lanes)]
+        expected = [
+            (entry, kind, base + PARAMETER_WORDS * n + kind ^ Memory.KEY)
+            for n, entry in enumerate(entries)
+            for kind in range(PARAMETER_WORDS)
+        ]
+        dut.base.value, dut.tile.value, dut.groups.value = base, tile, groups - 1
+        first, granted = len(writes.seen), len(memory.granted)
+        dut.start.value = 1
+        await bench.cycles()
+        dut.start.value = 0
+        begun = bench.cycle
+
+        working: deque[int] = deque()  # When each lane group that has started is done.
+        started = done = 0
+        start = False
+        while done < groups:
+            # As seen at the last edge, where a lane group may have started.
+            start = bool(dut.loaded.value) and not start and rng.random() < 0.5
+            finish = bool(working) and working[0] <= bench.cycle
+            dut.started.value, dut.group_done.value = int(start), int(finish)
+            if start:
+                working.append(bench.cycle + rng.choice([1, 5, 3 * group_words]))
+                started += 1
+                # Written, or about to be in this cycle.
+                needed = PARAMETER_WORDS * tile + started * group_words
+                assert len(writes.seen) - first >= needed - 1, "not loaded"
+            if finish:
+                working.popleft()
+                done += 1
+            await bench.cycles()
+            written = len(writes.seen) - first - PARAMETER_WORDS * tile
+            assert written <= (done + 2) * group_words, "overwritten in use"
+        dut.started.value = dut.group_done.value = 0
+        await bench.cycles(5)
+        assert not dut.loaded.value
+        assert started == groups
+        what = f"layer {layer}, {groups} lane groups, tile {tile}"
+        bench.compare(expected, writes.seen[first:], axes=["word", "field"], what=what)
+        if pause == "never":
+            ahead = memory.granted[granted:][
+                : PARAMETER_WORDS * tile + min(groups, 2) * group_words
+            ]
+            assert ahead[0] == begun + 1
+            assert set(sim.intervals(ahead)) == {1}
+
+
+@pytest.mark.parametrize("config", ["sim-8x1", "up5k", "ecp5-45f", "square"])
+@pytest.mark.parametrize("pause", sim.PATTERNS)
+def test_loads(config: str, pause: str, seed: int) -> None:
+    parameters = {"config": config, "pause": pause}
+    dut = ParameterLoader(CONFIGURATIONS[config])
+    sim.run(dut, __name__, "loads", parameters=parameters, seed=seed)
+
+
+def test_refuses() -> None:
+    refuses_other_configurations(ParameterLoader)
