@@ -48,7 +48,7 @@ class Sequencer(wiring.Component):
     pixels are computed from it. Other layers go through all lane groups without a stop. The next
     step is read when a layer's last result has been written.
 
-    Latency: RECORD_WORDS + 4 cycles from the end of a layer to `begin` of the next.
+    Latency: RECORD_WORDS + 4 cycles from the end of a layer to `layer_start` of the next.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class Sequencer(wiring.Component):
         Record of the layer at work.
     steps : Out(StepPort)
         Its steps, to the address generator.
-    begin : Out(1)
+    layer_start : Out(1)
         The layer begins, its record is stable.
     permit : Out(1)
         Its next lane group may be fetched.
@@ -103,7 +103,7 @@ class Sequencer(wiring.Component):
                 "reading": Out(1),
                 "record": Out(record_layout(config)),
                 "steps": Out(StepPort()),
-                "begin": Out(1),
+                "layer_start": Out(1),
                 "permit": Out(1),
                 "fetching": In(1),
                 "tile": Out(1),
@@ -174,7 +174,7 @@ class Sequencer(wiring.Component):
                 with m.If(requested == RECORD_WORDS):
                     m.next = "BEGIN"
             with m.State("BEGIN"):
-                m.d.comb += self.begin.eq(1)
+                m.d.comb += self.layer_start.eq(1)
                 m.d.sync += group.eq(0)
                 m.next = "TILE"
                 with m.If(cross):

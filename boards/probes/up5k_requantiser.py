@@ -214,23 +214,23 @@ class SerialRequantiser(wiring.Component):
         x = Signal(signed(32))
         factor = Signal(32)
         total = Signal(signed(48))  # so far, its highest 40 bits and 8 on the way out
-        shift = Signal(5)
+        shift, shift_0 = Signal(5), Signal(5)
+        product = narrow_product(m, x, Cat(factor[:8], Const(0, 1)).as_signed(), "product")
+        carried = Mux(step == 0, 0, total >> 16).as_signed()
+        m.d.sync += [
+            total.eq(Cat(total[8:16], carried + product)),
+            factor.eq(factor >> 8),
+            step.eq(step + 1),
+            shift_0.eq(shift),
+        ]
         with m.If(self.taken):
             m.d.sync += [
                 x.eq(self.sum + parameters[BIAS].as_signed()),
                 factor.eq(parameters[MULTIPLIER]),
                 shift.eq(parameters[SHIFT]),
-                total.eq(0),
                 step.eq(0),
                 row.eq(row + 1),
                 half.eq(half ^ (row == LANES - 1)),
-            ]
-        with m.Else():
-            product = narrow_product(m, x, Cat(factor[:8], Const(0, 1)).as_signed(), "product")
-            m.d.sync += [
-                total.eq(Cat(total[8:16], (total >> 16) + product)),
-                factor.eq(factor >> 8),
-                step.eq(step + 1),
             ]
         m.d.sync += [
             active.eq(self.taken | (active & (step != STEPS - 1))),
@@ -240,7 +240,7 @@ class SerialRequantiser(wiring.Component):
             m.d.sync += half.eq(0)
 
         # Rounding as in rtl.requantiser's first version.
-        no_shift = shift == 0
+        no_shift = shift_0 == 0
         up = total[14] & (self.double_rounding | no_shift)
         down = total[-1] & self.double_rounding & ~no_shift
         rounded = Signal(signed(34))
@@ -252,7 +252,7 @@ class SerialRequantiser(wiring.Component):
         fits = moved[11:].all() | ~moved[11:].any()
         m.d.sync += [
             rounded.eq((total >> 15) + Cat(up ^ down, (down & ~up).replicate(33)).as_signed()),
-            shift_1.eq(shift),
+            shift_1.eq(shift_0),
             shifted.eq(
                 Mux(fits, moved[:12].as_signed(), Cat((~moved[-1]).replicate(11), moved[-1]))
             ),
