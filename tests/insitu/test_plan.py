@@ -114,7 +114,7 @@ REFUSED = {
         "sim-8x1",
     ),
     "tile": (
-        lambda: network((3, 3, 100), conv(generated(8, 100, 9, terms=2, kernels=4))),
+        lambda: network((3, 3, 100), conv(generated(8, 100, 9, terms=2, kernels=4, qu=4, s1=0))),
         "weight tile of 7200 bytes, small has 6144: 1056 bytes are missing",
         "sim-8x1 or ecp5-45f",
     ),
@@ -131,7 +131,7 @@ REFUSED = {
     "terms": (
         lambda: network((3, 3, 8), conv(generated(8, 8, 9, terms=3))),
         r"3 basis terms \(Bi\), small sums at most 2",
-        "sim-8x1 or ecp5-45f",
+        "sim-8x1",
     ),
     "taps": (
         lambda: network((3, 3, 8), conv(generated(8, 8, 1, terms=2), (1, 1))),
