@@ -10,5 +10,5 @@ BOARD = Board(
     name="ulx3s-45f",
     platform=ULX3S_45F_Platform,
     configuration="ecp5-45f",
-    clock_hz=40_000_000,
+    clock_hz=80_000_000,
 )

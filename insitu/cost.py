@@ -4,17 +4,20 @@ The engine runs lane groups outermost, then rows, pixels, channel groups and tap
 takes as long as the slowest of four, each for all its output pixels:
 
     array           ceil(Ci/C) * T steps
-    coefficients    words of the stream segment (stored, intra), and at least one cycle a vector;
-                    and, once, the parameters of the next lane group
+    coefficients    words of the stream segment (stored, intra), and at least one cycle a vector, or
+                    where U follows U (intra) half of Bi + T + 1 for each channel group
     activations     one access a step; where the memory has one port, also the words written
     requantiser     ceil(R/P)
+
+The parameters of the next lane group are read while a lane group begins, and hold it up where its
+stream needs more than three cycles in four of the memory.
 
 In the intra dataflow each lane group first loads its basis, all but the first while the last taps
 of the one before are at work. In the cross dataflow it loads the basis of all kernels and generates
 its weight tile: for every stream segment (an input channel, or one tap of it where there is no
-intra level) its vectors of U and then, for each tap, V: or as long as rounding takes if that is
-longer. Filling and draining the pipelines comes on top; `Constants` are those times of the RTL,
-fitted to it (tests/rtl/test_accelerator.py).
+intra level) its vectors of U and then, for each tap, V: or as long as rounding takes, or as the
+generator takes for the blocks of W1, if that is longer. Filling and draining the pipelines comes on
+top; `Constants` are those times of the RTL, fitted to it (tests/rtl/test_accelerator.py).
 
 `ideal_cycles` is the array's work alone, from the shapes.
 """
@@ -37,6 +40,8 @@ class Constants:
         From start to the first layer's record, and from the last layer to done.
     layer : int
         Read a record, fill and drain the pipeline.
+    wide : int
+        The same, on top, where a 32-bit word is a part of the coefficient memory's.
     intra_group : int
         For a lane group but the first in the intra dataflow: from the last U before its basis to
         its first U, less the `taps` cycles in which that works.
@@ -45,13 +50,21 @@ class Constants:
     segment : int
         From the last U of a stream segment to its first W1 at the multipliers; one more where the
         generator has to round (`generator_sum_bits` > 8).
+    block : int
+        At the cross level, from one block of W1 to the next; one more where the generator has to
+        round.
+    turns : int
+        Of so many words from the coefficient memory one may be a parameter.
     """
 
     program: int = 4
-    layer: int = 42
-    intra_group: int = 4
-    tile: int = 37
-    segment: int = 3
+    layer: int = 57
+    wide: int = 5
+    intra_group: int = 1
+    tile: int = 43
+    segment: int = 7
+    block: int = 5
+    turns: int = 4
 
 
 CONSTANTS = Constants()
@@ -124,6 +137,17 @@ def _ceil(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def _contention(words: int, parameters: int, available: int, turns: int) -> int:
+    """Cycles that a lane group of `available` cycles loses to the parameters of the next.
+
+    They are read as soon as it begins, each where the stream gives up one cycle in `turns`; and
+    the memory has a cycle for each.
+    """
+    busy = words / available
+    turned = parameters * (turns - (turns - 1) / busy) if busy * turns > turns - 1 else 0
+    return max(round(turned), words + parameters - available, 0)
+
+
 def layer_cost(work: Work, config: Configuration, constants: Constants = CONSTANTS) -> Cost:
     """Predict the cycles of a layer.
 
@@ -147,6 +171,11 @@ def layer_cost(work: Work, config: Configuration, constants: Constants = CONSTAN
     streams = work.dataflow in (STORED, INTRA)
     terms = dict.fromkeys(("array", "coefficients", "activations", "requantiser"), 0)
     steady = 0
+    load = parameters
+    vectors = work.stream_vectors
+    if work.dataflow == INTRA:
+        # Two slots of U: one is filled, with a cycle on top, in the time of the other's taps.
+        vectors = max(vectors, _ceil(vectors + (steps // work.taps) * (work.taps + 1), 2))
     for group in range(groups):
         last = group == groups - 1
         written = work.last_group_words if last else words
@@ -157,18 +186,18 @@ def layer_cost(work: Work, config: Configuration, constants: Constants = CONSTAN
             "requantiser": work.pixels * roundings,
         }
         if streams:
-            one["coefficients"] = max(
-                work.pixels * work.stream_words + (0 if last else parameters),
-                work.pixels * work.stream_vectors,
-            )
-        steady += max(one.values())
+            one["coefficients"] = work.pixels * max(work.stream_words, vectors)
+        slowest = max(one.values())
+        steady += slowest
+        if streams and not last:
+            stream = work.pixels * work.stream_words + work.basis_words
+            load += _contention(stream, parameters, slowest, constants.turns)
         for name, cycles in one.items():
             terms[name] += cycles
 
-    load = parameters
     basis = max(work.basis_words, work.basis_vectors)
     generate = 0
-    fill = constants.layer
+    fill = constants.layer + (constants.wide if config.coefficient_port > 32 else 0)
     ideal = groups * steps * work.pixels
     if work.dataflow == INTRA:
         load += basis
@@ -177,14 +206,18 @@ def layer_cost(work: Work, config: Configuration, constants: Constants = CONSTAN
         vectors = _ceil(work.kernels, width)
         taps = 1 if work.flat else work.taps
         segments = work.inputs * work.taps // taps
-        segment = max(
-            max(work.stream_words, work.stream_vectors)
-            + constants.segment
-            + (config.generator_sum_bits > 8)
-            + taps * max(vectors, work.cross_words),
-            taps * roundings,
-        )
-        load += groups * basis
+        rounds = int(config.generator_sum_bits > 8)
+        full, block = lanes // width, constants.block + rounds
+        blocks = _ceil(work.kernels, lanes)
+        paced = (blocks - 1) * max(full, block)  # all blocks of a weight but the last
+        rest = vectors - (blocks - 1) * full
+        weight = max(paced + max(rest, block), work.cross_words, roundings)
+        ends = max(paced + rest, work.cross_words - 1)
+        ends += max(work.stream_words, work.stream_vectors) + constants.segment + rounds
+        segment = (taps - 1) * weight + max(ends, roundings)
+        words = segments * (work.stream_words + taps * work.cross_words) + work.basis_words
+        lost = _contention(words, parameters, segments * segment, constants.turns)
+        load += groups * basis + (groups - 1) * lost
         generate = groups * segments * segment
         fill += groups * constants.tile
         ideal += groups * work.inputs * work.taps * vectors

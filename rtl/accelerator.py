@@ -4,14 +4,16 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, connect, flipped
 
-from .activation_buffer import ActivationBuffer
+from .activation_buffer import HOST_DELAY, ActivationBuffer
 from .address_generator import AddressGenerator
 from .basis_buffer import BasisBuffer
 from .coefficient_decoder import CoefficientDecoder, Segment
 from .coefficient_fetch import CoefficientFetch
 from .coefficient_memory import CoefficientMemory
 from .config import Configuration
+from .delay import delayed
 from .host_port import HostPort
+from .issue import Issue
 from .mac_array import MacArray
 from .parameter_loader import ParameterLoader
 from .record import CROSS, INTRA
@@ -30,10 +32,11 @@ class Accelerator(wiring.Component):
 
         coefficient memory -> fetch -> decoder -+-> basis buffer
                                                 +-> weight generator -+
-                                                +-> (W or V) --------+-> MAC array -> requantiser
-        activation buffer -> (activations) ---------------------------+                 |
-              ^                                         weight tile <---- tile ---------+
-              +--------------------------------------------------------- outputs -------+
+                                                +-> (W or V) ---------+-> issue -> MAC array
+        activation buffer -> (activations) ---------------------------+               |
+              ^                    weight tile -> (W) ----------------+          requantiser
+              |                         ^                                             |
+              +------- outputs ---------+-------------------- tile -------------------+
 
     Parameters
     ----------
@@ -70,20 +73,27 @@ class Accelerator(wiring.Component):
         m.submodules.weight_tile = self._tile = WeightTile(config)
         m.submodules.address_generator = self._addresses = AddressGenerator(config)
         m.submodules.activation_buffer = self._activations = ActivationBuffer(config, technology)
+        m.submodules.issue = self._issue = Issue(config)
         m.submodules.mac_array = self._array = MacArray(config, technology)
         m.submodules.requantiser = self._requantiser = Requantiser(config, technology)
 
+        # Decoded long before they are needed: the record is complete, and the array at rest.
         record = self._sequencer.record
-        generating = self._sequencer.tile  # the tile, of a layer with a cross level
         cross = Signal()
-        m.d.comb += cross.eq(record.dataflow == CROSS)
+        generating = Signal()  # the tile, of a layer with a cross level
+        m.d.sync += [
+            cross.eq(record.dataflow == CROSS),
+            generating.eq(self._sequencer.tile),
+            self._issue.from_generator.eq(record.dataflow == INTRA),
+            self._issue.from_tile.eq((record.dataflow == CROSS) & ~self._sequencer.tile),
+        ]
 
         connect(m, flipped(self.bus), self._host.bus)
         self._configure(m, record, cross, generating)
         self._connect_words(m)
         self._connect_host(m)
         self._connect_coefficients(m)
-        self._connect_operands(m, record, cross, generating)
+        self._connect_operands(m, cross)
         self._connect_results(m, generating)
         return m
 
@@ -123,7 +133,6 @@ class Accelerator(wiring.Component):
             generator.shift.eq(record.intra_shift),
             self._broadcast.last_block_steps.eq(record.last_block_steps),
             self._tile.taps.eq(record.taps),
-            self._tile.rewind.eq(sequencer.rewind),
             sequencer.tile_complete.eq(self._tile.complete),
             self._addresses.start.eq(sequencer.walk),
             self._addresses.single.eq(cross),
@@ -136,7 +145,7 @@ class Accelerator(wiring.Component):
             sequencer.written.eq(self._activations.final_written),
             requantiser.clear.eq(sequencer.layer_start),
             requantiser.tile.eq(generating),
-            requantiser.double_rounding.eq(record.double_rounding & ~generating),
+            requantiser.double_rounding.eq(record.double_rounding),
             requantiser.zero_point.eq(record.output_zero_point),
             requantiser.minimum.eq(record.activation_min),
             requantiser.maximum.eq(record.activation_max),
@@ -163,8 +172,10 @@ class Accelerator(wiring.Component):
                 )
             ),
             sequencer.words.grant.eq(memory.words.grant),
+            sequencer.words.valid.eq(memory.words.valid),
             sequencer.words.data.eq(memory.words.data),
             loader.words.grant.eq(memory.words.grant & ~sequencer.reading),
+            loader.words.valid.eq(memory.words.valid & sequencer.busy & ~sequencer.reading),
             loader.words.data.eq(memory.words.data),
         ]
         connect(m, loader.parameters, self._requantiser.parameters)
@@ -174,18 +185,21 @@ class Accelerator(wiring.Component):
         host, sequencer = self._host.memory, self._sequencer
         coefficients, activations = self._coefficients, self._activations
         access = Signal()
-        read = Signal()
-        pending = Signal()  # a read's data comes in this cycle
+        granted = Signal()
+        waits = Signal()  # for what it reads
+        arrives = Signal()
+        (found,) = delayed(m, HOST_DELAY, found=granted & host.region)
         m.d.comb += [
+            granted.eq(access & (host.region | (~host.write & coefficients.words.grant))),
+            arrives.eq(waits & Mux(host.region, found, coefficients.words.valid)),
             sequencer.start.eq(self._host.start),
             self._host.busy.eq(sequencer.busy),
             self._host.cycles.eq(sequencer.cycles),
             self._host.fault.eq(sequencer.fault),
-            access.eq(host.request & ~sequencer.busy & ~pending),
-            read.eq(access & ~host.write),
-            host.acknowledge.eq(pending | (access & host.write)),
+            access.eq(host.request & ~sequencer.busy & ~waits),
+            host.acknowledge.eq(arrives | (access & host.write & ~host.region)),
             host.data_r.eq(Mux(host.region, activations.host_data_r, coefficients.words.data)),
-            self._host_reads.eq(read & ~host.region),
+            self._host_reads.eq(access & ~host.write & ~host.region),
             coefficients.host_write.eq(access & host.write & ~host.region),
             coefficients.host_address.eq(host.address),
             coefficients.host_data.eq(host.data_w),
@@ -194,76 +208,51 @@ class Accelerator(wiring.Component):
             activations.host_address.eq(host.address),
             activations.host_data_w.eq(host.data_w),
         ]
-        m.d.sync += pending.eq(read & (host.region | coefficients.words.grant))
+        with m.If(granted):
+            m.d.sync += waits.eq(1)
+        with m.Elif(arrives):
+            m.d.sync += waits.eq(0)
 
     def _connect_coefficients(self, m):
-        """From coefficient memory through the decoder to basis buffer and generator."""
+        """From coefficient memory through the decoder to all that take its vectors."""
         decoder, basis, generator = self._decoder, self._basis, self._generator
         connect(m, self._fetch.o, self._coefficients.fetch)
         connect(m, self._coefficients.o, decoder.i)
         connect(m, generator.basis, basis.read)
         vectors = decoder.o
-        to_basis = vectors.payload.segment == Segment.BASIS
-        to_generator = vectors.payload.segment == Segment.STREAM
-        self._to_array = Signal()
-        self._array_takes_vector = Signal()
+        for taker in (basis, generator):
+            for name in ("taken", "segment", "final", "last", "values"):
+                m.d.comb += getattr(taker.vectors, name).eq(getattr(vectors, name))
         m.d.comb += [
-            basis.i.payload.eq(vectors.payload),
-            basis.i.valid.eq(vectors.valid & to_basis),
-            generator.i.payload.eq(vectors.payload),
-            generator.i.valid.eq(vectors.valid & to_generator),
-            self._to_array.eq(vectors.valid & ~to_basis & ~to_generator),
-            vectors.ready.eq(
-                Mux(
-                    to_basis,
-                    basis.i.ready,
-                    Mux(to_generator, generator.i.ready, self._array_takes_vector),
-                )
+            decoder.basis_room.eq(basis.room),
+            decoder.stream_room.eq(generator.room),
+            decoder.array_room.eq(self._issue.permit),
+            self._issue.taken.eq(
+                vectors.taken
+                & ((vectors.segment == Segment.WEIGHT) | (vectors.segment == Segment.CROSS))
             ),
+            self._issue.coefficients.eq(vectors.values),
             generator.half.eq(basis.half),
             basis.busy.eq(generator.busy),
         ]
 
-    def _connect_operands(self, m, record, cross, generating):
-        """The MAC array's step: activations (or W1) meet weights (or V)."""
-        array, activations = self._array.i, self._activations.o
-        generator, broadcast = self._generator, self._broadcast
+    def _connect_operands(self, m, cross):
+        """Activations, or W1 in their place, meet weights."""
+        issue, generator, tile = self._issue, self._generator, self._tile
         connect(m, self._addresses.o, self._activations.taps)
-
-        from_generator = Signal()
-        from_tile = Signal()
-        have_activations = Signal()
-        have_weights = Signal()
-        step = Signal()
-        weights = self._decoder.o.payload.values.as_value()
-        weights = Mux(from_generator, generator.o.payload.values.as_value(), weights)
-        weights = Mux(from_tile, self._tile.weights.as_value(), weights)
+        connect(m, self._activations.o, issue.activations)
+        connect(m, self._broadcast.o, self._activations.kernels)
+        connect(m, issue.o, self._array.i)
         m.d.comb += [
-            from_generator.eq(record.dataflow == INTRA),
-            from_tile.eq(cross & ~generating),
-            have_activations.eq(Mux(generating, broadcast.o.valid, activations.valid)),
-            have_weights.eq(from_tile | Mux(from_generator, generator.o.valid, self._to_array)),
-            array.valid.eq(have_activations & have_weights),
-            step.eq(array.valid & array.ready),
-            array.payload.weights.eq(weights),
-            array.payload.activations.eq(
-                Mux(generating, broadcast.o.payload.values, activations.payload.values)
-            ),
-            array.payload.last.eq(
-                Mux(generating, broadcast.o.payload.last, activations.payload.last)
-            ),
-            array.payload.group_last.eq(activations.payload.group_last & ~generating),
-            array.payload.final.eq(
-                Mux(generating, broadcast.o.payload.final, activations.payload.final)
-            ),
-            activations.ready.eq(step & ~generating),
-            broadcast.o.ready.eq(step & generating),
-            self._array_takes_vector.eq(step & ~from_generator & ~from_tile),
-            self._tile.next.eq(step & from_tile),
-            self._tile.last.eq(array.payload.last),
-            broadcast.i.valid.eq(generator.o.valid & cross),
-            broadcast.i.payload.eq(generator.o.payload),
-            generator.o.ready.eq(Mux(cross, broadcast.i.ready, step)),
+            generator.permit.eq(issue.permit),
+            issue.issued.eq(generator.issued),
+            issue.generated.eq(generator.o.payload.values),
+            self._broadcast.i.valid.eq(generator.o.valid),
+            self._broadcast.i.payload.eq(generator.o.payload),
+            generator.o.ready.eq(self._broadcast.i.ready),
+            tile.next.eq(issue.tile_next),
+            tile.last.eq(issue.tile_last),
+            issue.tile.eq(tile.weights),
         ]
 
     def _connect_results(self, m, generating):
@@ -275,5 +264,4 @@ class Accelerator(wiring.Component):
             self._activations.i.valid.eq(results.valid & ~generating),
             self._tile.i.payload.eq(results.payload),
             self._tile.i.valid.eq(results.valid & generating),
-            results.ready.eq(1),
         ]

@@ -7,14 +7,19 @@ from amaranth.utils import ceil_log2
 
 from .address_generator import tap_layout
 from .config import Configuration
+from .delay import delayed
+from .push import Push
 from .queue import Queue
 from .requantiser import results_layout
 from .storage import Storage
 
 __all__ = ["ActivationBuffer", "Output", "activations_layout"]
 
-QUEUE_DEPTH = 3
+QUEUE_DEPTH = 4
 """Steps fetched ahead: enough for one a cycle with the memory's latency."""
+
+HOST_DELAY = 3
+"""Cycles from the host's request to its data, or until what it writes is written."""
 
 
 def activations_layout(config):
@@ -52,7 +57,7 @@ class ActivationBuffer(wiring.Component):
     that exist in the last lane group are dropped. With one port a write takes the cycle from a
     read.
 
-    Latency: 2 cycles from a step to its activations. Throughput: one step a cycle, less the
+    Latency: 3 cycles from a step to its activations. Throughput: one step a cycle, less the
     writes where there is one port; one word written a cycle.
 
     Parameters
@@ -64,8 +69,10 @@ class ActivationBuffer(wiring.Component):
     Members
     -------
     taps : In(stream of tap_layout)
+    kernels : In(stream of activations_layout)
+        W1 in place of activations, while a tile is generated and there are no taps.
     o : Out(stream of activations_layout)
-    i : In(stream of results_layout)
+    i : In(push of results_layout)
     zero_point : In(signed(8))
         Of the input map.
     output : In(Output)
@@ -78,7 +85,8 @@ class ActivationBuffer(wiring.Component):
         32-bit word.
     host_data_w : In(32)
     host_data_r : Out(32)
-        One cycle after a read request. Requests only while no layer is at work.
+        `HOST_DELAY` cycles after a read request. Requests only while no layer is at work; address
+        and data hold for that time.
     """
 
     def __init__(self, config: Configuration, technology="sim"):
@@ -89,8 +97,9 @@ class ActivationBuffer(wiring.Component):
         super().__init__(
             {
                 "taps": In(stream.Signature(tap_layout(config))),
+                "kernels": In(stream.Signature(activations_layout(config))),
                 "o": Out(stream.Signature(activations_layout(config))),
-                "i": In(stream.Signature(results_layout(config))),
+                "i": In(Push(results_layout(config))),
                 "zero_point": In(signed(8)),
                 "output": In(Output(config)),
                 "clear": In(1),
@@ -127,16 +136,11 @@ class ActivationBuffer(wiring.Component):
         result = self.i.payload
         exists = ~last_group | (word <= self.output.last_group_words)
         m.d.comb += [
-            self.i.ready.eq(1),
-            writing.eq(self.i.valid & exists),
-            write.enable.eq(writing.replicate(parts)),
-            write.address.eq(address),
-            write.data.eq(result.values.as_value()),
             self.group_written.eq(self.i.valid & result.last & result.group_last),
             self.final_written.eq(self.i.valid & result.last & result.final),
             begins.eq(cleared | self.group_written),
         ]
-        m.d.sync += cleared.eq(self.clear)
+        m.d.sync += [cleared.eq(self.clear), writing.eq(self.i.valid & exists)]
         start = Mux(begins, self.output.base, address)
         distance = Mux(result.last, self.output.pitch - (pixel_words - 1), 1)
         distance = Mux(begins, group * pixel_words, distance)
@@ -154,40 +158,55 @@ class ActivationBuffer(wiring.Component):
         beats = config.activation_word // config.width
         log_beats = ceil_log2(beats)
         issue = Signal()
-        issued = Signal()
-        tap = Signal(tap_layout(config))
-        room = Signal()
+        room = Signal(range(QUEUE_DEPTH + 1), init=QUEUE_DEPTH)
         m.d.comb += [
-            room.eq(queue.level + issued < QUEUE_DEPTH),
             issue.eq(self.taps.valid & self.taps.ready),
-            self.taps.ready.eq(room & (~writing if config.activation_ports == 1 else 1)),
-            read.enable.eq(issue),
-            read.address.eq(self.taps.payload.beat >> log_beats),
+            self.taps.ready.eq((room != 0) & (~writing if config.activation_ports == 1 else 1)),
         ]
-        m.d.sync += issued.eq(issue)
-        with m.If(issue):
-            m.d.sync += tap.eq(self.taps.payload)
-        chosen = read.data.word_select(tap.beat[:log_beats], 8 * config.width)
+        kernels = self.kernels
+        instead = Signal()
         m.d.comb += [
-            queue.i.valid.eq(issued),
-            queue.i.payload.values.as_value().eq(
-                Mux(tap.padding, Cat([self.zero_point] * config.width), chosen)
-            ),
-            queue.i.payload.last.eq(tap.last),
-            queue.i.payload.group_last.eq(tap.group_last),
-            queue.i.payload.final.eq(tap.final),
+            kernels.ready.eq(room != 0),
+            instead.eq(kernels.valid & kernels.ready),
         ]
+        m.d.sync += room.eq(room - (issue | instead) + (self.o.valid & self.o.ready))
+        tap = self.taps.payload
+        marks = Cat(tap.padding, tap.last, tap.group_last, tap.final)
+        (place,) = delayed(m, 1, place=tap.beat[:log_beats])
+        found_now, marks = delayed(m, 2, found_now=issue, marks=marks)
+        found = Signal(8 * config.width, reset_less=True)
+        m.d.sync += found.eq(read.data.word_select(place, 8 * config.width))
+        m.d.comb += [
+            queue.i.valid.eq(found_now | instead),
+            queue.i.payload.values.as_value().eq(
+                Mux(marks[0], Cat([self.zero_point] * config.width), found)
+            ),
+            Cat(queue.i.payload.last, queue.i.payload.group_last, queue.i.payload.final).eq(
+                marks[1:]
+            ),
+        ]
+        with m.If(~found_now):
+            m.d.comb += queue.i.payload.eq(kernels.payload)
 
-        # The host.
-        part = Signal(max(1, log_parts))
-        with m.If(self.host_request):
-            m.d.comb += [
-                write.enable.eq(self.host_write << (self.host_address[:log_parts])),
-                write.address.eq(self.host_address >> log_parts),
-                write.data.eq(Cat([self.host_data_w] * parts)),
-                read.enable.eq(~self.host_write),
-                read.address.eq(self.host_address >> log_parts),
-            ]
-            m.d.sync += part.eq(self.host_address[:log_parts])
-        m.d.comb += self.host_data_r.eq(read.data.word_select(part, 32) if log_parts else read.data)
+        # The memory, written and read by layers or by the host.
+        turn = Signal()  # the host's
+        host_writes = Signal()
+        target = Signal.like(write.address, reset_less=True)
+        value = Signal.like(write.data, reset_less=True)
+        m.d.sync += [
+            turn.eq(self.host_request),
+            host_writes.eq(self.host_request & self.host_write),
+            target.eq(address),
+            value.eq(result.values.as_value()),
+        ]
+        part = self.host_address[:log_parts]
+        host_word = self.host_address >> log_parts
+        m.d.comb += [
+            write.enable.eq(Mux(turn, host_writes << part, writing.replicate(parts))),
+            write.address.eq(Mux(turn, host_word, target)),
+            write.data.eq(Mux(turn, Cat([self.host_data_w] * parts), value)),
+            read.enable.eq(issue | (turn & ~host_writes)),
+            read.address.eq(Mux(turn, host_word, self.taps.payload.beat >> log_beats)),
+        ]
+        m.d.sync += self.host_data_r.eq(read.data.word_select(part, 32) if log_parts else read.data)
         return m

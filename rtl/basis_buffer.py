@@ -1,26 +1,31 @@
 """Holds the basis kernels B of the layer or lane group at work."""
 
 from amaranth import Cat, Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from .coefficient_decoder import vector_layout
+from .coefficient_decoder import VECTOR_DELAY, Segment, Vectors
 from .config import Configuration
+from .delay import delayed
+from .fixed import recoded
 from .memory import block_memory
 
-__all__ = ["BasisBuffer", "BasisPort", "basis_layout"]
+__all__ = ["BASIS_DELAY", "BasisBuffer", "BasisPort", "basis_layout"]
+
+BASIS_DELAY = 2
+"""Cycles from a read to its data: block RAM is slow, and a register behind it."""
 
 
 def basis_layout(config):
-    """The Bi coefficients B of one tap and one kernel a lane: [terms][lanes], signed."""
+    """The Bi coefficients B of one tap and one kernel a lane: [terms][lanes], `recoded`."""
     return data.ArrayLayout(
         data.ArrayLayout(config.generator_b_bits, config.lanes), config.generator_terms
     )
 
 
 class BasisPort(wiring.Signature):
-    """Read port: `data` follows `address` by one cycle where `enable` is set, and then holds."""
+    """Read port: `BASIS_DELAY` cycles after a read is enabled its `data` is there, and holds."""
 
     def __init__(self, config):
         super().__init__(
@@ -43,7 +48,8 @@ class BasisBuffer(wiring.Component):
     A term i is coefficient `i % width` of each lane in vector `i // width`: a word takes
     ceil(Bi / width) vectors.
 
-    Throughput: one vector a cycle in, one word a cycle out.
+    Throughput: one vector a cycle in, one word a cycle out. What is announced to `vectors` is in
+    memory, for a read in the cycle after, `VECTOR_DELAY` cycles later.
 
     Cost: `basis_depth * lanes * generator_terms * generator_b_bits` bits of block RAM.
 
@@ -53,8 +59,10 @@ class BasisBuffer(wiring.Component):
 
     Members
     -------
-    i : In(stream of vector_layout)
-        Vectors of BASIS segments.
+    vectors : In(Vectors)
+        Those of BASIS segments are its own.
+    room : Out(1)
+        One may be taken.
     read : In(BasisPort)
     terms : In(3)
         Bi - 1.
@@ -75,7 +83,8 @@ class BasisBuffer(wiring.Component):
         self.config = config
         super().__init__(
             {
-                "i": In(stream.Signature(vector_layout(config))),
+                "vectors": In(Vectors(config)),
+                "room": Out(1),
                 "read": In(BasisPort(config)),
                 "terms": In(3),
                 "halves": In(1),
@@ -87,8 +96,7 @@ class BasisBuffer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config = self.config
-        i = self.i
+        config, vectors = self.config, self.vectors
         log_depth = ceil_log2(config.basis_depth)
         log_width = ceil_log2(config.width)
 
@@ -98,19 +106,20 @@ class BasisBuffer(wiring.Component):
         address = Signal(log_depth)
         write = Signal()
         m.d.comb += [
-            i.ready.eq(Mux(self.halves, ~self.busy.bit_select(half, 1), self.busy == 0)),
-            write.eq(i.valid & i.ready),
+            self.room.eq(Mux(self.halves, ~self.busy.bit_select(half, 1), self.busy == 0)),
+            write.eq(vectors.taken & (vectors.segment == Segment.BASIS)),
             address.eq(Cat(index[:-1], index[-1] | (half & self.halves))),
         ]
         with m.If(write):
             m.d.sync += group.eq(group + 1)
             with m.If(group == self.terms >> log_width):
                 m.d.sync += [group.eq(0), index.eq(index + 1)]
-            with m.If(i.payload.last):
+            with m.If(vectors.last):
                 m.d.sync += [group.eq(0), index.eq(0), half.eq(~half), self.half.eq(half)]
         with m.If(self.clear):
             m.d.sync += [half.eq(0), index.eq(0), group.eq(0)]
 
+        write, group, address = delayed(m, VECTOR_DELAY, write=write, group=group, address=address)
         for term in range(config.generator_terms):
             m.submodules[f"term{term}"] = memory = block_memory(
                 config.lanes * config.generator_b_bits, config.basis_depth
@@ -121,14 +130,17 @@ class BasisBuffer(wiring.Component):
                 writer.addr.eq(address),
                 writer.data.eq(
                     Cat(
-                        i.payload.values[lane * config.width + term % config.width][
-                            : config.generator_b_bits
-                        ]
+                        recoded(
+                            vectors.values[lane * config.width + term % config.width][
+                                : config.generator_b_bits
+                            ]
+                        )
                         for lane in range(config.lanes)
                     )
                 ),
                 reader.en.eq(self.read.enable),
                 reader.addr.eq(self.read.address),
-                self.read.data[term].eq(reader.data),
             ]
+            (word,) = delayed(m, BASIS_DELAY - 1, **{f"word{term}": reader.data})
+            m.d.comb += self.read.data[term].eq(word)
         return m

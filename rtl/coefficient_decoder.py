@@ -9,8 +9,12 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .config import Configuration
+from .delay import delayed
 
-__all__ = ["CoefficientDecoder", "Segment", "vector_layout", "word_layout"]
+__all__ = ["VECTOR_DELAY", "CoefficientDecoder", "Segment", "Vectors", "word_layout"]
+
+VECTOR_DELAY = 3
+"""Cycles from the announcement of a vector to its values."""
 
 
 class Segment(Enum, shape=2):
@@ -34,16 +38,25 @@ def word_layout(config):
     return data.StructLayout({"word": config.coefficient_port, "segment": Segment, "final": 1})
 
 
-def vector_layout(config):
-    """One coefficient a stripe, as signed bytes; `last` marks the last of its segment."""
-    return data.StructLayout(
-        {
-            "values": data.ArrayLayout(8, config.stripes),
-            "segment": Segment,
-            "final": 1,
-            "last": 1,
-        }
-    )
+class Vectors(wiring.Signature):
+    """Vectors of coefficients, announced before they are there.
+
+    In a cycle with `taken` a vector has left its words for good: whoever it is for knows from
+    `segment`, `final` (of a lane group's last stream segment) and `last` (of its segment), and has
+    had room for it. Its values, a signed byte a stripe, follow `VECTOR_DELAY` cycles later and
+    stay for one cycle.
+    """
+
+    def __init__(self, config):
+        super().__init__(
+            {
+                "taken": Out(1),
+                "segment": Out(Segment),
+                "final": Out(1),
+                "last": Out(1),
+                "values": Out(data.ArrayLayout(8, config.stripes)),
+            }
+        )
 
 
 class DecoderControl(wiring.Component):
@@ -171,9 +184,12 @@ class CoefficientDecoder(wiring.Component):
     q bits; for q = 1, bit 0 is +1 and bit 1 is -1. A segment begins at a word; what is left of the
     word in which the last one ended is skipped.
 
-    Latency: 2 cycles from the word in which the first vector ends to that vector, 1 if the control
-    has no register for that word. Throughput: a segment takes as many cycles as its words or its
-    vectors, whichever is more.
+    The control decides a cycle ahead of the words it decides about: what it says reaches the many
+    bits of the stripes from registers.
+
+    Latency: 1 cycle from the word in which the first vector ends to its announcement, 0 if the
+    control has no register for that word. Throughput: a segment takes as many cycles as its words
+    or its vectors, whichever is more.
 
     Parameters
     ----------
@@ -183,8 +199,9 @@ class CoefficientDecoder(wiring.Component):
     -------
     i : In(stream of word_layout)
         Words of the coefficient memory, in order. Words of one segment follow each other.
-    o : Out(stream of vector_layout)
-        Vectors. While there is none, its values are zero.
+    o : Out(Vectors)
+    basis_room, stream_room, array_room : In(1)
+        A vector of a BASIS, of a STREAM, of a WEIGHT or CROSS segment may be taken.
     basis_precision, stream_precision, cross_precision : In(3)
         Precision of each kind of segment, less 1. WEIGHT has that of STREAM. Stable from the
         first word of a layer to its last vector.
@@ -199,7 +216,10 @@ class CoefficientDecoder(wiring.Component):
         super().__init__(
             {
                 "i": In(stream.Signature(word_layout(config))),
-                "o": Out(stream.Signature(vector_layout(config))),
+                "o": Out(Vectors(config)),
+                "basis_room": In(1),
+                "stream_room": In(1),
+                "array_room": In(1),
                 "basis_precision": In(3),
                 "stream_precision": In(3),
                 "cross_precision": In(3),
@@ -211,70 +231,82 @@ class CoefficientDecoder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        bits = self.config.stripe_bits
         i, o = self.i, self.o
-        m.submodules.control = control = DecoderControl(bits)
-        words = [Signal.like(i.payload, name=f"word{n}") for n in range(control.registers)]
-        oldest = words[0]
+        m.submodules.control = control = DecoderControl(self.config.stripe_bits)
 
-        with m.Switch(oldest.segment):
+        # What the words held are, and so where their vectors go and how wide they are.
+        kinds = [Cat(i.payload.segment, i.payload.final)]
+        for n in reversed(range(control.registers)):
+            kind = Signal(3, name=f"kind{n}")
+            with m.If(control.place == n):
+                m.d.sync += kind.eq(Cat(i.payload.segment, i.payload.final))
+            with m.Elif(control.move):
+                m.d.sync += kind.eq(kinds[0])
+            kinds.insert(0, kind)
+        segment = Segment(kinds[0][:2])
+        with m.Switch(segment):
             with m.Case(Segment.BASIS):
                 m.d.comb += [
                     control.top_bit.eq(self.basis_precision),
                     control.vectors.eq(self.basis_vectors),
+                    control.room.eq(self.basis_room),
+                ]
+            with m.Case(Segment.STREAM):
+                m.d.comb += [
+                    control.top_bit.eq(self.stream_precision),
+                    control.vectors.eq(self.stream_vectors),
+                    control.room.eq(self.stream_room),
+                ]
+            with m.Case(Segment.WEIGHT):
+                m.d.comb += [
+                    control.top_bit.eq(self.stream_precision),
+                    control.vectors.eq(self.stream_vectors),
+                    control.room.eq(self.array_room),
                 ]
             with m.Case(Segment.CROSS):
                 m.d.comb += [
                     control.top_bit.eq(self.cross_precision),
                     control.vectors.eq(self.cross_vectors),
-                ]
-            with m.Default():
-                m.d.comb += [
-                    control.top_bit.eq(self.stream_precision),
-                    control.vectors.eq(self.stream_vectors),
+                    control.room.eq(self.array_room),
                 ]
         m.d.comb += [
             control.valid.eq(i.valid),
             i.ready.eq(control.ready),
-            control.room.eq(~o.valid | o.ready),
+            o.taken.eq(control.take),
+            o.segment.eq(segment),
+            o.final.eq(kinds[0][2]),
+            o.last.eq(control.last),
         ]
-        for n, (word, newer) in enumerate(zip(words, [*words[1:], i.payload], strict=True)):
-            with m.If(control.place == n):
-                m.d.sync += word.eq(i.payload)
-            with m.Elif(control.move):
-                m.d.sync += word.eq(newer)
-
-        with m.If(control.take):
-            m.d.sync += [
-                o.valid.eq(1),
-                o.payload.segment.eq(oldest.segment),
-                o.payload.final.eq(oldest.final),
-                o.payload.last.eq(control.last),
-            ]
-        with m.Elif(o.ready):
-            m.d.sync += o.valid.eq(0)
-
-        keep = Signal(8)
-        binary = Signal()
-        m.d.comb += [
-            keep.eq(Cat(control.top_bit >= bit for bit in range(8))),
-            binary.eq(control.top_bit == 0),
-        ]
-        within = control.offset[: ceil_log2(bits)]
-        for stripe in range(self.config.stripes):
-            # The window at the offset, cut to the precision, sign extended.
-            pieces = Cat(word.word.word_select(stripe, bits) for word in [*words, i.payload])
-            window = Signal(8, name=f"window{stripe}")
-            sign = Signal(name=f"sign{stripe}")
-            m.d.comb += [
-                window.eq(pieces >> within),
-                sign.eq(window.bit_select(control.top_bit, 1)),
-            ]
-            value = o.payload.values[stripe]
-            with m.If(control.take):
-                m.d.sync += value.eq(
-                    Cat(Mux(keep[bit], window[bit], sign) for bit in range(8)) | binary
-                )
-            with m.Elif(o.ready):
-                m.d.sync += value.eq(0)
+        self._extract(m, control)
         return m
+
+    def _extract(self, m, control):
+        """The words, a cycle behind the control, and the coefficients in them."""
+        bits = self.config.stripe_bits
+        arriving = Signal(self.config.coefficient_port, reset_less=True)
+        m.d.sync += arriving.eq(self.i.payload.word)
+        words = [arriving]
+        for n in reversed(range(control.registers)):
+            word = Signal(self.config.coefficient_port, name=f"word{n}", reset_less=True)
+            place = Signal(name=f"place{n}")  # the arriving word comes here
+            change = Signal(name=f"change{n}")
+            m.d.sync += [
+                place.eq(control.place == n),
+                change.eq((control.place == n) | control.move),
+            ]
+            with m.If(change):
+                m.d.sync += word.eq(Mux(place, arriving, words[0]))
+            words.insert(0, word)
+
+        # The window at the offset; then, a cycle later, cut to the precision and sign extended.
+        (within,) = delayed(m, 1, within=control.offset[: ceil_log2(bits)])
+        keep = Cat(control.top_bit >= bit for bit in range(8))
+        binary = control.top_bit == 0
+        top_bit, keep, binary = delayed(m, 2, top_bit=control.top_bit, keep=keep, binary=binary)
+        for stripe in range(self.config.stripes):
+            pieces = Cat(word.word_select(stripe, bits) for word in words)
+            (window,) = delayed(m, 1, **{f"window{stripe}": (pieces >> within)[:8]})
+            sign = window.bit_select(top_bit, 1)
+            value = Cat(Mux(keep[bit], window[bit], sign) for bit in range(8)) | binary
+            (value,) = delayed(m, 1, **{f"value{stripe}": value})
+            m.d.comb += self.o.values[stripe].eq(value)

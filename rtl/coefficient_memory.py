@@ -7,6 +7,7 @@ from amaranth.utils import ceil_log2
 
 from .coefficient_decoder import Segment, word_layout
 from .config import Configuration
+from .delay import delayed
 from .queue import Queue
 from .storage import Storage
 
@@ -24,7 +25,10 @@ def fetch_layout(config):
 
 
 class WordPort(wiring.Signature):
-    """Reads 32-bit words: `data` follows one cycle after `request` and `grant` met."""
+    """Reads 32-bit words: one is asked for where `request` meets `grant`.
+
+    The words come in that order, each when `valid` is set, some cycles later.
+    """
 
     def __init__(self, config):
         super().__init__(
@@ -32,6 +36,7 @@ class WordPort(wiring.Signature):
                 "request": Out(1),
                 "address": Out(range(config.coefficient_bytes // 4)),
                 "grant": In(1),
+                "valid": In(1),
                 "data": In(32),
             }
         )
@@ -44,7 +49,8 @@ class CoefficientMemory(wiring.Component):
     loader and the host, and have every fourth turn: a stream that leaves one word in four idle is
     not held up by the parameters of the next lane group.
 
-    Latency: 2 cycles to a word of the stream, 1 to a 32-bit word. Throughput: one a cycle.
+    Latency: 2 cycles to a word of the stream, 3 to a 32-bit word, or 4 if it is a part of a wider
+    word. Throughput: one a cycle.
 
     Parameters
     ----------
@@ -68,6 +74,7 @@ class CoefficientMemory(wiring.Component):
             raise TypeError(f"config must be a Configuration, not {config!r}")
         self.config = config
         self.technology = technology
+        self.words_delay = 2 + (config.coefficient_port > 32)
         super().__init__(
             {
                 "fetch": In(stream.Signature(fetch_layout(config))),
@@ -95,27 +102,25 @@ class CoefficientMemory(wiring.Component):
         connect(m, queue.o, flipped(o))
         read = queue.i
         free = Signal()
-        part = Signal(max(1, log_parts))
-        word_turn = Signal()
+        asked = Signal()  # for the 32-bit word at `address`
+        address = Signal.like(words.address, reset_less=True)
+        served = Signal()  # it is being read
         wait = Signal(range(WORD_TURNS))  # words of the stream before the next 32-bit word
         m.d.comb += [
             free.eq(~read.valid | read.ready),
-            word_turn.eq(words.request & (~fetch.valid | (wait == 0))),
-            words.grant.eq(free & word_turn),
-            fetch.ready.eq(free & ~word_turn),
-            storage.read.enable.eq(free & (words.request | fetch.valid)),
-            storage.read.address.eq(
-                Mux(word_turn, words.address >> log_parts, fetch.payload.address)
-            ),
-            words.data.eq(
-                storage.read.data.word_select(part, 32) if log_parts else storage.read.data
-            ),
+            served.eq(free & asked & (~fetch.valid | (wait == 0))),
+            words.grant.eq(~asked | served),
+            fetch.ready.eq(free & ~served),
+            storage.read.enable.eq(free & (asked | fetch.valid)),
+            storage.read.address.eq(Mux(served, address >> log_parts, fetch.payload.address)),
             read.payload.word.eq(storage.read.data),
             storage.write.enable.eq(self.host_write << self.host_address[:log_parts]),
             storage.write.address.eq(self.host_address >> log_parts),
             storage.write.data.eq(Cat([self.host_data] * parts)),
         ]
         with m.If(words.grant):
+            m.d.sync += [asked.eq(words.request), address.eq(words.address)]
+        with m.If(served):
             m.d.sync += wait.eq(WORD_TURNS - 1)
         with m.Elif(fetch.valid & fetch.ready & (wait != 0)):
             m.d.sync += wait.eq(wait - 1)
@@ -124,6 +129,16 @@ class CoefficientMemory(wiring.Component):
                 read.valid.eq(fetch.valid & fetch.ready),
                 read.payload.segment.eq(fetch.payload.segment),
                 read.payload.final.eq(fetch.payload.final),
-                part.eq(words.address[:log_parts]),
             ]
+
+        # A wide word is caught as it comes out of the memory, which is late, and chosen from then.
+        if log_parts:
+            whole, part = storage.read.data, address[:log_parts]
+            (whole,), (part,) = delayed(m, 1, whole=whole), delayed(m, 2, part=part)
+            chosen = whole.word_select(part, 32)
+        else:
+            chosen = storage.read.data
+        (arrived,) = delayed(m, self.words_delay, arrived=served)
+        (data,) = delayed(m, 1, data=chosen)
+        m.d.comb += [words.valid.eq(arrived), words.data.eq(data)]
         return m

@@ -260,7 +260,7 @@ CONFIGURATIONS = {
             basis_blocks=16,
             requantiser_outputs=2,
             accumulator_bits=32,
-            clock_hz=40_000_000,
+            clock_hz=80_000_000,
         ),
     )
 }

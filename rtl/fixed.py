@@ -5,9 +5,11 @@ about half as much again as the chains themselves (weight generator on iCE40: 17
 a lane). The intermediate sums here are marked `keep`, which stops that.
 """
 
-from amaranth import Cat, Mux, Signal
+from typing import NamedTuple
 
-__all__ = ["count_down", "narrow_product", "round_shift", "saturate", "total"]
+from amaranth import Cat, Mux, Signal, Value
+
+__all__ = ["count_down", "dot_product", "recoded", "round_shift", "saturate"]
 
 
 def _kept(m, value, name):
@@ -16,39 +18,91 @@ def _kept(m, value, name):
     return signal
 
 
-def narrow_product(m, wide, narrow, name):
-    """Product of two signed numbers of a few bits, as a tree of sums of shifted copies of `wide`.
+def recoded(value):
+    """A signed number of n bits in the form that `dot_product` takes, n bits as well.
 
-    No multiplier is inferred, as would be for `*` on ECP5. The result is signed and has
-    `len(wide) + len(narrow)` bits or one more.
+    The number is `1 - d[0] + sum (1 - 2*d[j]) * 2**(j - 1)` over j = 1..n-1. Of the least number,
+    which a coefficient never is, this makes its negative.
     """
-    rows = [(Mux(bit, wide, 0).as_signed(), index) for index, bit in enumerate(narrow)]
-    negative = len(rows) - 1  # weight of the row to subtract, -1 once it is
+    top = len(value) - 1
+    flips = (value[:bit].any() for bit in range(1, top))
+    return value ^ Cat(0, flips, ~value[:top].any())
+
+
+def dot_product(m, wide, narrow, name):
+    """Sum of products of signed numbers of few bits, by distributed arithmetic.
+
+    Of two products each digit of the narrow factors leaves plus or minus the sum or the difference
+    of the wide factors, which all digits share: half the rows of two multipliers. No multiplier is
+    inferred, as would be for `*` on ECP5.
+
+    Parameters
+    ----------
+    wide : list of signed values
+        Of one width, in the symmetric range.
+    narrow : list of `recoded` values
+        Of one width.
+
+    Returns
+    -------
+    signed value
+    """
+    sums = []
+    for at in range(0, len(wide), 2):
+        u, d = wide[at : at + 2], narrow[at : at + 2]
+        if len(u) == 2:
+            both = _kept(m, u[0] + u[1], f"{name}_{at}_sum")
+            differ = _kept(m, u[0] - u[1], f"{name}_{at}_difference")
+            first = Mux(d[0][0], Mux(d[1][0], 0, u[1]), Mux(d[1][0], u[0], both))
+        else:
+            both, first = u[0], Mux(d[0][0], 0, u[0])
+        largest = len(u) * ((1 << len(u[0]) - 1) - 1)
+        rows = [_Row(first, 0, None, largest)]
+        for digit in range(1, len(d[0])):
+            minus = d[0][digit]
+            value = Mux(minus ^ d[1][digit], differ, both) if len(u) == 2 else both
+            value = (value.as_unsigned() ^ minus.replicate(len(value))).as_signed()
+            rows.append(_Row(value, digit - 1, minus, largest))
+        sums.append(_add_rows(m, rows, f"{name}_{at}"))
+    while len(sums) > 1:
+        sums = [
+            _kept(m, sums[at] + sums[at + 1], f"{name}_{len(sums)}_{at}")
+            if at + 1 < len(sums)
+            else sums[at]
+            for at in range(0, len(sums), 2)
+        ]
+    return sums[0]
+
+
+class _Row(NamedTuple):
+    """`value << weight`, to which `carry << weight` is still to be added; at most `largest`."""
+
+    value: Value
+    weight: int
+    carry: Value | None
+    largest: int
+
+
+def _add_rows(m, rows, name):
+    """Sum of rows of rising weight, of which the first has no carry.
+
+    An addition begins where its higher row does, and takes that row's carry as its own.
+    """
     level = 0
     while len(rows) > 1:
         pairs = []
-        for index in range(0, len(rows) - 1, 2):
-            (low, low_at), (high, high_at) = rows[index : index + 2]
-            step = high_at - low_at
-            upper = low >> step
-            upper = upper - high if high_at == negative else upper + high
-            upper = _kept(m, upper, f"{name}_{level}_{index}")
-            pairs.append((Cat(low[:step], upper).as_signed(), low_at))
-        if len(rows) % 2:
-            pairs.append(rows[-1])
-        elif rows[-1][1] == negative:
-            negative = -1
-        rows = pairs
+        for at in range(0, len(rows) - 1, 2):
+            low, high = rows[at : at + 2]
+            step = high.weight - low.weight
+            largest = low.largest + (high.largest << step)
+            total = Cat(1, low.value[step:]).as_signed() + Cat(high.carry, high.value).as_signed()
+            total = total[1 : largest.bit_length() + 2 - step].as_signed()
+            total = _kept(m, total, f"{name}_{level}_{at}")
+            value = Cat(low.value[:step], total).as_signed()
+            pairs.append(_Row(value, low.weight, low.carry, largest))
+        rows = pairs + rows[len(pairs) * 2 :]
         level += 1
-    return rows[0][0]
-
-
-def total(m, terms, name):
-    """Sum of signed numbers, one after the other."""
-    result = terms[0]
-    for index, term in enumerate(terms[1:]):
-        result = _kept(m, result + term, f"{name}_{index}")
-    return result
+    return rows[0].value
 
 
 def round_shift(m, value, shift, largest, name):

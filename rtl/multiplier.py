@@ -2,10 +2,11 @@
 
 On iCE40 both are SB_MAC16 instances with registers at their inputs and outputs. Nothing else will
 do: yosys infers them without registers, and nextpnr takes every DSP port for a registered one, so
-that it does not see the paths through an inferred multiplier at all.
+that it does not see the paths through an inferred multiplier at all. On ECP5 those of the MAC array
+are MULT18X18D with their registers, for which yosys has no use either.
 """
 
-from amaranth import Cat, ClockSignal, Const, Instance, Module, Signal, signed, unsigned
+from amaranth import Cat, ClockSignal, Const, Instance, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -30,7 +31,7 @@ _PASSED, _ADDED, _REGISTERED, _BYTES = 3, 0, 1, 2
 """What an output of SB_MAC16 is: the product, the sum, its register, the 8 x 8-bit product."""
 
 
-def _mac16(enable, a, b, addend, output, **parameters):
+def _mac16(a, b, addend, output, **parameters):
     """An SB_MAC16 with registers at A and B and everything else off unless given."""
     inputs = (
         *("AHOLD", "BHOLD", "CHOLD", "DHOLD", "IRSTTOP", "IRSTBOT", "ORSTTOP", "ORSTBOT"),
@@ -43,7 +44,7 @@ def _mac16(enable, a, b, addend, output, **parameters):
         p_B_REG=1,
         **parameters,
         i_CLK=ClockSignal(),
-        i_CE=enable,
+        i_CE=Const(1),
         i_A=a,
         i_B=b,
         i_C=addend[16:],
@@ -53,31 +54,57 @@ def _mac16(enable, a, b, addend, output, **parameters):
     )
 
 
+def _mult18(a, b, output):
+    """An ECP5 MULT18X18D with registers at inputs and output: signed operands of up to 18 bits."""
+    unused = {f"i_C{n}": Const(0) for n in range(18)}
+    unused |= {f"i_RST{n}": Const(0) for n in range(4)}
+    unused |= {f"i_{name}{n}": Const(0) for name in ("CE", "CLK") for n in range(1, 4)}
+    return Instance(
+        "MULT18X18D",
+        p_REG_INPUTA_CLK="CLK0",
+        p_REG_INPUTB_CLK="CLK0",
+        p_REG_OUTPUT_CLK="CLK0",
+        p_GSR="DISABLED",
+        i_CLK0=ClockSignal(),
+        i_CE0=Const(1),
+        i_SIGNEDA=Const(1),
+        i_SIGNEDB=Const(1),
+        i_SOURCEA=Const(0),
+        i_SOURCEB=Const(0),
+        **unused,
+        **{f"i_A{n}": bit for n, bit in enumerate(_extended(a))},
+        **{f"i_B{n}": bit for n, bit in enumerate(_extended(b))},
+        **{f"o_P{n}": bit for n, bit in enumerate(output)},
+    )
+
+
+def _extended(value):
+    return Cat(value, value[-1].replicate(18 - len(value)))
+
+
 class ByteMultipliers(wiring.Component):
     """Two signed 8 x 8-bit products with one operand in common.
 
-    Both operands and products are registered; all registers hold while `enable` is low. On iCE40
-    one SB_MAC16 in its dual 8 x 8-bit mode; elsewhere inferred.
+    Both operands and products are registered. On iCE40 one SB_MAC16 in its dual 8 x 8-bit mode, on
+    ECP5 two MULT18X18D; elsewhere inferred.
 
     Parameters
     ----------
     technology : str
-        "ice40" instantiates the primitive, anything else leaves the choice to synthesis.
+        "ice40" and "ecp5" instantiate primitives, anything else leaves the choice to synthesis.
 
     Members
     -------
-    enable : In(1)
     common : In(signed(8))
     factors : In(8 bits x 2)
     products : Out(16 bits x 2)
-        `common * factors[n]`, two enabled cycles later.
+        `common * factors[n]`, `LATENCY` cycles later.
     """
 
     def __init__(self, technology):
         self.technology = technology
         super().__init__(
             {
-                "enable": In(1),
                 "common": In(signed(8)),
                 "factors": In(data.ArrayLayout(signed(8), 2)),
                 "products": Out(data.ArrayLayout(signed(16), 2)),
@@ -88,7 +115,6 @@ class ByteMultipliers(wiring.Component):
         m = Module()
         if self.technology == "ice40":
             m.submodules.mac16 = _mac16(
-                self.enable,
                 Cat(self.common, self.common),
                 self.factors.as_value(),
                 Const(0, 32),
@@ -101,12 +127,19 @@ class ByteMultipliers(wiring.Component):
                 p_TOPOUTPUT_SELECT=_BYTES,
                 p_BOTOUTPUT_SELECT=_BYTES,
             )
+        elif self.technology == "ecp5":
+            for n in range(2):
+                product = Signal(36, name=f"product{n}")
+                m.submodules[f"mult{n}"] = _mult18(self.common, self.factors[n], product)
+                m.d.comb += self.products[n].eq(product)
         else:
-            common = Signal(signed(8))
-            factors = Signal(data.ArrayLayout(signed(8), 2))
-            with m.If(self.enable):
-                m.d.sync += [common.eq(self.common), factors.eq(self.factors)]
-                m.d.sync += [self.products[n].eq(common * factors[n]) for n in range(2)]
+            for n in range(2):
+                common = Signal(signed(8), name=f"common{n}", reset_less=True)
+                factor = Signal(signed(8), name=f"factor{n}", reset_less=True)
+                product = Signal(signed(16), name=f"product{n}", reset_less=True)
+                m.d.sync += [common.eq(self.common), factor.eq(self.factors[n])]
+                m.d.sync += product.eq(common * factor)
+                m.d.comb += self.products[n].eq(product)
         return m
 
 
@@ -117,8 +150,7 @@ class WideMultiplier(wiring.Component):
 
         a*b = (ah*bh << 32) + (ah*bl + al*bh << 16) + al*bl
 
-    All registers hold while `enable` is low. On iCE40 four SB_MAC16 that also add, and one LUT;
-    elsewhere inferred.
+    On iCE40 four SB_MAC16 that also add, and one LUT; elsewhere inferred.
 
     Between the registers of the SB_MAC16 there is a product and an addition, then two additions,
     none of which nextpnr sees: at most 17 ns by the tables of icestorm (8 ns a product, 4 an
@@ -131,18 +163,16 @@ class WideMultiplier(wiring.Component):
 
     Members
     -------
-    enable : In(1)
     a : In(signed(32))
     b : In(31)
     product : Out(signed(48))
-        Three enabled cycles later.
+        `WIDE_LATENCY` cycles later.
     """
 
     def __init__(self, technology):
         self.technology = technology
         super().__init__(
             {
-                "enable": In(1),
                 "a": In(signed(32)),
                 "b": In(31),
                 "product": Out(signed(48)),
@@ -154,18 +184,20 @@ class WideMultiplier(wiring.Component):
         if self.technology == "ice40":
             self._mac16s(m)
             return m
-        a, b = Signal.like(self.a), Signal.like(self.b)
-        low, high = Signal(32), Signal(signed(32))
-        middle_a, middle_b = Signal(signed(33)), Signal(unsigned(31))
-        with m.If(self.enable):
-            m.d.sync += [a.eq(self.a), b.eq(self.b)]
-            m.d.sync += [
-                low.eq(a[:16] * b[:16]),
-                middle_a.eq(a[16:].as_signed() * b[:16]),
-                middle_b.eq(a[:16] * b[16:]),
-                high.eq(a[16:].as_signed() * b[16:]),
-            ]
-            m.d.sync += self.product.eq(Cat(low[16:], high).as_signed() + (middle_a + middle_b))
+        a, b = (Signal.like(port, reset_less=True) for port in (self.a, self.b))
+        low, middle_b = Signal(32, reset_less=True), Signal(31, reset_less=True)
+        high = Signal(signed(32), reset_less=True)
+        middle_a = Signal(signed(33), reset_less=True)
+        product = Signal.like(self.product, reset_less=True)
+        m.d.sync += [a.eq(self.a), b.eq(self.b)]
+        m.d.sync += [
+            low.eq(a[:16] * b[:16]),
+            middle_a.eq(a[16:].as_signed() * b[:16]),
+            middle_b.eq(a[:16] * b[16:]),
+            high.eq(a[16:].as_signed() * b[16:]),
+        ]
+        m.d.sync += product.eq(Cat(low[16:], high).as_signed() + (middle_a + middle_b))
+        m.d.comb += self.product.eq(product)
         return m
 
     def _mac16s(self, m):
@@ -176,7 +208,6 @@ class WideMultiplier(wiring.Component):
         def multiply(a, b, addend, output, **parameters):
             operand, is_signed = halves[0][a]
             return _mac16(
-                self.enable,
                 operand,
                 halves[1][b],
                 addend,

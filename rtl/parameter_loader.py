@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from .coefficient_memory import WordPort
 from .config import Configuration
+from .record import PARAMETER_WORDS
 from .requantiser import SHIFT, ParameterPort
 
 __all__ = ["ParameterLoader"]
@@ -18,7 +19,7 @@ class ParameterLoader(wiring.Component):
     tile where there is one. They are read as soon as the requantiser has a half free, and so
     while the lane group before is at work.
 
-    Throughput: 3*R granted cycles a lane group.
+    Throughput: 3*R granted cycles a lane group, and one between.
 
     Parameters
     ----------
@@ -66,50 +67,51 @@ class ParameterLoader(wiring.Component):
         m = Module()
         lanes = self.config.lanes
         words, parameters = self.words, self.parameters
-        active = Signal()
-        address = Signal.like(words.address)
+
+        # Ask: for the tile's words, then lane group by lane group as halves become free.
+        left = Signal(range(PARAMETER_WORDS * lanes + 1))  # words to ask for
+        groups = Signal(9)  # to begin
+        occupied = Signal(2)  # halves being loaded or in use
+        opening = Signal()
+        m.d.comb += [
+            opening.eq((left == 0) & (groups != 0) & (occupied != 2)),
+            words.request.eq(left != 0),
+        ]
+        m.d.sync += occupied.eq(occupied + opening - self.group_done)
+        with m.If(self.start):
+            m.d.sync += [
+                words.address.eq(self.base),
+                left.eq(Mux(self.tile, PARAMETER_WORDS, 0)),
+                groups.eq(self.groups + 1),
+            ]
+        with m.Elif(opening):
+            m.d.sync += [left.eq(PARAMETER_WORDS * lanes), groups.eq(groups - 1)]
+        with m.Elif(words.request & words.grant):
+            m.d.sync += [words.address.eq(words.address + 1), left.eq(left - 1)]
+
+        # Put in place what comes.
         entry = Signal.like(parameters.entry)
         kind = Signal(2)
-        group = Signal(8)
-        occupied = Signal(2)  # halves being loaded or in use
         ahead = Signal(2)  # lane groups loaded and not begun
-        tile_entry = entry == 2 * lanes
-        opening = Signal()  # next comes the first word of a lane group
-        granted = Signal()
         complete = Signal()
         m.d.comb += [
-            opening.eq((kind == 0) & ((entry == 0) | (entry == lanes))),
-            words.request.eq(active & ~(opening & (occupied == 2))),
-            words.address.eq(address),
-            granted.eq(words.request & words.grant),
-            complete.eq(
-                granted & (kind == SHIFT) & ((entry == lanes - 1) | (entry == 2 * lanes - 1))
-            ),
-            self.loaded.eq(ahead != 0),
-            parameters.data.eq(words.data),
-        ]
-        m.d.sync += [
-            parameters.write.eq(granted),
+            parameters.write.eq(words.valid),
             parameters.entry.eq(entry),
             parameters.kind.eq(kind),
-            ahead.eq(ahead + complete - self.started),
-            occupied.eq(occupied + (granted & opening) - self.group_done),
+            parameters.data.eq(words.data),
+            complete.eq(
+                words.valid & (kind == SHIFT) & ((entry == lanes - 1) | (entry == 2 * lanes - 1))
+            ),
+            self.loaded.eq(ahead != 0),
         ]
-        with m.If(granted):
-            m.d.sync += [address.eq(address + 1), kind.eq(kind + 1)]
+        m.d.sync += ahead.eq(ahead + complete - self.started)
+        with m.If(words.valid):
+            m.d.sync += kind.eq(kind + 1)
             with m.If(kind == SHIFT):
                 m.d.sync += [
                     kind.eq(0),
-                    entry.eq(Mux(tile_entry | (entry == 2 * lanes - 1), 0, entry + 1)),
+                    entry.eq(Mux((entry == 2 * lanes) | (entry == 2 * lanes - 1), 0, entry + 1)),
                 ]
-            with m.If(complete):
-                m.d.sync += [group.eq(group + 1), active.eq(group != self.groups)]
         with m.If(self.start):
-            m.d.sync += [
-                active.eq(1),
-                address.eq(self.base),
-                entry.eq(Mux(self.tile, 2 * lanes, 0)),
-                kind.eq(0),
-                group.eq(0),
-            ]
+            m.d.sync += entry.eq(Mux(self.tile, 2 * lanes, 0))
         return m

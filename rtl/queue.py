@@ -8,59 +8,64 @@ __all__ = ["Queue"]
 
 
 class Queue(wiring.Component):
-    """First in, first out, of a few payloads, in registers.
+    """First in, first out, of a few payloads, in registers that are filled and emptied in turn.
 
-    `i.ready` and `o.valid` depend on registers alone, so that a queue ends every combinational path
-    along a stream.
+    `i.ready` and `o.valid` are registers, so that a queue ends every combinational path along a
+    stream; and what reaches every bit of the payloads, to take one in or to choose one, comes from
+    registers too.
 
-    Latency: 1 cycle. Throughput: one payload a cycle (depth of at least 2).
+    Latency: 1 cycle. Throughput: one payload a cycle.
 
     Parameters
     ----------
     shape : shape of the payload
     depth : int
-        Payloads it holds, at least 2.
+        Payloads it holds, a power of two of at least 2.
 
     Members
     -------
     i : In(stream)
     o : Out(stream)
-    level : Out
-        Payloads held.
     """
 
     def __init__(self, shape, depth):
-        if not isinstance(depth, int) or depth < 2:
-            raise ValueError(f"depth must be an integer of at least 2, not {depth!r}")
+        if not isinstance(depth, int) or depth < 2 or depth & (depth - 1):
+            raise ValueError(f"depth must be a power of two of at least 2, not {depth!r}")
         self.depth = depth
-        super().__init__(
-            {
-                "i": In(stream.Signature(shape)),
-                "o": Out(stream.Signature(shape)),
-                "level": Out(range(depth + 1)),
-            }
-        )
-        self.payloads = [Signal(shape, name=f"payload{n}") for n in range(depth)]
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+        self.payloads = [Signal(shape, name=f"payload{n}", reset_less=True) for n in range(depth)]
+        self.level = Signal(range(depth + 1))
+        self.write, self.read = Signal(range(depth)), Signal(range(depth))  # which is next
 
     def elaborate(self, platform):
         m = Module()
-        payloads = self.payloads
-        pop = Signal()
-        place = Signal(range(self.depth + 1))
-        m.d.comb += [
-            self.i.ready.eq(self.level != self.depth),
-            self.o.valid.eq(self.level != 0),
-            self.o.payload.eq(payloads[0]),
-            pop.eq(self.o.valid & self.o.ready),
-            place.eq(self.level - pop),
+        level, write, read = self.level, self.write, self.read
+        ready = Signal(init=1)
+        m.d.comb += self.i.ready.eq(ready)
+        push = self.i.valid & ready
+        pop = self.o.valid & self.o.ready
+        with m.If(push):
+            m.d.sync += write.eq(write + 1)
+        with m.If(pop):
+            m.d.sync += read.eq(read + 1)
+        # Both ways are worked out before `o.ready` comes, which is late.
+        kept, popped = Signal.like(level), Signal.like(level)
+        m.d.comb += [kept.eq(level + push), popped.eq(kept - 1)]
+        m.d.sync += [
+            level.eq(Mux(pop, popped, kept)),
+            ready.eq(Mux(pop, popped != self.depth, kept != self.depth)),
+            self.o.valid.eq(Mux(pop, popped != 0, kept != 0)),
         ]
-        m.d.sync += self.level.eq(place + (self.i.valid & self.i.ready))
-        for n, payload in enumerate(payloads):
-            here = Signal(name=f"here{n}")
-            m.d.comb += here.eq(place == n)
-            with m.If(here | pop):
-                if n + 1 < self.depth:
-                    m.d.sync += payload.eq(Mux(here, self.i.payload, payloads[n + 1]))
-                else:
-                    m.d.sync += payload.eq(self.i.payload)
+
+        for n, payload in enumerate(self.payloads):
+            # Whatever comes, where there is nothing to keep.
+            with m.If((write == n) & ready):
+                m.d.sync += payload.eq(self.i.payload)
+        rows = self.payloads
+        for bit in range(len(read)):
+            rows = [
+                Mux(read[bit], odd, even) for even, odd in zip(rows[::2], rows[1::2], strict=True)
+            ]
+        (chosen,) = rows
+        m.d.comb += self.o.payload.eq(chosen)
         return m

@@ -1,14 +1,16 @@
 """From 32-bit sums to 8-bit activations, as TFLite's int8 specification says."""
 
 from amaranth import Cat, Module, Mux, Signal, signed
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .config import Configuration
+from .delay import delayed
 from .mac_array import sums_layout
 from .memory import block_memory
 from .multiplier import WIDE_LATENCY, WideMultiplier
+from .push import Push
 
 __all__ = ["ParameterPort", "Requantiser", "results_layout"]
 
@@ -69,10 +71,10 @@ class Requantiser(wiring.Component):
     negative) or all 1. In the tile's mode entry 2R serves all lanes, rounding is single, the zero
     point is 0 and the limits are those of clamp8.
 
-    Parameters are read ahead: they must be written two cycles before the first sum that needs them,
-    and `tile` must hold from then on until the last result has left.
+    Parameters must be written before the first sum that needs them, and `tile` must hold from then
+    on until the last result has left.
 
-    Latency: 5 cycles from the last sum of a word to the word. Throughput: P sums a cycle.
+    Latency: 7 cycles from the last sum of a word to the word. Throughput: P sums a cycle.
 
     Cost: P wide multipliers; on iCE40, with P = 1, 5 EBR.
 
@@ -84,8 +86,8 @@ class Requantiser(wiring.Component):
 
     Members
     -------
-    i : In(stream of sums_layout)
-    o : Out(stream of results_layout)
+    i : In(push of sums_layout)
+    o : Out(push of results_layout)
     parameters : In(ParameterPort)
     clear : In(1)
         Begin a layer: the next lane group uses the first half of the parameters.
@@ -104,8 +106,8 @@ class Requantiser(wiring.Component):
         self.technology = technology
         super().__init__(
             {
-                "i": In(stream.Signature(sums_layout(config))),
-                "o": Out(stream.Signature(results_layout(config))),
+                "i": In(Push(sums_layout(config))),
+                "o": Out(Push(results_layout(config))),
                 "parameters": In(ParameterPort(config)),
                 "clear": In(1),
                 "group_done": Out(1),
@@ -123,94 +125,78 @@ class Requantiser(wiring.Component):
         outputs = config.requantiser_outputs
         row_bits = ceil_log2(config.lanes // outputs)
 
-        # All stages advance together, unless a word waits: the product's, then the shift.
-        advance = Signal()
-        accept = Signal()
-        valid = Signal(WIDE_LATENCY + 1)
-        marks = [Signal(3, name=f"marks{stage}") for stage in range(WIDE_LATENCY + 1)]
-        m.d.comb += [
-            advance.eq(~o.valid | o.ready),
-            i.ready.eq(advance),
-            accept.eq(i.valid & advance),
-        ]
-        with m.If(advance):
-            m.d.sync += [
-                valid.eq(Cat(i.valid, valid)),
-                marks[0].eq(Cat(i.payload.last, i.payload.group_last, i.payload.final)),
-                Cat(marks[1:]).eq(Cat(marks[:-1])),
-            ]
-
-        # Where the parameters of the next sum are: rows of P lanes of one of the halves.
+        # Where the parameters of a sum are: rows of P lanes of one of the halves. They are read
+        # while the sum waits a cycle; the shift later, when the product is there.
         row = Signal(row_bits)
         half = Signal()
-        next_row = Signal(row_bits)
-        next_half = Signal()
-        ends = i.payload.last & i.payload.group_last & ~self.tile
-        m.d.comb += [
-            next_row.eq(row + (accept & ~self.tile)),
-            next_half.eq((half ^ (accept & ends)) & ~self.clear),
-        ]
-        m.d.sync += [row.eq(next_row), half.eq(next_half)]
-        ahead = Cat(next_row, next_half & ~self.tile, self.tile)
-        # The shift is needed where the product is.
-        addresses = [Cat(row, half & ~self.tile)]
-        for stage in range(WIDE_LATENCY - 1):
-            address = Signal(row_bits + 1, name=f"address{stage}")
-            with m.If(advance):
-                m.d.sync += address.eq(addresses[-1])
-            addresses.append(address)
-        behind = Cat(addresses[-1], self.tile)
-        m.d.comb += self.group_done.eq(
-            advance & valid[WIDE_LATENCY - 2] & marks[WIDE_LATENCY - 2][:2].all() & ~self.tile
-        )
+        ends = i.valid & i.payload.last & i.payload.group_last & ~self.tile
+        with m.If(i.valid & ~self.tile):
+            m.d.sync += row.eq(row + 1)
+        m.d.sync += half.eq((half ^ ends) & ~self.clear)
+        place = Cat(row, half & ~self.tile)
+        (product_place,) = delayed(m, WIDE_LATENCY, product_place=place)
+        (group_done,) = delayed(m, WIDE_LATENCY, group_done=ends)
+        m.d.comb += self.group_done.eq(group_done)
 
+        marks = Cat(i.payload.last, i.payload.group_last, i.payload.final)
+        values, marks, valid = delayed(
+            m, 1, values=i.payload.values.as_value(), marks=marks, valid=i.valid
+        )
+        values = data.View(sums_layout(config)["values"].shape, values)
+        valid, marks = delayed(m, WIDE_LATENCY + 2, valid_result=valid, marks_result=marks)
+        # What a tile needs instead of the layer's.
+        low, high, zero_point = Signal(signed(8)), Signal(signed(8)), Signal(signed(8))
+        m.d.sync += [
+            low.eq(Mux(self.tile, -127, self.minimum)),
+            high.eq(Mux(self.tile, 127, self.maximum)),
+            zero_point.eq(Mux(self.tile, 0, self.zero_point)),
+        ]
+        self._constants = low, high, zero_point
         results = [
-            self._requantise(m, n, advance, ahead, behind, i.payload.values[n])
+            self._requantise(m, n, Cat(place, self.tile), Cat(product_place, self.tile), values[n])
             for n in range(outputs)
         ]
 
         # Results gather in a word.
         pieces = config.activation_word // outputs
         count = Signal(range(pieces))
-        gathered = Signal(8 * config.activation_word)
-        with m.If(advance):
-            m.d.sync += o.valid.eq(valid[-1] & (count == pieces - 1))
-            with m.If(valid[-1]):
-                m.d.sync += [
-                    gathered.eq(Cat(gathered[8 * outputs :], results)),
-                    count.eq(count + 1),
-                    Cat(o.payload.last, o.payload.group_last, o.payload.final).eq(marks[-1]),
-                ]
+        gathered = Signal(8 * config.activation_word, reset_less=True)
+        m.d.sync += o.valid.eq(valid & (count == pieces - 1))
+        with m.If(valid):
+            m.d.sync += [
+                gathered.eq(Cat(gathered[8 * outputs :], results)),
+                count.eq(count + 1),
+                Cat(o.payload.last, o.payload.group_last, o.payload.final).eq(marks),
+            ]
         m.d.comb += o.payload.values.eq(gathered)
         return m
 
-    def _requantise(self, m, n, advance, ahead, behind, value):
+    def _requantise(self, m, n, ahead, behind, value):
         """One of the P pipelines; its result byte, one stage after the product."""
-        bias = self._parameter(m, n, BIAS, 32, ahead, 1)
-        factor = self._parameter(m, n, MULTIPLIER, 31, ahead, 1)
-        shift = self._parameter(m, n, SHIFT, 5, behind, advance)
+        bias = self._parameter(m, n, BIAS, 32, ahead)
+        factor = self._parameter(m, n, MULTIPLIER, 31, ahead)
+        shift = self._parameter(m, n, SHIFT, 5, behind)
         m.submodules[f"multiply{n}"] = multiply = WideMultiplier(self.technology)
         m.d.comb += [
-            multiply.enable.eq(advance),
             multiply.a.eq(value + bias.as_signed()),
             multiply.b.eq(factor),
         ]
         double = self.double_rounding & ~self.tile
         quotient, up, beyond = _shift(multiply.product, shift, double)
-        shifted = Signal(signed(RESULT_BITS), name=f"shifted{n}")
+        shifted = Signal(signed(RESULT_BITS), name=f"shifted{n}", reset_less=True)
         round_up = Signal(name=f"round_up{n}")
         saturated = Signal(name=f"saturated{n}")
-        with m.If(advance):
-            m.d.sync += [shifted.eq(quotient), round_up.eq(up), saturated.eq(beyond)]
+        m.d.sync += [shifted.eq(quotient), round_up.eq(up), saturated.eq(beyond)]
 
         # The zero point is added with the rounding as its carry.
-        zero_point = Mux(self.tile, 0, self.zero_point)
+        _, _, zero_point = self._constants
         total = (Cat(round_up, shifted).as_signed() + Cat(round_up, zero_point).as_signed()) >> 1
-        result = Signal(signed(RESULT_BITS + 1), name=f"result{n}")
-        m.d.comb += result.eq(total)
-        return self._limit(result, saturated, shifted[-1])
+        result = Signal(signed(RESULT_BITS + 1), name=f"result{n}", reset_less=True)
+        far = Signal(2, name=f"far{n}", reset_less=True)
+        m.d.sync += [result.eq(total), far.eq(Cat(saturated, shifted[-1]))]
+        return self._limit(result, far[0], far[1])
 
-    def _parameter(self, m, n, kind, bits, address, enable):
+    def _parameter(self, m, n, kind, bits, address):
         """A parameter of every P-th channel from the n-th on, a cycle after its address."""
         outputs, port = self.config.requantiser_outputs, self.parameters
         tile = 2 * self.config.lanes
@@ -222,15 +208,14 @@ class Requantiser(wiring.Component):
             writer.en.eq(port.write & (port.kind == kind) & own),
             writer.addr.eq(port.entry // outputs),
             writer.data.eq(port.data),
-            reader.en.eq(enable),
+            reader.en.eq(1),
             reader.addr.eq(address),
         ]
         return reader.data
 
     def _limit(self, result, saturated, negative):
         """`result` limited; if `saturated`, it is beyond all limits, on the side of `negative`."""
-        low = Mux(self.tile, -127, self.minimum)
-        high = Mux(self.tile, 127, self.maximum)
+        low, high, _ = self._constants
         outside = saturated | (result[7:] != result[-1].replicate(len(result) - 7))
         negative = Mux(saturated, negative, result[-1])
         byte = result[:8].as_signed()

@@ -48,7 +48,7 @@ class Sequencer(wiring.Component):
     pixels are computed from it. Other layers go through all lane groups without a stop. The next
     step is read when a layer's last result has been written.
 
-    Latency: RECORD_WORDS + 4 cycles from the end of a layer to `layer_start` of the next.
+    Latency: RECORD_WORDS + 8 cycles from the end of a layer to `layer_start` of the next.
 
     Parameters
     ----------
@@ -81,8 +81,6 @@ class Sequencer(wiring.Component):
         The tile is being generated.
     tile_complete : In(1)
         It is generated.
-    rewind : Out(1)
-        The tile is to be read from its beginning.
     walk : Out(1)
         Start the address generator: over all lane groups, or one where there is a tile.
     written : In(1)
@@ -108,7 +106,6 @@ class Sequencer(wiring.Component):
                 "fetching": In(1),
                 "tile": Out(1),
                 "tile_complete": In(1),
-                "rewind": Out(1),
                 "walk": Out(1),
                 "written": In(1),
             }
@@ -121,7 +118,7 @@ class Sequencer(wiring.Component):
         address = Signal.like(words.address)
         requested = Signal(range(RECORD_WORDS + 1))
         arriving = Signal(range(RECORD_WORDS))
-        arrives = Signal()
+        arrives = Signal()  # a word of the record
         group = Signal(8)
         permitted = Signal()
         cross = record.dataflow == CROSS
@@ -130,7 +127,6 @@ class Sequencer(wiring.Component):
             words.address.eq(address),
             self.permit.eq(permitted | ~cross),
         ]
-        m.d.sync += arrives.eq(0)
         with m.If(self.busy):
             m.d.sync += self.cycles.eq(self.cycles + 1)
         with m.If(self.fetching):
@@ -152,27 +148,26 @@ class Sequencer(wiring.Component):
                     m.next = "DECODE"
             with m.State("DECODE"):
                 m.d.comb += self.reading.eq(1)
-                m.d.sync += [address.eq(words.data), requested.eq(0)]
-                with m.If(operation == OP_LAYER):
-                    m.next = "RECORD"
-                with m.Else():
-                    m.d.comb += self.fault.eq(operation != OP_END)
-                    m.d.sync += self.busy.eq(0)
-                    m.next = "IDLE"
+                m.d.sync += [address.eq(words.data), requested.eq(0), arriving.eq(0)]
+                with m.If(words.valid):
+                    with m.If(operation == OP_LAYER):
+                        m.next = "RECORD"
+                    with m.Else():
+                        m.d.comb += self.fault.eq(operation != OP_END)
+                        m.d.sync += self.busy.eq(0)
+                        m.next = "IDLE"
             with m.State("RECORD"):
                 m.d.comb += [
                     self.reading.eq(1),
                     words.request.eq(requested != RECORD_WORDS),
+                    arrives.eq(words.valid),
                 ]
                 with m.If(words.request & words.grant):
-                    m.d.sync += [
-                        address.eq(address + 1),
-                        requested.eq(requested + 1),
-                        arriving.eq(requested),
-                        arrives.eq(1),
-                    ]
-                with m.If(requested == RECORD_WORDS):
-                    m.next = "BEGIN"
+                    m.d.sync += [address.eq(address + 1), requested.eq(requested + 1)]
+                with m.If(arrives):
+                    m.d.sync += arriving.eq(arriving + 1)
+                    with m.If(arriving == RECORD_WORDS - 1):
+                        m.next = "BEGIN"
             with m.State("BEGIN"):
                 m.d.comb += self.layer_start.eq(1)
                 m.d.sync += group.eq(0)
@@ -185,9 +180,9 @@ class Sequencer(wiring.Component):
             with m.State("TILE"):
                 m.d.comb += self.tile.eq(1)
                 with m.If(self.tile_complete):
-                    m.next = "REWIND"
-            with m.State("REWIND"):
-                m.d.comb += [self.rewind.eq(1), self.walk.eq(1)]
+                    m.next = "PIXELS"
+            with m.State("PIXELS"):
+                m.d.comb += self.walk.eq(1)
                 m.next = "WALK"
             with m.State("WALK"):
                 with m.If(self.written):

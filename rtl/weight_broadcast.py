@@ -49,7 +49,7 @@ class WeightBroadcast(wiring.Component):
         config = self.config
         i, o = self.i, self.o
         steps = config.lanes // config.width
-        held = Signal(8 * config.lanes)
+        held = Signal(8 * config.lanes, reset_less=True)
         left = Signal(range(steps))  # after this one
         last = Signal()
         final = Signal()

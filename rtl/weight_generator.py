@@ -5,13 +5,19 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from .basis_buffer import BasisPort
-from .coefficient_decoder import vector_layout
+from .basis_buffer import BASIS_DELAY, BasisPort
+from .coefficient_decoder import VECTOR_DELAY, Segment, Vectors
 from .config import Configuration
-from .fixed import narrow_product, round_shift, saturate, total
+from .delay import delayed
+from .fixed import dot_product, round_shift, saturate
 from .memory import block_memory
 
-__all__ = ["WeightGenerator", "weights_layout"]
+__all__ = ["WeightGenerator", "weight_delay", "weights_layout"]
+
+
+def weight_delay(config):
+    """Cycles from the issue of weights to their values: basis, sum, and rounding if needed."""
+    return BASIS_DELAY + 2 + (config.generator_sum_bits > 8)
 
 
 def weights_layout(config):
@@ -28,17 +34,20 @@ class WeightGenerator(wiring.Component):
 
     For every tap t of the channels at work: `W1 = clamp8(round(sum_i U[i] * B[i, t], s1))`, with
     `round(x, s) = (x + (1 << s >> 1)) >> s` and clamp8 to -127..127, one such weight a multiplier
-    and cycle (Gu et al., ICCV 2021, intra-kernel level). Products are sums of shifted rows: no
-    hardware multipliers.
+    and cycle (Gu et al., ICCV 2021, intra-kernel level). No hardware multipliers (`rtl.fixed`).
 
     U is held in two slots: one is filled by the decoder while the other is read, for T cycles. A
     slot holds U of one channel group for each lane's kernel (intra level alone), or of one channel
     for all kernels of the layer, in blocks of `lanes` (cross level on). What follows from a slot,
     in order: for t in taps, for block in blocks.
 
-    Latency: 4 cycles from the last vector of a slot to its first weights, 3 where no sum of
-    products can need rounding (`generator_sum_bits` <= 8). Throughput: one vector a cycle, if a
-    slot's vectors arrive within its `taps * blocks` cycles.
+    Weights are issued first and computed then, without a stop. The intra level alone issues when
+    `permit` says that they will be used, in whatever cycle they come. At the cross level weights
+    wait at `o` until they are taken, and nothing is issued before.
+
+    Latency: 2 cycles from the announcement of a slot's last vector to its first issue,
+    `weight_delay` from there to the weights. Throughput: one vector a cycle, if a slot has
+    fewer vectors than its `taps * blocks`; at the cross level one in `weight_delay + 1`.
 
     Parameters
     ----------
@@ -46,14 +55,20 @@ class WeightGenerator(wiring.Component):
 
     Members
     -------
-    i : In(stream of vector_layout)
-        Vectors of U.
+    vectors : In(Vectors)
+        Those of STREAM segments are U.
+    room : Out(1)
+        One may be taken.
+    permit : In(1)
+        Intra level alone: weights may be issued.
+    issued : Out(1)
+        They are, if the intra level is alone.
     o : Out(stream of weights_layout)
-        W1.
+        W1. `valid` and `ready` are for the cross level.
     basis : Out(BasisPort)
         To the basis buffer.
     half : In(1)
-        Half of the basis buffer that belongs to the vectors arriving.
+        Half of the basis buffer that belongs to the vectors being announced.
     busy : Out(2)
         Halves of the basis buffer that filled slots refer to.
     cross_level : In(1)
@@ -74,7 +89,10 @@ class WeightGenerator(wiring.Component):
         self.config = config
         super().__init__(
             {
-                "i": In(stream.Signature(vector_layout(config))),
+                "vectors": In(Vectors(config)),
+                "room": Out(1),
+                "permit": In(1),
+                "issued": Out(1),
                 "o": Out(stream.Signature(weights_layout(config))),
                 "basis": Out(BasisPort(config)),
                 "half": In(1),
@@ -89,14 +107,18 @@ class WeightGenerator(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config = self.config
+        config, vectors = self.config, self.vectors
         lanes, width, terms = config.lanes, config.width, config.generator_terms
         u_bits = config.generator_u_bits
         log_blocks = ceil_log2(config.basis_blocks)
         blocks = self.blocks[:log_blocks]
 
-        # Slots: filled in turn, read in turn.
+        # Slots: filled in turn, read in turn. They count as filled when their last vector is
+        # announced, and as free when the last weights are issued: what is announced then is
+        # written and read VECTOR_DELAY and BASIS_DELAY cycles later. So that it is not read before
+        # it is written, weights are issued two cycles after the announcement.
         filled = Signal(2)
+        fresh = Signal(2)  # filled in the cycle before
         slot_half = Signal(2)
         slot_final = Signal(2)
         m.d.comb += [
@@ -113,10 +135,11 @@ class WeightGenerator(wiring.Component):
         group = Signal(3)
         last_group = Signal(3)
         m.d.comb += [
-            self.i.ready.eq(~filled.bit_select(write_slot, 1)),
-            write.eq(self.i.valid & self.i.ready),
+            self.room.eq(~filled.bit_select(write_slot, 1)),
+            write.eq(vectors.taken & (vectors.segment == Segment.STREAM)),
             last_group.eq(Mux(self.cross_level, self.terms >> ceil_log2(width), self.terms)),
         ]
+        m.d.sync += fresh.eq(0)
         with m.If(write):
             m.d.sync += group.eq(group + 1)
             with m.If(group == last_group):
@@ -126,8 +149,9 @@ class WeightGenerator(wiring.Component):
                         write_block.eq(0),
                         write_slot.eq(~write_slot),
                         filled.bit_select(write_slot, 1).eq(1),
+                        fresh.bit_select(write_slot, 1).eq(1),
                         slot_half.bit_select(write_slot, 1).eq(self.half),
-                        slot_final.bit_select(write_slot, 1).eq(self.i.payload.final),
+                        slot_final.bit_select(write_slot, 1).eq(vectors.final),
                     ]
 
         # Read side: for t in taps, for block in blocks.
@@ -136,20 +160,16 @@ class WeightGenerator(wiring.Component):
         block = Signal(log_blocks)
         index = Signal(ceil_log2(config.basis_depth))
         issue = Signal()
-        rounding = config.generator_sum_bits > 8
-        stages = 3 if rounding else 2
-        advance = Signal(stages)
-        valid = Signal(stages)
+        waits = Signal()  # at the cross level, weights are on their way or at `o`
         block_last = Signal()
         slot_last = Signal()
         m.d.comb += [
-            issue.eq(filled.bit_select(slot, 1) & advance[0]),
+            issue.eq(
+                (filled & ~fresh).bit_select(slot, 1) & Mux(self.cross_level, ~waits, self.permit)
+            ),
+            self.issued.eq(issue & ~self.cross_level),
             block_last.eq(block == blocks),
             slot_last.eq(block_last & (tap == self.taps)),
-            self.basis.enable.eq(advance[0]),
-            self.basis.address.eq(
-                Cat(index[:-1], index[-1] | (slot_half.bit_select(slot, 1) & ~self.cross_level))
-            ),
         ]
         with m.If(issue):
             m.d.sync += [block.eq(block + 1), index.eq(index + 1)]
@@ -163,16 +183,52 @@ class WeightGenerator(wiring.Component):
                     filled.bit_select(slot, 1).eq(0),
                 ]
 
-        # Memories of U, a term each: multiplier 0 of each lane has all blocks, the others one.
+        # The memories are read later, U so that it meets its basis, and hold what they read until
+        # the next issue.
+        basis_index = Cat(
+            index[:-1], index[-1] | (slot_half.bit_select(slot, 1) & ~self.cross_level)
+        )
+        basis_read, basis_index = delayed(m, 1, basis_read=issue, basis_index=basis_index)
+        m.d.comb += [self.basis.enable.eq(basis_read), self.basis.address.eq(basis_index)]
+        read, read_slot, read_block = delayed(
+            m, BASIS_DELAY, read=issue, read_slot=slot, read_block=block
+        )
+        with m.If(issue):
+            m.d.sync += [
+                self.o.payload.last.eq(block_last),
+                self.o.payload.final.eq(slot_last & slot_final.bit_select(slot, 1)),
+            ]
+        (arrives,) = delayed(m, weight_delay(config) - 1, arrives=issue & self.cross_level)
+        with m.If(self.o.valid & self.o.ready):
+            m.d.sync += [waits.eq(0), self.o.valid.eq(0)]
+        with m.If(issue & self.cross_level):
+            m.d.sync += waits.eq(1)
+        with m.If(arrives):
+            m.d.sync += self.o.valid.eq(1)
+
+        # Memories of U, a term each: multiplier 0 of each lane has all blocks, the others one. A
+        # vector may have room for more terms than there are.
+        here = Cat(
+            (group == Mux(self.cross_level, term // width, term)) & (self.terms >= term)
+            for term in range(terms)
+        )
+        # The first vector clears the other terms, which may not follow.
+        places = Cat(write & (here[term] | (group == 0)) for term in range(terms))
+        here, places, write_slot, write_block = delayed(
+            m,
+            VECTOR_DELAY,
+            here=here,
+            places=places,
+            write_slot=write_slot,
+            write_block=write_block,
+        )
         u_terms = [[None] * config.stripes for _ in range(terms)]
         for term in range(terms):
-            now = Signal(name=f"now{term}")  # this vector carries this term
-            m.d.comb += now.eq(group == Mux(self.cross_level, term // width, term))
             columns = [("first", range(1), 2 << log_blocks, Cat(write_block, write_slot))]
-            read_addresses = [Cat(block, slot)]
+            read_addresses = [Cat(read_block, read_slot)]
             if width > 1:
                 columns.append(("others", range(1, width), 2, write_slot))
-                read_addresses.append(slot)
+                read_addresses.append(read_slot)
             for (name, multipliers, depth, address), read_address in zip(
                 columns, read_addresses, strict=True
             ):
@@ -187,61 +243,43 @@ class WeightGenerator(wiring.Component):
                 value = Cat(
                     Mux(
                         self.cross_level,
-                        self.i.payload.values[crossed][:u_bits],
-                        self.i.payload.values[stripe][:u_bits],
+                        vectors.values[crossed][:u_bits],
+                        vectors.values[stripe][:u_bits],
                     )
                     if crossed != stripe
-                    else self.i.payload.values[stripe][:u_bits]
+                    else vectors.values[stripe][:u_bits]
                     for stripe, crossed in stripes
                 )
                 m.d.comb += [
-                    # The first vector clears the other terms, which may not follow.
-                    writer.en.eq(write & (now | (group == 0))),
+                    writer.en.eq(places[term]),
                     writer.addr.eq(address),
-                    writer.data.eq(Mux(now, value, 0) if term else value),
-                    reader.en.eq(advance[0]),
+                    writer.data.eq(Mux(here[term], value, 0) if term else value),
+                    reader.en.eq(read),
                     reader.addr.eq(read_address),
                 ]
                 for position, (stripe, _) in enumerate(stripes):
                     u_terms[term][stripe] = reader.data.word_select(position, u_bits).as_signed()
 
-        # Pipeline: memories, sum of products, rounding (where sums can exceed 8 bits).
-        flags = Cat(block_last, slot_last & slot_final.bit_select(slot, 1))
-        for stage in range(stages):
-            room = advance[stage + 1] if stage + 1 < stages else self.o.ready
-            m.d.comb += advance[stage].eq(~valid[stage] | room)
-            staged = Signal(2, name=f"flags{stage}")
-            with m.If(advance[stage]):
-                m.d.sync += [
-                    valid[stage].eq(valid[stage - 1] if stage else issue),
-                    staged.eq(flags),
-                ]
-            flags = staged
-        m.d.comb += [
-            self.o.valid.eq(valid[-1]),
-            Cat(self.o.payload.last, self.o.payload.final).eq(flags),
-        ]
         for stripe in range(config.stripes):
             lane = stripe // width
-            products = [
-                narrow_product(
-                    m,
-                    u_terms[term][stripe],
-                    self.basis.data[term][lane].as_signed(),
-                    f"product{stripe}_{term}",
-                )
-                for term in range(terms)
-            ]
-            summed = Signal(signed(config.generator_sum_bits), name=f"summed{stripe}")
-            with m.If(advance[1]):
-                m.d.sync += summed.eq(total(m, products, f"sum{stripe}"))
+            total = dot_product(
+                m,
+                [u_terms[term][stripe] for term in range(terms)],
+                [self.basis.data[term][lane] for term in range(terms)],
+                f"dot{stripe}",
+            )
+            summed = Signal(
+                signed(config.generator_sum_bits), name=f"summed{stripe}", reset_less=True
+            )
+            m.d.sync += summed.eq(total)
             weight = self.o.payload.values[stripe]
-            if rounding:
+            if config.generator_sum_bits > 8:
                 rounded = round_shift(
                     m, summed, self.shift, config.generator_max_shift, f"rounded{stripe}"
                 )
-                with m.If(advance[2]):
-                    m.d.sync += weight.eq(saturate(rounded))
+                limited = Signal(8, name=f"limited{stripe}", reset_less=True)
+                m.d.sync += limited.eq(saturate(rounded))
+                m.d.comb += weight.eq(limited)
             else:
                 m.d.comb += weight.eq(summed)
         return m

@@ -1,14 +1,20 @@
 """Holds the weights of a lane group that the cross level has recovered."""
 
 from amaranth import Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from .coefficient_decoder import VECTOR_DELAY
 from .config import Configuration
+from .delay import delayed
 from .memory import BankedMemory
+from .push import Push
 from .requantiser import results_layout
 
-__all__ = ["WeightTile"]
+__all__ = ["TILE_DELAY", "WeightTile"]
+
+TILE_DELAY = VECTOR_DELAY
+"""Cycles from `next` to the word: as many as the decoder takes for V in its place."""
 
 
 class WeightTile(wiring.Component):
@@ -28,19 +34,17 @@ class WeightTile(wiring.Component):
 
     Members
     -------
-    i : In(stream of results_layout)
+    i : In(push of results_layout)
         Weights; the one marked `final` completes the tile.
     taps : In(8)
         T - 1.
     complete : Out(1)
         The last weight was written in this cycle.
-    rewind : In(1)
-        Go to the first word; it is there in the next cycle.
     next : In(1)
-        Go to the next word; it is there in the next cycle. With `last`, to the first.
+        Read the next word. With `last`, that behind it is the first.
     last : In(1)
     weights : Out(8 bits x R*C)
-        The word at hand, stripe order.
+        The word, in stripe order, `TILE_DELAY` cycles after `next`.
     """
 
     def __init__(self, config: Configuration):
@@ -49,10 +53,9 @@ class WeightTile(wiring.Component):
         self.config = config
         super().__init__(
             {
-                "i": In(stream.Signature(results_layout(config))),
+                "i": In(Push(results_layout(config))),
                 "taps": In(8),
                 "complete": Out(1),
-                "rewind": In(1),
                 "next": In(1),
                 "last": In(1),
                 "weights": Out(data.ArrayLayout(8, config.stripes)),
@@ -70,52 +73,50 @@ class WeightTile(wiring.Component):
         base = Signal(address_shape)
         address = Signal(address_shape)
         tap = Signal(8)
-        channel = Signal(range(config.width))
+        channel = Signal(config.width, init=1)  # one hot
         chunk = Signal(range(max(2, chunks)))
-        m.d.comb += [i.ready.eq(1), self.complete.eq(i.valid & i.payload.final & i.payload.last)]
+        m.d.comb += self.complete.eq(i.valid & i.payload.final & i.payload.last)
         with m.If(i.valid):
             m.d.sync += chunk.eq(chunk + 1)
             with m.If(i.payload.last):
                 m.d.sync += [chunk.eq(0), tap.eq(tap + 1), address.eq(address + 1)]
                 if config.width > 1:
                     with m.If(tap == self.taps):
-                        m.d.sync += [tap.eq(0), channel.eq(channel + 1), address.eq(base)]
-                        with m.If(channel == config.width - 1):
+                        m.d.sync += [
+                            tap.eq(0),
+                            channel.eq(channel.rotate_left(1)),
+                            address.eq(base),
+                        ]
+                        with m.If(channel[-1]):
                             m.d.sync += [address.eq(address + 1), base.eq(address + 1)]
             with m.If(self.complete):
-                m.d.sync += [tap.eq(0), channel.eq(0), address.eq(0), base.eq(0)]
+                m.d.sync += [tap.eq(0), channel.eq(1), address.eq(0), base.eq(0)]
 
-        # Read: the word at hand is in the memories' output registers.
+        # Read.
         index = Signal(address_shape)
-        following = Signal(address_shape)
-        move = Signal()
-        m.d.comb += [
-            move.eq(self.next | self.rewind),
-            following.eq(Mux(self.last | self.rewind, 0, index + 1)),
-        ]
-        with m.If(move):
-            m.d.sync += index.eq(following)
+        with m.If(self.next):
+            m.d.sync += index.eq(Mux(self.last, 0, index + 1))
+        (read_address,) = delayed(m, TILE_DELAY - 2, read_address=index)
         bits = 8 * config.activation_word
         for n in range(chunks):
             for k in range(config.width):
                 memory = BankedMemory(bits, config.tile_depth)
                 m.submodules[f"chunk{n}_{k}"] = memory
                 # The first channel of a group clears the others, which may not follow.
-                now = channel == k
+                now = channel[k]
                 m.d.comb += [
-                    memory.write_enable.eq(i.valid & (chunk == n) & (now | (channel == 0))),
+                    memory.write_enable.eq(i.valid & (chunk == n) & (now | channel[0])),
                     memory.write_address.eq(address),
                     memory.write_data.eq(
                         Mux(now, i.payload.values.as_value(), 0)
                         if k
                         else i.payload.values.as_value()
                     ),
-                    memory.read_enable.eq(move),
-                    memory.read_address.eq(following),
+                    memory.read_enable.eq(1),
+                    memory.read_address.eq(read_address),
                 ]
+                (word,) = delayed(m, 1, **{f"word{n}_{k}": memory.read_data})
                 for place in range(config.activation_word):
                     lane = n * config.activation_word + place
-                    m.d.comb += self.weights[lane * config.width + k].eq(
-                        memory.read_data.word_select(place, 8)
-                    )
+                    m.d.comb += self.weights[lane * config.width + k].eq(word.word_select(place, 8))
         return m

@@ -55,8 +55,8 @@ class _Stream:
         self._clock = cycles
         self._rng = rng
         self._valid = getattr(dut, f"{name}__valid")
-        self._ready = getattr(dut, f"{name}__ready")
-        # A payload of no bits is no port.
+        # No port: the ready of a push, a payload of no bits.
+        self._ready = getattr(dut, f"{name}__ready", None)
         self._payload = getattr(dut, f"{name}__payload", None)
         self._width = 0 if self._payload is None else len(self._payload)
         self._offered: int | None = None
@@ -91,14 +91,14 @@ class StreamSource(_Stream):
     ) -> None:
         super().__init__(dut, name, cycles, rng)
         self._pause = pause(rng)
-        self._queue: deque[int] = deque()
+        self._queue: deque[int | None] = deque()
         self._wake = Event()
         self._drained = Event()
         self._valid.value = 0
         cocotb.start_soon(self._drive())
 
-    def send(self, payloads: int | Iterable[int]) -> None:
-        """Queue payloads; returns at once."""
+    def send(self, payloads: int | Iterable[int | None]) -> None:
+        """Queue payloads, None for a cycle without one; returns at once."""
         self._queue.extend([payloads] if isinstance(payloads, int) else payloads)
         if self._queue:
             self._drained.clear()
@@ -125,14 +125,17 @@ class StreamSource(_Stream):
                 await self._wake.wait()
                 valid = False
             if not valid:
-                valid = not next(self._pause)
+                valid = not next(self._pause) and queue[0] is not None
                 self._valid.value = int(valid)
                 if not valid:
                     self._scramble()
                 elif self._payload is not None:
                     self._payload.value = queue[0]
+            gap = queue[0] is None
             await edge
-            if valid and self._ready.value:
+            if gap:
+                queue.popleft()
+            elif valid and (self._ready is None or self._ready.value):
                 queue.popleft()
                 self.cycles.append(self._clock.now)
                 valid = False
@@ -172,7 +175,9 @@ class StreamSink(_Stream):
         self._wanted = 0
         self._taken = 0
         self._arrived = Event()
-        self._ready.value = 0
+        if self._ready is None and (pause is not never or hesitant):
+            raise ValueError(f"stream {name!r} has no ready: it cannot be stalled")
+        self._write(ready=False)
         cocotb.start_soon(self._drive())
 
     async def receive(self, count: int) -> list[int]:
@@ -198,7 +203,7 @@ class StreamSink(_Stream):
                 willing = willing and self._offered is not None
             if willing != ready:
                 ready = willing
-                self._ready.value = int(ready)
+                self._write(ready)
             await edge
             payload = self._check(bool(self._valid.value), ready)
             if payload is not None:
@@ -206,6 +211,10 @@ class StreamSink(_Stream):
                 self.cycles.append(self._clock.now)
                 if len(self.payloads) >= self._wanted:
                     self._arrived.set()
+
+    def _write(self, ready: bool) -> None:
+        if self._ready is not None:
+            self._ready.value = int(ready)
 
 
 class StreamMonitor(_Stream):
@@ -228,7 +237,8 @@ class StreamMonitor(_Stream):
     async def _watch(self) -> None:
         while True:
             await self._clock.edge
-            payload = self._check(bool(self._valid.value), bool(self._ready.value))
+            ready = self._ready is None or bool(self._ready.value)
+            payload = self._check(bool(self._valid.value), ready)
             if payload is not None:
                 self.payloads.append(payload)
                 self.cycles.append(self._clock.now)

@@ -9,7 +9,7 @@ from rtl.config import CONFIGURATIONS
 from rtl.record import CROSS, INTRA, STORED
 
 SIM, UP5K, ECP5 = (CONFIGURATIONS[name] for name in ("sim-8x1", "up5k", "ecp5-45f"))
-NOTHING = Constants(program=0, layer=0, intra_group=0, tile=0, segment=0)
+NOTHING = Constants(program=0, layer=0, wide=0, intra_group=0, tile=0, segment=0, block=0)
 PARAMETERS = 24  # words of a lane group of 8
 WORK = Work(
     dataflow=STORED,
@@ -37,10 +37,39 @@ def test_array_bound():
 
 def test_coefficient_bound():
     cost = layer_cost(replace(WORK, stream_words=108), SIM, NOTHING)
+    assert cost.steady == cost.coefficients == 3 * 108 * 10
     # The parameters of the second and third lane group come through the same port.
-    assert cost.steady == cost.coefficients == 3 * 108 * 10 + 2 * PARAMETERS
+    assert cost.load == 3 * PARAMETERS
     assert cost.bound == "coefficients"
     assert cost.ideal == 3 * 54 * 10
+
+
+@pytest.mark.parametrize(
+    ("words", "lost"),
+    [
+        (40, 0),  # three cycles in four, or less: as many as the stream gives up
+        (45, PARAMETERS * 4 - PARAMETERS * 3 * 54 // 45),
+        (54, PARAMETERS),
+    ],
+)
+def test_parameters_hold_up_a_busy_stream(words, lost):
+    assert layer_cost(replace(WORK, stream_words=words), SIM, NOTHING).load == (
+        PARAMETERS + 2 * round(lost)
+    )
+
+
+def test_parameters_need_a_cycle_each():
+    short = replace(WORK, pixels=1, inputs=1, taps=3, stream_vectors=3, stream_words=2)
+    # Eight cycles, of which the stream needs two.
+    assert layer_cost(short, SIM, NOTHING).load == PARAMETERS + 2 * (2 + PARAMETERS - 8)
+
+
+def test_intra_waits_for_a_slot():
+    work = replace(WORK, dataflow=INTRA, taps=2, basis_vectors=4, basis_words=2, stream_words=1)
+    # Two slots filled and read, in five cycles.
+    slow = layer_cost(replace(work, stream_vectors=12), SIM, NOTHING)
+    assert slow.coefficients == 3 * 10 * 6 * 5 // 2
+    assert layer_cost(replace(work, stream_vectors=6), SIM, NOTHING).coefficients == 3 * 10 * 12
 
 
 def test_one_port_adds_the_writes():
@@ -107,6 +136,7 @@ def test_constants_add_up():
         (intra, {"intra_group": 5}, 2 * 5),
         (cross, {"tile": 5}, 3 * 5),
         (cross, {"segment": 5}, 3 * 6 * 5),
+        (cross, {"block": 6}, 3 * 6 * 8 * 2),  # The second block of a weight is four steps.
     ):
         base = layer_cost(work, UP5K, NOTHING).cycles
         assert layer_cost(work, UP5K, replace(NOTHING, **constants)).cycles == base + more

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 import sim
-from rtl.activation_buffer import ActivationBuffer, activations_layout
+from rtl.activation_buffer import HOST_DELAY, ActivationBuffer, activations_layout
 from rtl.address_generator import tap_layout
 from rtl.config import Configuration
 from rtl.requantiser import results_layout
@@ -17,7 +17,7 @@ from tests.rtl.activations import CONFIGURATIONS, MARKS, compare_marks, field, m
 from tests.rtl.primitives import ICE40
 from tests.rtl.weights import PAUSES, refuses_other_configurations
 
-LATENCY = 2
+LATENCY = 3
 INPUT_WORDS = 16
 
 
@@ -43,27 +43,29 @@ class World:
         dut = self.bench.dut
         size = self.config.activation_word
         values = self.rng.integers(256, size=(count * size // 4, 4))
-        dut.host_request.value = dut.host_write.value = 1
         for n, word in enumerate(values.tolist()):
             at = (address * size + 4 * n) % self.config.activation_bytes
-            dut.host_address.value = at // 4
+            dut.host_write.value = 1
             dut.host_data_w.value = int.from_bytes(bytes(word), "little")
+            await self._request(at // 4)
             self.bytes |= dict(zip(range(at, at + 4), word, strict=True))
-            await self.bench.cycles()
-        dut.host_request.value = dut.host_write.value = 0
+        dut.host_write.value = 0
+
+    async def _request(self, address: int) -> None:
+        self.bench.dut.host_address.value = address
+        self.bench.dut.host_request.value = 1
+        await self.bench.cycles()
+        self.bench.dut.host_request.value = 0
+        await self.bench.cycles(HOST_DELAY - 1)
 
     async def check_memory(self, what: str) -> None:
         """Read by the host all that was ever written."""
         dut, got = self.bench.dut, []
-        dut.host_request.value = 1
         addresses = sorted({address // 4 for address in self.bytes})
         for address in addresses:
-            dut.host_address.value = address
-            await self.bench.cycles()
-            dut.host_address.value = addresses[0]
+            await self._request(address)
             await self.bench.settle()
             got.append([*int(dut.host_data_r.value).to_bytes(4, "little")])
-        dut.host_request.value = 0
         expected = [[self.bytes[4 * address + n] for n in range(4)] for address in addresses]
         self.bench.compare(expected, got, axes=["word written", "byte"], what=what)
 
@@ -154,6 +156,28 @@ async def reads_and_writes(bench: Bench) -> None:
 
 
 @testbench
+async def takes_kernels(bench: Bench) -> None:
+    """W1 takes the place of activations, before and after taps, without a gap."""
+    world = World(bench)
+    config, rng = world.config, world.rng
+    layout = activations_layout(config)
+    taps, kernels = bench.source("taps"), bench.source("kernels", bench.parameters["idle"])
+    sink = bench.sink("o", bench.parameters["stall"])
+    await world.host_write(0, INPUT_WORDS)
+    for turn in range(3):
+        values = rng.integers(-128, 128, (30, config.width))
+        ends = {name: rng.integers(2, size=30) for name in MARKS}
+        received = len(sink.cycles)
+        kernels.send(rows(layout, values=values, **ends))
+        world.check_activations(await sink.receive(30), values, ends, f"kernels, turn {turn}")
+        if bench.parameters["idle"] == bench.parameters["stall"] == "never":
+            assert set(sim.intervals(sink.cycles[received:])) == {1}
+        payloads, expected, ends = world.taps(0, 30)
+        taps.send(payloads)
+        world.check_activations(await sink.receive(30), expected, ends, f"taps, turn {turn}")
+
+
+@testbench
 async def keeps_pace(bench: Bench) -> None:
     """A step a cycle, less the words written where there is one port; a word written a cycle."""
     world = World(bench)
@@ -187,6 +211,14 @@ def test_reads_and_writes(config: str, idle: str, stall: str, seed: int) -> None
     parameters |= {"results": "rarely" if idle == "never" else "often"}
     dut = ActivationBuffer(CONFIGURATIONS[config])
     sim.run(dut, __name__, "reads_and_writes", parameters=parameters, seed=seed)
+
+
+@pytest.mark.parametrize("config", CONFIGURATIONS)
+@pytest.mark.parametrize(("idle", "stall"), PAUSES)
+def test_takes_kernels(config: str, idle: str, stall: str, seed: int) -> None:
+    parameters = {"config": config, "idle": idle, "stall": stall}
+    dut = ActivationBuffer(CONFIGURATIONS[config])
+    sim.run(dut, __name__, "takes_kernels", parameters=parameters, seed=seed)
 
 
 @pytest.mark.parametrize("config", CONFIGURATIONS)

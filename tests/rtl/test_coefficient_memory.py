@@ -21,28 +21,35 @@ class Reader:
         self.words: list[int] = []
         self.cycles: list[int] = []
         """The cycle of each grant."""
+        self.arrivals: list[int] = []
+        """The cycle of each word."""
         self._bench = bench
         self._pattern = sim.PATTERNS[pause](bench.rng)
         self.done = cocotb.start_soon(self._read(addresses))
 
     async def _read(self, addresses: list[int]) -> None:
-        dut, bench, granted = self._bench.dut, self._bench, False
-        for address in [*addresses, None]:
-            while True:
-                request = address is not None and not next(self._pattern)
-                while True:  # A request stays until it is granted.
-                    dut.words__request.value = int(request)
-                    dut.words__address.value = address or 0
-                    await bench.cycles()
-                    if granted:
-                        self.words.append(int(dut.words__data.value))
-                    granted = bool(request and dut.words__grant.value)
-                    if granted:
-                        self.cycles.append(bench.cycle)
-                    if granted or not request:
-                        break
-                if granted or address is None:
-                    break
+        dut, bench = self._bench.dut, self._bench
+        cocotb.start_soon(self._take())
+        for address in addresses:
+            dut.words__address.value = address
+            dut.words__request.value = 0
+            while next(self._pattern):
+                await bench.cycles()
+            dut.words__request.value = 1
+            await bench.cycles()
+            while not dut.words__grant.value:  # A request stays until it is granted.
+                await bench.cycles()
+            self.cycles.append(bench.cycle)
+        dut.words__request.value = 0
+        while len(self.words) < len(addresses):
+            await bench.cycles()
+
+    async def _take(self) -> None:
+        while True:
+            await self._bench.cycles()
+            if self._bench.dut.words__valid.value:
+                self.words.append(int(self._bench.dut.words__data.value))
+                self.arrivals.append(self._bench.cycle)
 
 
 async def fill(bench: Bench, parts: int) -> list[list[int]]:
@@ -115,13 +122,15 @@ async def shares(bench: Bench) -> None:
     reader = Reader(bench, [0] * 50, "never")
     await reader.done
     assert set(sim.intervals(reader.cycles)) == {1}
+    latency = 4 if config.coefficient_port > 32 else 3
+    assert [cycle + latency for cycle in reader.cycles] == reader.arrivals
 
     await bench.cycles(10)
     source.send(fetches)
     reader = Reader(bench, [0] * 20, "never")
     await sink.receive(100)
     await reader.done
-    assert set(sim.intervals(reader.cycles)) == {WORD_TURNS}
+    assert set(sim.intervals(reader.arrivals)) == {WORD_TURNS}
     assert set(sim.intervals(sink.cycles[100:])) == {1, 2}
 
 

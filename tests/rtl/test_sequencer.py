@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import cocotb
 import numpy as np
 import pytest
@@ -48,11 +50,17 @@ class Memory:
 
     async def serve(self) -> None:
         dut, rng = self.bench.dut, self.bench.rng
+        due: deque[tuple[int, int]] = deque()  # not before this cycle, this word
         while True:
             dut.words__grant.value = rng.random() < self.grants
             await self.bench.cycles()
+            now = self.bench.cycle
             if dut.words__request.value and dut.words__grant.value:
-                dut.words__data.value = self.words.get(int(dut.words__address.value), 0)
+                delay = 2 if self.grants == 1 else rng.randint(2, 5)
+                due.append((now + delay, self.words.get(int(dut.words__address.value), 0)))
+            here = bool(due) and due[0][0] <= now
+            dut.words__valid.value = int(here)
+            dut.words__data.value = due.popleft()[1] if here else rng.getrandbits(32)
 
 
 async def until(bench: Bench, signal: str) -> None:
@@ -96,7 +104,7 @@ async def runs(bench: Bench) -> None:
             await bench.cycles()
         if bench.parameters["grants"] == 1 and index == 0:
             # A step, its record, and what lies between.
-            assert bench.cycle - started == RECORD_WORDS + 4
+            assert bench.cycle - started == RECORD_WORDS + 8
         at = RECORDS + index * RECORD_WORDS + FIRST_WALK_WORD
         expected = [words[at + entry] for entry in range(len(WALK_WORDS))]
         bench.compare(expected, [walk_words.get(n) for n in range(len(WALK_WORDS))], what="steps")
@@ -115,7 +123,6 @@ async def runs(bench: Bench) -> None:
                 await bench.cycles()
                 assert not dut.permit.value, "a lane group is permitted once"
                 await pulse(bench, "tile_complete")
-                await until(bench, "rewind")
             await until(bench, "walk")
             assert not dut.tile.value
             await pulse(bench, "written")

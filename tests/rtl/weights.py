@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import cocotb
 import numpy as np
 import pytest
 from amaranth.lib import data
@@ -14,9 +16,10 @@ from numpy.typing import NDArray
 import sim
 from golden.decode import encode_segment
 from golden.fixed import symmetric_range
-from rtl.coefficient_decoder import Segment, word_layout
+from rtl.coefficient_decoder import VECTOR_DELAY, Segment, word_layout
 from rtl.config import CONFIGURATIONS as NAMED
 from rtl.config import Configuration, configuration
+from sim.patterns import PATTERNS
 
 _UP5K = configuration("up5k")
 
@@ -125,3 +128,58 @@ def words(
         )
         for row in rows
     ]
+
+
+@dataclass
+class Vector:
+    """A vector of the decoder: its values as bytes side by side, and its announcement."""
+
+    values: int
+    segment: Segment
+    final: bool = False
+    last: bool = False
+
+
+class VectorSource:
+    """Announces vectors to a block with the ports `vectors` and `room`; values follow.
+
+    While there is nothing to announce, and where no values are due, the ports are random.
+    """
+
+    def __init__(self, bench: sim.Bench, pause: str = "never") -> None:
+        self.cycles: list[int] = []
+        """The edge that ends each announcement."""
+        self._bench = bench
+        self._pause = PATTERNS[pause](bench.rng)
+        self._queue: deque[Vector] = deque()
+        self._due: deque[Vector | None] = deque([None] * VECTOR_DELAY)
+        cocotb.start_soon(self._drive())
+
+    def send(self, vectors: Sequence[Vector]) -> None:
+        """Queue vectors; returns at once."""
+        self._queue.extend(vectors)
+
+    async def drain(self) -> None:
+        """Wait until the values of all that was queued have been there."""
+        while self._queue or any(self._due):
+            await self._bench.clock.edge
+
+    async def _drive(self) -> None:
+        bench, dut, rng = self._bench, self._bench.dut, self._bench.rng
+        width = len(dut.vectors__values)
+        taken = False
+        while True:
+            await bench.clock.edge
+            if taken:
+                self.cycles.append(bench.cycle)
+            await bench.settle()
+            taken = bool(self._queue) and not next(self._pause) and bool(dut.room.value)
+            vector = self._queue.popleft() if taken else None
+            dut.vectors__taken.value = int(taken)
+            shown = vector or Vector(0, rng.choice([*Segment]), rng.random() < 0.5, True)
+            dut.vectors__segment.value = shown.segment.value
+            dut.vectors__final.value = int(shown.final)
+            dut.vectors__last.value = int(shown.last)
+            due = self._due.popleft()
+            dut.vectors__values.value = due.values if due else rng.getrandbits(width)
+            self._due.append(vector)

@@ -1,0 +1,121 @@
+"""Where activations meet weights: the one place at which the datapath waits."""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .activation_buffer import activations_layout
+from .coefficient_decoder import VECTOR_DELAY
+from .config import Configuration
+from .delay import delayed
+from .mac_array import operands_layout
+from .push import Push
+from .weight_generator import weight_delay
+
+__all__ = ["Issue"]
+
+
+class Issue(wiring.Component):
+    """Issues the steps of the MAC array.
+
+    A step is issued when its activations are at hand, its weights can be had, and the sums it may
+    end will find room: steps marked `last` are issued R/P cycles apart. From then on nothing waits.
+    The source of the weights, told of the issue, delivers them a fixed number of cycles later;
+    the activations travel along a delay line of that length, and array and requantiser behind take
+    what comes. So no signal that says "wait" has to reach the registers of the datapath.
+
+    Sources of weights:
+
+        decoder     stored W, and V while a tile is generated; its vector taken is the issue
+        generator   the intra level alone; weights issued are the issue
+        tile        read whenever there are activations
+
+    Throughput: one step a cycle.
+
+    Parameters
+    ----------
+    config : Configuration
+
+    Members
+    -------
+    activations : In(stream of activations_layout)
+        Or W1 in their place, while a tile is generated.
+    from_generator, from_tile : In(1)
+        Source of the weights; by default the decoder.
+    permit : Out(1)
+        A step may be issued.
+    taken : In(1)
+        The decoder took a vector for the array.
+    issued : In(1)
+        The generator issued weights.
+    tile_next, tile_last : Out(1)
+        To the tile: read a word; it is the pixel's last.
+    coefficients, generated, tile : In(8 bits x R*C)
+        Weights, `VECTOR_DELAY`, `weight_delay` or `VECTOR_DELAY` cycles behind their issue.
+    o : Out(push of operands_layout)
+    """
+
+    def __init__(self, config: Configuration):
+        if not isinstance(config, Configuration):
+            raise TypeError(f"config must be a Configuration, not {config!r}")
+        self.config = config
+        weights = data.ArrayLayout(8, config.stripes)
+        super().__init__(
+            {
+                "activations": In(stream.Signature(activations_layout(config))),
+                "from_generator": In(1),
+                "from_tile": In(1),
+                "permit": Out(1),
+                "taken": In(1),
+                "issued": In(1),
+                "tile_next": Out(1),
+                "tile_last": Out(1),
+                "coefficients": In(weights),
+                "generated": In(weights),
+                "tile": In(weights),
+                "o": Out(Push(operands_layout(config))),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config, o = self.config, self.o
+        activations = self.activations
+        spacing = config.lanes // config.requantiser_outputs
+
+        step = activations.payload
+        go = Signal()
+        left = Signal(range(spacing))  # cycles before a step may be the last of a pixel again
+        full = Signal()
+        m.d.comb += [
+            self.permit.eq(activations.valid & ~(step.last & full)),
+            self.tile_next.eq(self.permit & self.from_tile),
+            self.tile_last.eq(step.last),
+            go.eq(self.taken | self.issued | self.tile_next),
+            activations.ready.eq(go),
+        ]
+        with m.If(go & step.last):
+            m.d.sync += [left.eq(spacing - 1), full.eq(spacing > 1)]
+        with m.Elif(full):
+            m.d.sync += [left.eq(left - 1), full.eq(left != 1)]
+
+        valid, early = delayed(m, VECTOR_DELAY, valid=go, early=step.as_value())
+        valid_late, late = delayed(
+            m, weight_delay(config) - VECTOR_DELAY, valid_late=valid, late=early
+        )
+        weights = Mux(
+            self.from_tile,
+            self.tile.as_value(),
+            Mux(self.from_generator, self.generated.as_value(), self.coefficients.as_value()),
+        )
+        operands = Signal(activations_layout(config))
+        m.d.comb += [
+            operands.as_value().eq(Mux(self.from_generator, late, early)),
+            o.valid.eq(Mux(self.from_generator, valid_late, valid)),
+            o.payload.weights.eq(weights),
+            o.payload.activations.eq(operands.values),
+            o.payload.last.eq(operands.last),
+            o.payload.group_last.eq(operands.group_last),
+            o.payload.final.eq(operands.final),
+        ]
+        return m

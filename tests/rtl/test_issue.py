@@ -1,0 +1,129 @@
+"""The issue of steps: operands meet, sums keep their distance, and nothing is lost."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import cocotb
+import numpy as np
+import pytest
+
+import sim
+from rtl.activation_buffer import activations_layout
+from rtl.coefficient_decoder import VECTOR_DELAY
+from rtl.config import Configuration
+from rtl.issue import Issue
+from rtl.mac_array import operands_layout
+from rtl.weight_generator import weight_delay
+from rtl.weight_tile import TILE_DELAY
+from sim import Bench, testbench
+from sim.patterns import PATTERNS
+from tests.rtl.activations import MARKS, compare_marks, field, rows
+from tests.rtl.weights import CONFIGURATIONS, PAUSES, refuses_other_configurations
+
+SOURCES = ["decoder", "generator", "tile"]
+STEPS = 60
+
+
+class WeightsSource:
+    """Plays the source at work: has weights at times, and delivers those that were issued."""
+
+    def __init__(self, bench: Bench, config: Configuration, kind: str, stall: str) -> None:
+        self.issued: list[int] = []
+        """The weights of each step, in order."""
+        self.cycles: list[int] = []
+        self.kind = kind
+        self._bench = bench
+        self._stall = PATTERNS[stall](bench.rng)
+        self._bits = 8 * config.stripes
+        self._delay = {
+            "decoder": VECTOR_DELAY,
+            "generator": weight_delay(config),
+            "tile": TILE_DELAY,
+        }
+        cocotb.start_soon(self._serve())
+
+    async def _serve(self) -> None:
+        bench, dut, rng = self._bench, self._bench.dut, self._bench.rng
+        due: deque[int | None] = deque()
+        while True:
+            await bench.clock.edge
+            await bench.settle()
+            kind = self.kind
+            due.extend([None] * (self._delay[kind] - len(due)))
+            while len(due) > self._delay[kind]:
+                due.popleft()
+            if kind == "tile":
+                issued = bool(dut.tile_next.value)
+            else:
+                issued = bool(dut.permit.value) and not next(self._stall)
+            dut.taken.value = int(issued and kind == "decoder")
+            dut.issued.value = int(issued and kind == "generator")
+            weights = rng.getrandbits(self._bits) if issued else None
+            if weights is not None:
+                self.issued.append(weights)
+                self.cycles.append(bench.cycle)
+            due.append(weights)
+            arrived = due.popleft()
+            ports = {"decoder": "coefficients", "generator": "generated", "tile": "tile"}
+            for source, name in ports.items():
+                here = kind == source and arrived is not None
+                getattr(dut, name).value = arrived if here else rng.getrandbits(self._bits)
+
+
+@testbench
+async def issues(bench: Bench) -> None:
+    """From every source in turn: operands together, in order, each once, sums apart."""
+    config = CONFIGURATIONS[bench.parameters["config"]]
+    dut, rng = bench.dut, np.random.default_rng(bench.seed)
+    idle, stall = bench.parameters["idle"], bench.parameters["stall"]
+    activations = bench.source("activations", idle)
+    sink = bench.sink("o")
+    source = WeightsSource(bench, config, "decoder", stall)
+    apart = config.lanes // config.requantiser_outputs
+    for kind in SOURCES * 2:
+        await bench.cycles(10)  # Until nothing of the other source is on its way.
+        source.kind = kind
+        dut.from_generator.value = int(kind == "generator")
+        dut.from_tile.value = int(kind == "tile")
+        values = rng.integers(-128, 128, (STEPS, config.width))
+        marks = {name: rng.random(STEPS) < 0.3 for name in MARKS}
+        begun = len(source.issued)
+        activations.send(rows(activations_layout(config), values=values, **marks))
+        got = await sink.receive(STEPS)
+        layout = operands_layout(config)
+        shown = field(layout, got, "activations", count=config.width).reshape(values.shape)
+        bench.compare(values, shown, axes=["step", "channel"], what=f"activations, {kind}")
+        compare_marks(bench, layout, marks, got)
+        weights = [payload >> layout["weights"].offset for payload in got]
+        mask = (1 << layout["weights"].width) - 1
+        bench.compare(
+            [f"{row:x}" for row in source.issued[begun:]],
+            [f"{row & mask:x}" for row in weights],
+            axes=["step"],
+            what=f"weights, {kind}",
+        )
+        cycles = np.array(source.cycles[begun:])
+        assert (np.diff(cycles[marks["last"]]) >= apart).all()
+        if idle == stall == "never":
+            # Nothing else makes a step wait.
+            free = np.ones(STEPS, int)
+            since = apart
+            for n in range(1, STEPS):
+                since = 1 if marks["last"][n - 1] else since + free[n - 1]
+                free[n] = max(1, apart - since + 1) if marks["last"][n] else 1
+            bench.compare(free[1:], np.diff(cycles), axes=["step"], what=f"pace, {kind}")
+    received = len(sink.payloads)
+    await bench.cycles(20)
+    assert len(sink.payloads) == received, "a step too many"
+
+
+@pytest.mark.parametrize("config", CONFIGURATIONS)
+@pytest.mark.parametrize(("idle", "stall"), PAUSES)
+def test_issues(config: str, idle: str, stall: str, seed: int) -> None:
+    parameters = {"config": config, "idle": idle, "stall": stall}
+    sim.run(Issue(CONFIGURATIONS[config]), __name__, "issues", parameters=parameters, seed=seed)
+
+
+def test_refuses() -> None:
+    refuses_other_configurations(Issue)
