@@ -7,21 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.checks import integer
-from golden.requantise import requantise, rescale
+from golden.requantise import Scaling, requantise, rescale
 
 __all__ = ["add"]
 
 LEFT_SHIFT = 20
 
-Operand = tuple[int, int, int]
-
 
 def add(
     a: NDArray[np.int8],
     b: NDArray[np.int8],
-    a_scaling: Operand,
-    b_scaling: Operand,
-    output_scaling: Operand,
+    a_scaling: Scaling,
+    b_scaling: Scaling,
+    output_scaling: Scaling,
     activation_min: int = -128,
     activation_max: int = 127,
 ) -> NDArray[np.int8]:
@@ -34,8 +32,8 @@ def add(
     ----------
     a, b : int8 arrays of the same shape
         Maps.
-    a_scaling, b_scaling, output_scaling : (zero point, multiplier, shift)
-        -128..127, 0..2**31 - 1 and 0..31, as in `golden.requantise`.
+    a_scaling, b_scaling, output_scaling : Scaling
+        Shifts are 0..31: the multipliers of TFLite are below 1 by construction.
     activation_min, activation_max : int
         -128..127.
 
@@ -54,11 +52,13 @@ def add(
             kind = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
             raise TypeError(f"{name} must be an array of int8, not {kind}")
         zero_point = integer(f"zero point of {name}", zero_point, -128, 127)
+        shift = integer(f"shift of {name}", shift, 0, 31)
         raised = (x.astype(np.int32) - zero_point) << LEFT_SHIFT
         parts.append(rescale(raised, multiplier, shift, double_rounding=True))
     if a.shape != b.shape:
         raise ValueError(f"a and b must have the same shape, not {a.shape} and {b.shape}")
     zero_point, multiplier, shift = output_scaling
+    shift = integer("shift of the output", shift, 0, 31)
     return requantise(
         (parts[0] + parts[1]).astype(np.int32),  # each at most 255 << 20
         multiplier,

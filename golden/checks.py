@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["array", "bias", "integer", "integers"]
+__all__ = ["array", "bias", "integer", "integers", "keep"]
 
 
 def array(name: str, value: object, dtype: DTypeLike, *dims: str) -> NDArray[Any]:
@@ -73,3 +73,11 @@ def integers(name: str, value: object, count: int, low: int) -> tuple[int, ...]:
     if len(value) != count or any(item < low for item in value):
         raise ValueError(f"{name} must be {count} integers of at least {low}, not {value!r}")
     return tuple(int(item) for item in value)
+
+
+def keep(target: object, name: str, value: object) -> None:
+    """Set a field of a frozen dataclass; an array as a read-only copy."""
+    if isinstance(value, np.ndarray):
+        value = value.copy()
+        value.setflags(write=False)
+    object.__setattr__(target, name, value)

@@ -5,20 +5,42 @@ Source: TFLite's int8 quantisation specification and its reference kernels
 connected layers once.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from golden.checks import integer
 
-__all__ = ["requantise", "rescale"]
+__all__ = ["LARGEST_MULTIPLIER", "SHIFTS", "Scaling", "requantise", "rescale"]
+
+LARGEST_MULTIPLIER = (1 << 31) - 1
+SHIFTS = -30, 31
+"""Least and greatest shift; a negative one is to the left."""
 
 
-def _parameter(name: str, value: ArrayLike, high: int) -> NDArray[np.int64]:
+class Scaling(NamedTuple):
+    """How a map's integers become those of another scale.
+
+    Parameters
+    ----------
+    zero_point : int
+        -128..127.
+    multiplier, shift : int
+        As in `rescale`.
+    """
+
+    zero_point: int
+    multiplier: int
+    shift: int
+
+
+def _parameter(name: str, value: ArrayLike, low: int, high: int) -> NDArray[np.int64]:
     checked = np.asarray(value)
     if checked.dtype.kind not in "iu":
         raise TypeError(f"{name} must be of integers, not {checked.dtype}")
-    for wrong in checked[(checked < 0) | (checked > high)].flat:
-        raise ValueError(f"{name} must be in 0..{high}, not {wrong}")
+    for wrong in checked[(checked < low) | (checked > high)].flat:
+        raise ValueError(f"{name} must be in {low}..{high}, not {wrong}")
     return checked.astype(np.int64)
 
 
@@ -30,19 +52,20 @@ def rescale(
     Single rounding: halves up, (acc * multiplier + 2**(30 + shift)) >> (31 + shift).
     Double rounding: h = (acc * multiplier + 2**30) >> 31, which is gemmlowp's
     SaturatingRoundingDoublingHighMul (its one saturating case needs a negative multiplier); then
-    h / 2**shift with halves away from zero, gemmlowp's RoundingDivideByPOT.
+    h / 2**shift with halves away from zero, gemmlowp's RoundingDivideByPOT. A shift to the left
+    comes before all this and keeps the low 32 bits, as the reference kernels do.
 
     Parameters
     ----------
     acc : int32 array
         Channels last.
     multiplier, shift : int or integer array
-        0..2**31 - 1 and 0..31; arrays broadcast against `acc`, so [Co] is one a channel.
+        0..2**31 - 1 and -30..31; arrays broadcast against `acc`, so [Co] is one a channel.
     double_rounding : bool
 
     Returns
     -------
-    int64 array, within int32.
+    int64 array, within int32 unless a single rounding shifts to the left.
 
     Raises
     ------
@@ -52,8 +75,11 @@ def rescale(
     if not isinstance(acc, np.ndarray) or acc.dtype != np.int32:
         kind = acc.dtype if isinstance(acc, np.ndarray) else type(acc).__name__
         raise TypeError(f"acc must be an array of int32, not {kind}")
-    factor = _parameter("multiplier", multiplier, (1 << 31) - 1)
-    places = _parameter("shift", shift, 31)
+    factor = _parameter("multiplier", multiplier, 0, LARGEST_MULTIPLIER)
+    places = _parameter("shift", shift, *SHIFTS)
+    if double_rounding and (places < 0).any():
+        acc = np.left_shift(acc.astype(np.int64), np.maximum(-places, 0)).astype(np.int32)
+        places = np.maximum(places, 0)
     product = acc * factor  # at most 2**62, and 2**61 more to round: int64 holds it
     if not double_rounding:
         product += np.left_shift(np.int64(1), 30 + places)

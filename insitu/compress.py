@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from golden.fixed import symmetric_range
-from golden.network import Generated, Network, Stored
+from golden.network import Generated, Network, Stored, chain
 from insitu.errors import FitError
 from insitu.import_onnx import FloatLayer, FloatNetwork
 from insitu.quantise import (
@@ -216,7 +216,7 @@ def _compress(
         done += sizes[index]
         report(1)
     compressed = Network(
-        layers=tuple(layers),
+        layers=chain(layers),
         input_shape=network.input_shape,
         input_scale=calibration.scales[0],
         input_zero_point=calibration.zero_points[0],

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.network import Generated, Network, Stored, run
+from golden.network import Convolution, Generated, Network, Stored, run
 from insitu import __version__
 from insitu.errors import FileError
 from insitu.import_onnx import import_onnx
@@ -100,7 +100,7 @@ def demo(
         "accuracy": float(np.mean(np.concatenate(right))),
         "accuracy_float": float(np.mean(np.concatenate(right_float))),
         "images": len(images),
-        "weights": sum(layer.weights.W.size for layer in network.layers),
+        "weights": sum(one.layer.weights.W.size for one in planned.layers),
         "weight_bytes": -(-planned.weight_bits // 8),
         "dense_int8_bytes": planned.dense_int8_bytes,
         "payload_bytes": len(make_image(planned).payload),
@@ -193,7 +193,10 @@ def _speed(network: Network, inputs: NDArray[np.int8], tell: Progress) -> dict[s
 def _with_weights(
     network: Network, change: Callable[[Stored | Generated], Stored | Generated]
 ) -> Network:
-    layers = tuple(replace(layer, weights=change(layer.weights)) for layer in network.layers)
+    layers = tuple(
+        replace(layer, weights=change(layer.weights)) if isinstance(layer, Convolution) else layer
+        for layer in network.layers
+    )
     return replace(network, layers=layers)
 
 

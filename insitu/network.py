@@ -1,28 +1,48 @@
 """The integer network as a file: an .npz archive with a format version.
 
-Keys: `format` ("insitu-network-1"), `n_layers`, `input_shape` (height, width, channels),
-`input_scale`, `input_zero_point`; for each layer i `L{i}.` and name, kernel, stride, padding (top,
-left, bottom, right), dilation, bias (int32, -zero_point * sum W included), multiplier, shift,
-output_scale, output_zero_point, activation_min, activation_max, double_rounding, and either W
-[Co,Ci,T] and q, or those of B [Bo,Bi,T], U, V [Co,Bo] that there are, with qb, qu, qv, s1, s2.
-`kind`, `dataflow` and `weight_scale` are for the reader of the file. Taps count rows first.
+Keys: `format` ("insitu-network-2"), `n_layers`, `input_shape` (height, width, channels),
+`input_scale`, `input_zero_point`, `output_scale`; for each layer i `L{i}.` and kind, name, inputs
+(names) and the fields of that kind in `golden.layers`: a scaling is (zero point, multiplier,
+shift). In place of weights a convolution has either W [Co,Ci,T] and q, or those of B [Bo,Bi,T], U,
+V [Co,Bo] that there are, with qb, qu, qv, s1, s2. Taps count rows first.
+
+Version 1, which is read too, held chains of convolutions: it has no `inputs`, `kind` is for its
+reader alone, and the `output_scale` is the last layer's. `groups`, `double_rounding` and
+`input_shape` may be missing.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.network import Generated, Layer, Network, Stored, shapes
+from golden.network import (
+    Add,
+    Concatenation,
+    Convolution,
+    Generated,
+    Layer,
+    Mean,
+    Multiply,
+    Network,
+    Pad,
+    Pooling,
+    Requantise,
+    Stored,
+    Table,
+    chain,
+)
 from insitu.errors import NetworkError
 from insitu.files import read_arrays, write_file
 
 __all__ = ["FORMAT", "load", "save"]
 
-FORMAT = "insitu-network-1"
+FORMAT = "insitu-network-2"
+_CHAINS = "insitu-network-1"
 _AGAIN = "copy the file again, or compress the model again"
 _REWRITE = "write the file again with this version of insitu"
 
@@ -41,41 +61,28 @@ def save(network: Network, path: str | Path) -> None:
         "input_shape": np.array(network.input_shape),
         "input_scale": network.input_scale,
         "input_zero_point": network.input_zero_point,
+        "output_scale": network.output_scale,
     }
-    maps = shapes(network)
     for index, layer in enumerate(network.layers):
-        weights = layer.weights
-        whole = maps[index + 1][:2] == (1, 1) and layer.kernel == maps[index][:2]
-        values: dict[str, Any] = {
-            "name": layer.name,
-            "kind": "fc" if whole else "conv",
-            "kernel": np.array(layer.kernel),
-            "stride": np.array(layer.stride),
-            "padding": np.array(layer.padding),
-            "dilation": np.array(layer.dilation),
-            "groups": layer.groups,
-            "bias": layer.bias,
-            "multiplier": layer.multiplier,
-            "shift": layer.shift,
-            "output_zero_point": layer.output_zero_point,
-            "activation_min": layer.activation_min,
-            "activation_max": layer.activation_max,
-            "double_rounding": layer.double_rounding,
-        }
-        if index == len(network.layers) - 1:
-            values["output_scale"] = network.output_scale
-        if isinstance(weights, Stored):
-            values |= {"dataflow": "stored", "W": weights.W, "q": weights.q}
-        else:
-            values |= {"dataflow": "generated", "U": weights.U, "qu": weights.qu}
-            if weights.B is not None:
-                values |= {"B": weights.B, "qb": weights.qb, "s1": weights.s1}
-            if weights.V is not None:
-                values |= {"V": weights.V, "qv": weights.qv, "s2": weights.s2}
-        arrays |= {f"L{index}.{key}": value for key, value in values.items()}
+        values = {"kind": layer.kind}
+        values |= {f.name: getattr(layer, f.name) for f in fields(layer) if f.name != "weights"}
+        if isinstance(layer, Convolution):
+            values |= _stored(layer.weights)
+        arrays |= {f"L{index}.{key}": np.array(value) for key, value in values.items()}
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
     write_file(path, file.getvalue(), "network")
+
+
+def _stored(weights: Stored | Generated) -> dict[str, Any]:
+    if isinstance(weights, Stored):
+        return {"W": weights.W, "q": weights.q}
+    values: dict[str, Any] = {"U": weights.U, "qu": weights.qu}
+    if weights.B is not None:
+        values |= {"B": weights.B, "qb": weights.qb, "s1": weights.s1}
+    if weights.V is not None:
+        values |= {"V": weights.V, "qv": weights.qv, "s2": weights.s2}
+    return values
 
 
 def load(path: str | Path, input_shape: tuple[int, int, int] | None = None) -> Network:
@@ -97,11 +104,11 @@ def load(path: str | Path, input_shape: tuple[int, int, int] | None = None) -> N
     arrays = read_arrays(path, "network", NetworkError, _AGAIN)
     source = f"network {path}"
     found = str(arrays["format"]) if "format" in arrays else None
-    if found != FORMAT:
+    if found not in (FORMAT, _CHAINS):
         fault = f"has format {found!r}" if found else "has no format"
         raise NetworkError(f"{source} {fault}, this insitu reads {FORMAT!r}", _REWRITE)
     try:
-        return _Reader(arrays).network(input_shape)
+        return _Reader(arrays).network(found == _CHAINS, input_shape)
     except (ValueError, TypeError, OverflowError) as error:
         raise NetworkError(f"{source} is inconsistent: {error}", _AGAIN) from None
 
@@ -160,7 +167,7 @@ class _Reader:
             raise ValueError(f"{self._prefix}{key} must be a string, not {value.dtype}")
         return str(value.reshape(()))
 
-    def network(self, input_shape: tuple[int, int, int] | None) -> Network:
+    def network(self, old: bool, input_shape: tuple[int, int, int] | None) -> Network:
         """All of it."""
         if "input_shape" in self:
             height, width, channels = (int(n) for n in self.integers("input_shape", np.int32, 3))
@@ -170,46 +177,65 @@ class _Reader:
         count = self.integer("n_layers")
         if not 1 <= count <= len(self._arrays):
             raise ValueError(f"n_layers must be positive and match the file, not {count}")
-        zero_point = self.integer("input_zero_point")
-        layers = []
-        for index in range(count):
-            layer = _Reader(self._arrays, f"L{index}.").layer(zero_point)
-            layers.append(layer)
-            zero_point = layer.output_zero_point
-        last = _Reader(self._arrays, f"L{count - 1}.")
+        input_zero_point = self.integer("input_zero_point")
+        readers = [_Reader(self._arrays, f"L{index}.") for index in range(count)]
+        layers: tuple[Layer, ...]
+        if old:
+            before = input_zero_point
+            found = []
+            for reader in readers:
+                found.append(reader.old_layer(before))
+                before = found[-1].output_zero_point
+            layers = chain(found)
+        else:
+            layers = tuple(reader.layer() for reader in readers)
         return Network(
-            layers=tuple(layers),
+            layers=layers,
             input_shape=input_shape,
             input_scale=self.number("input_scale"),
-            input_zero_point=self.integer("input_zero_point"),
-            output_scale=last.number("output_scale"),
+            input_zero_point=input_zero_point,
+            output_scale=(readers[-1] if old else self).number("output_scale"),
         )
 
-    def layer(self, zero_point: int) -> Layer:
+    def layer(self) -> Layer:
         """The layer that the prefix names."""
-        ky, kx = (int(n) for n in self.integers("kernel", np.int32, 2))
-        sy, sx = (int(n) for n in self.integers("stride", np.int32, 2))
-        top, left, bottom, right = (int(n) for n in self.integers("padding", np.int32, 4))
-        dy, dx = (int(n) for n in self.integers("dilation", np.int32, 2))
-        return Layer(
-            name=self.text("name"),
-            kernel=(ky, kx),
-            stride=(sy, sx),
-            padding=(top, left, bottom, right),
-            dilation=(dy, dx),
-            groups=self.integer("groups") if "groups" in self else 1,
-            weights=self._weights(),
-            bias=self.integers("bias", np.int32),
-            multiplier=self.integers("multiplier", np.int32),
-            shift=self.integers("shift", np.int8),
-            input_zero_point=zero_point,
-            output_zero_point=self.integer("output_zero_point"),
-            activation_min=self.integer("activation_min"),
-            activation_max=self.integer("activation_max"),
-            double_rounding="double_rounding" in self and self.flag("double_rounding"),
-        )
+        kind = self.text("kind")
+        if kind not in _KINDS:
+            raise ValueError(f"{self._prefix}kind must be one of {', '.join(_KINDS)}, not {kind!r}")
+        values = {f.name: _FIELDS[f.name](self, f.name) for f in fields(_KINDS[kind])}
+        return _KINDS[kind](**values)
 
-    def _weights(self) -> Stored | Generated:
+    def old_layer(self, zero_point: int) -> Convolution:
+        """The layer that the prefix names, in a file of version 1."""
+        given = {"input_zero_point": zero_point, "inputs": ("input",)}
+        optional = {"groups": 1, "double_rounding": False}
+        values: dict[str, Any] = {}
+        for name in (f.name for f in fields(Convolution)):
+            if name in given:
+                values[name] = given[name]
+            elif name in optional and name not in self:
+                values[name] = optional[name]
+            else:
+                values[name] = _FIELDS[name](self, name)
+        return Convolution(**values)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A row of strings."""
+        value = self._get(key)
+        if value.dtype.kind != "U" or value.ndim != 1:
+            raise ValueError(f"{self._prefix}{key} must be a row of strings, not {value.dtype}")
+        return tuple(str(name) for name in value)
+
+    def row(self, key: str, count: int) -> tuple[int, ...]:
+        """`count` integers."""
+        return tuple(int(n) for n in self.integers(key, np.int32, count))
+
+    def scalings(self, key: str) -> tuple[tuple[int, ...], ...]:
+        """Two scalings."""
+        return tuple(tuple(int(n) for n in row) for row in self.integers(key, np.int32, 2, 3))
+
+    def weights(self) -> Stored | Generated:
+        """Weights of a convolution."""
         if "W" in self:
             return Stored(self.integers("W", np.int8), self.integer("q"))
         values: dict[str, Any] = {"U": self.integers("U", np.int8), "qu": self.integer("qu")}
@@ -219,3 +245,43 @@ class _Reader:
                 values[precision] = self.integer(precision)
                 values[shift] = self.integer(shift)
         return Generated(**values)
+
+
+_KINDS: dict[str, type[Layer]] = {
+    kind.kind: kind
+    for kind in (Add, Concatenation, Convolution, Mean, Multiply, Pad, Pooling, Requantise, Table)
+}
+
+
+def _row(count: int) -> Callable[[_Reader, str], tuple[int, ...]]:
+    return lambda reader, key: reader.row(key, count)
+
+
+def _array(dtype: Any) -> Callable[[_Reader, str], NDArray[Any]]:
+    return lambda reader, key: reader.integers(key, dtype)
+
+
+_FIELDS: dict[str, Callable[[_Reader, str], Any]] = {
+    "activation_max": _Reader.integer,
+    "activation_min": _Reader.integer,
+    "bias": _array(np.int32),
+    "dilation": _row(2),
+    "double_rounding": _Reader.flag,
+    "groups": _Reader.integer,
+    "input_zero_point": _Reader.integer,
+    "input_zero_points": _row(2),
+    "inputs": _Reader.texts,
+    "kernel": _row(2),
+    "mode": _Reader.text,
+    "multiplier": _array(np.int32),
+    "name": _Reader.text,
+    "output_scaling": _row(3),
+    "output_zero_point": _Reader.integer,
+    "padding": _row(4),
+    "scalings": _Reader.scalings,
+    "shift": _array(np.int8),
+    "stride": _row(2),
+    "table": _array(np.int8),
+    "weights": lambda reader, key: reader.weights(),
+}
+"""How each field of a layer is read."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.decode import decode_segment, encode_segment
-from golden.network import Generated, Layer, Network, Stored
+from golden.network import Convolution, Generated, Network, Stored, chain
 from insitu.errors import ImageError
 from insitu.image import Image
 from insitu.plan import LayerPlan, Map, Plan
@@ -191,7 +191,7 @@ def _unpack(image: Image, config: Configuration) -> Network:
         raise ValueError(f"the program has more than {len(layers)} steps")
     metadata = image.metadata
     return Network(
-        layers=tuple(layers),
+        layers=chain(layers),
         input_shape=Map.from_report(metadata["input"]).shape,
         input_scale=metadata["input"]["scale"],
         input_zero_point=metadata["input"]["zero_point"],
@@ -231,7 +231,7 @@ class _Reader:
 
 def _unpack_layer(
     payload: bytes, record: dict[str, int], report: dict[str, Any], config: Configuration
-) -> Layer:
+) -> Convolution:
     lanes, width = config.lanes, config.width
     source, target = Map.from_report(report["input"]), Map.from_report(report["output"])
     co, ci = target.shape[2], source.shape[2]
@@ -300,7 +300,7 @@ def _unpack_layer(
     first = 1 if record["dataflow"] == CROSS else 0
     table = _parameter_rows(payload, record, first + co)[first:]
     padding, stride, dilation = (report[k] for k in ("padding", "stride", "dilation"))
-    return Layer(
+    return Convolution(
         name=report["name"],
         kernel=(record["kernel_height"] + 1, record["kernel_width"] + 1),
         stride=(stride[0], stride[1]),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.decode import segment_words
-from golden.network import Generated, Layer, Network, Stored, shapes
+from golden.network import INPUT, Convolution, Generated, Network, Stored, shapes
 from insitu.cost import CONSTANTS, Constants, Cost, Work, layer_cost
 from insitu.errors import FitError
 from rtl.config import CONFIGURATIONS, Configuration
@@ -132,7 +132,7 @@ class LayerPlan:
     Parameters
     ----------
     index : int
-    layer : Layer
+    layer : Convolution
     dataflow : STORED, INTRA or CROSS
     flat : bool
         Cross level without an intra level.
@@ -149,7 +149,7 @@ class LayerPlan:
     """
 
     index: int
-    layer: Layer
+    layer: Convolution
     dataflow: int
     flat: bool
     input: Map
@@ -334,18 +334,19 @@ def plan(
 def _plan(
     name: str, network: Network, config: Configuration, keep_maps: bool, constants: Constants
 ) -> Plan:
-    maps, peak = _place_maps(network, config, keep_maps)
-    n_layers = len(network.layers)
+    convolutions = _convolutions(network)
+    maps, peak = _place_maps(network, convolutions, config, keep_maps)
+    n_layers = len(convolutions)
     records_base = 4 * (n_layers + 1)
     parameters_base = records_base + 4 * RECORD_WORDS * n_layers
-    entries = [_parameter_entries(layer, config) for layer in network.layers]
+    entries = [_parameter_entries(layer, config) for layer in convolutions]
     word_bytes = config.coefficient_port // 8
     coefficients_base = _round_up(parameters_base + 4 * PARAMETER_WORDS * sum(entries), word_bytes)
 
     layers = []
     parameters = parameters_base // 4
     coefficients = coefficients_base // word_bytes
-    for index, layer in enumerate(network.layers):
+    for index, layer in enumerate(convolutions):
         planned = _plan_layer(
             index, layer, maps[index], maps[index + 1], parameters, coefficients, config, constants
         )
@@ -380,7 +381,38 @@ def _plan(
     )
 
 
-def _place_maps(network: Network, config: Configuration, keep: bool) -> tuple[list[Map], int]:
+def _convolutions(network: Network) -> tuple[Convolution, ...]:
+    """The layers of a network that the engine can run: a chain of convolutions."""
+    layers = []
+    before = INPUT
+    for layer in network.layers:
+        name = f"layer {layer.name!r}"
+        if not isinstance(layer, Convolution):
+            raise FitError(
+                f"{name} is of kind {layer.kind!r}, which the engine cannot run",
+                "build the network from convolutions and fully connected layers",
+            )
+        if layer.inputs != (before,):
+            raise FitError(
+                f"{name} reads {layer.inputs[0]!r}, not the layer before it, "
+                "and the engine runs chains",
+                "use a network without branches",
+            )
+        left = np.flatnonzero(layer.shift < 0)
+        if len(left):
+            raise FitError(
+                f"{name} multiplies the sums of output channel {left[0]} by 1 or more "
+                f"(shift {layer.shift[left[0]]}), the requantiser by less than 1",
+                "give its output a larger scale",
+            )
+        layers.append(layer)
+        before = layer.name
+    return tuple(layers)
+
+
+def _place_maps(
+    network: Network, layers: tuple[Convolution, ...], config: Configuration, keep: bool
+) -> tuple[list[Map], int]:
     """Input and every layer's output in the activation memory, and the bytes in use at most.
 
     In a chain a map lives from the layer that writes it to the next: maps alternate between the
@@ -391,7 +423,7 @@ def _place_maps(network: Network, config: Configuration, keep: bool) -> tuple[li
         if index == 0:
             name, zero = "input", network.input_zero_point
         else:
-            layer = network.layers[index - 1]
+            layer = layers[index - 1]
             name, zero = layer.name, layer.output_zero_point
         maps.append(Map(name, shape, _round_up(shape[2], config.activation_word), 0, zero))
 
@@ -411,7 +443,7 @@ def _place_maps(network: Network, config: Configuration, keep: bool) -> tuple[li
         return maps, peak
 
     peak = 0
-    for layer, before, after in zip(network.layers, maps, maps[1:], strict=False):
+    for layer, before, after in zip(layers, maps, maps[1:], strict=False):
         needed = before.size + after.size
         peak = max(peak, needed)
         if needed > total:
@@ -426,7 +458,7 @@ def _place_maps(network: Network, config: Configuration, keep: bool) -> tuple[li
     return maps, peak
 
 
-def _parameter_entries(layer: Layer, config: Configuration) -> int:
+def _parameter_entries(layer: Convolution, config: Configuration) -> int:
     """Channels of parameters: whole lane groups, and one in front where a tile is rounded."""
     tile = isinstance(layer.weights, Generated) and layer.weights.V is not None
     return _round_up(layer.output_channels, config.lanes) + tile
@@ -434,7 +466,7 @@ def _parameter_entries(layer: Layer, config: Configuration) -> int:
 
 def _plan_layer(
     index: int,
-    layer: Layer,
+    layer: Convolution,
     source: Map,
     target: Map,
     parameter_base: int,
@@ -610,7 +642,7 @@ def _cross_precisions(
     return qb, qu, qv
 
 
-def _check_layer(layer: Layer, config: Configuration) -> None:
+def _check_layer(layer: Convolution, config: Configuration) -> None:
     """Refuse what the blocks of the configuration cannot do for this layer."""
     name, weights = f"layer {layer.name!r}", layer.weights
     _, ci, taps = weights.shape
@@ -691,7 +723,7 @@ def _check_generator(name: str, weights: Generated, config: Configuration) -> No
         )
 
 
-def _check_accumulator(name: str, layer: Layer, config: Configuration) -> None:
+def _check_accumulator(name: str, layer: Convolution, config: Configuration) -> None:
     """Prove that no input overflows an accumulator, or its sum with the bias."""
     flat = layer.weights.W.astype(np.int64).reshape(len(layer.bias), -1)
     positive = np.maximum(flat, 0).sum(axis=1)

@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.convolve import convolve
 from golden.fixed import symmetric_range
-from golden.network import Generated, Layer, Network, Stored, run
+from golden.network import Convolution, Generated, Network, Stored, chain, run
 from insitu.errors import InputError, ModelError
 from insitu.files import read_arrays
 from insitu.import_onnx import FloatLayer, FloatNetwork
@@ -246,7 +245,7 @@ def quantised_layer(
     weight_scale: Floats,
     input_quantisation: tuple[float, int],
     output_quantisation: tuple[float, int],
-) -> tuple[Layer, tuple[float, int]]:
+) -> tuple[Convolution, tuple[float, int]]:
     """The integer layer with given integer weights, and its output's scale and zero point.
 
     The requantiser cannot multiply by more than 1: where an accumulator unit is worth more than
@@ -291,7 +290,7 @@ def quantised_layer(
             return otherwise
         return int(np.clip(round(value / output_scale) + output_zero_point, -128, 127))
 
-    result = Layer(
+    result = Convolution(
         name=layer.name,
         kernel=layer.kernel,
         stride=layer.stride,
@@ -310,28 +309,19 @@ def quantised_layer(
     return result, (output_scale, output_zero_point)
 
 
-def correct_bias(layer: Layer, x: Int8, wanted: Floats, output_scale: float) -> Layer:
+def correct_bias(layer: Convolution, x: Int8, wanted: Floats, output_scale: float) -> Convolution:
     """Shift the biases so that the mean of each channel, before its limits, is as wanted.
 
     Parameters
     ----------
-    layer : Layer
+    layer : Convolution
     x : int8 [N, H, W, Ci]
         Its quantised inputs.
     wanted : float64 [Co]
         Mean of each output channel of the float network, before its limits.
     output_scale : float
     """
-    sums = convolve(
-        x,
-        layer.weights.W,
-        layer.bias,
-        layer.kernel,
-        layer.stride,
-        layer.padding,
-        layer.dilation,
-        layer.input_zero_point,
-    )
+    sums = layer.sums(x)
     unit = output_scale * layer.multiplier * 2.0 ** (-31.0 - layer.shift)
     mean = sums.reshape(-1, sums.shape[-1]).mean(axis=0)
     bias = layer.bias + np.rint(wanted / unit - mean)
@@ -368,7 +358,7 @@ def quantise(
         layers.append(integer)
         quantisation = after
     return Network(
-        layers=tuple(layers),
+        layers=chain(layers),
         input_shape=network.input_shape,
         input_scale=calibration.scales[0],
         input_zero_point=calibration.zero_points[0],
@@ -376,11 +366,11 @@ def quantise(
     )
 
 
-def run_layer(layer: Layer, x: Int8) -> Int8:
+def run_layer(layer: Convolution, x: Int8) -> Int8:
     """Output of one layer, int8 [N, H', W', Co], for x int8 [N, H, W, Ci]."""
     height, width, channels = x.shape[1:]
     single = Network(
-        layers=(layer,),
+        layers=chain((layer,)),
         input_shape=(height, width, channels),
         input_scale=1.0,
         input_zero_point=layer.input_zero_point,

@@ -45,10 +45,16 @@ def divide_by_power(x: int, exponent: int) -> int:
 
 
 def rescale(acc: int, multiplier: int, shift: int, double: bool) -> int:
-    """TFLite's MultiplyByQuantizedMultiplier for a right shift, in both its builds."""
+    """TFLite's MultiplyByQuantizedMultiplier in both its builds."""
     if double:
-        return divide_by_power(high_mul(acc, multiplier), shift)
+        shifted = wrapped(acc << max(0, -shift))
+        return divide_by_power(high_mul(shifted, multiplier), max(0, shift))
     return rounded(acc * multiplier, 31 + shift)
+
+
+def wrapped(x: int) -> int:
+    """The low 32 bits of `x`, as int32."""
+    return (x - INT32_MIN) % (1 << 32) + INT32_MIN
 
 
 def convolve(
@@ -114,3 +120,9 @@ def windows(
         ]
         for y in range(-top, height + bottom - kernel[0] + 1, stride[0])
     ]
+
+
+def mean(values: Sequence[int]) -> int:
+    """Mean of integers, halves away from zero."""
+    value = Fraction(sum(values), len(values))
+    return floor(value + Fraction(1, 2)) if value > 0 else -floor(-value + Fraction(1, 2))

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from golden.add import Operand, add
+from golden.add import add
+from golden.requantise import Scaling
 from tests.golden import brute
 
 ZERO_POINT = st.integers(-128, 127)
@@ -15,7 +16,7 @@ MULTIPLIER = st.integers(1 << 30, (1 << 31) - 1)
 
 
 @st.composite
-def scalings(draw: st.DrawFn) -> tuple[Operand, Operand, Operand]:
+def scalings(draw: st.DrawFn) -> tuple[Scaling, Scaling, Scaling]:
     """Of a, b and the output, whose shift undoes the left shift of 20.
 
     Large shifts of a and b leave so few bits that each of their roundings shows.
@@ -27,7 +28,7 @@ def scalings(draw: st.DrawFn) -> tuple[Operand, Operand, Operand]:
     return a, b, output
 
 
-def brute_add(a: int, b: int, scaling: tuple[Operand, Operand, Operand]) -> int:
+def brute_add(a: int, b: int, scaling: tuple[Scaling, Scaling, Scaling]) -> int:
     total = 0
     for value, (zero_point, multiplier, shift) in zip((a, b), scaling[:2], strict=True):
         total += brute.rescale((value - zero_point) * (1 << 20), multiplier, shift, True)
@@ -37,7 +38,7 @@ def brute_add(a: int, b: int, scaling: tuple[Operand, Operand, Operand]) -> int:
 
 @settings(deadline=None, max_examples=200)
 @given(st.integers(0, 2**32 - 1), scalings())
-def test_add(seed: int, scaling: tuple[Operand, Operand, Operand]) -> None:
+def test_add(seed: int, scaling: tuple[Scaling, Scaling, Scaling]) -> None:
     a, b = np.random.default_rng(seed).integers(-128, 128, (2, 3, 4), dtype=np.int8)
     a[0, :2], b[0, :2] = [-128, 127], [-128, 127]
     for low, high in ((-128, 127), (-5, 90)):
@@ -67,7 +68,12 @@ def test_equal_scales() -> None:
         ),
         ({"b_scaling": (128, 1, 0)}, ValueError, "zero point of b must be in -128..127, not 128"),
         ({"a_scaling": (0, -1, 0)}, ValueError, "multiplier must be in 0..2147483647, not -1"),
-        ({"output_scaling": (0, 1, 32)}, ValueError, "shift must be in 0..31, not 32"),
+        (
+            {"output_scaling": (0, 1, 32)},
+            ValueError,
+            "shift of the output must be in 0..31, not 32",
+        ),
+        ({"a_scaling": (0, 1, -1)}, ValueError, "shift of a must be in 0..31, not -1"),
         ({"activation_max": -129}, ValueError, "activation_max must be in -128..127, not -129"),
     ],
 )

@@ -8,9 +8,27 @@ import pytest
 from numpy.typing import NDArray
 
 import golden.network
-from golden.generate import cross, intra
-from golden.network import Generated, Layer, Network, Stored, run, shapes
-from tests.golden import brute
+from golden.network import (
+    Add,
+    Concatenation,
+    Convolution,
+    Generated,
+    Layer,
+    Mean,
+    Multiply,
+    Network,
+    Pad,
+    Pooling,
+    Requantise,
+    Scaling,
+    Stored,
+    Table,
+    chain,
+    run,
+    shapes,
+    zero_points,
+)
+from tests.golden import brute, graphs
 
 Int8 = NDArray[np.int8]
 
@@ -28,7 +46,7 @@ def ones(*shape: int) -> Int8:
 STORED = Stored(ones(4, 2, 9), 3)
 
 
-def layer(**changes: Any) -> Layer:
+def layer(**changes: Any) -> Convolution:
     """A layer [4, 2, 9] of 3x3 taps, with `changes`."""
     co = changes.get("weights", STORED).shape[0]
     arguments: dict[str, Any] = {
@@ -42,12 +60,12 @@ def layer(**changes: Any) -> Layer:
         "output_zero_point": 5,
         "double_rounding": True,
     }
-    return Layer(**(arguments | changes))
+    return Convolution(**(arguments | changes))
 
 
 def network(*layers: Layer, **changes: Any) -> Network:
     arguments: dict[str, Any] = {
-        "layers": layers or (layer(),),
+        "layers": chain(layers or (layer(),)),
         "input_shape": (6, 5, 2),
         "input_scale": 0.5,
         "input_zero_point": -128,
@@ -56,56 +74,7 @@ def network(*layers: Layer, **changes: Any) -> Network:
     return Network(**(arguments | changes))
 
 
-# Weights
-
-
-def test_stored(seed: int) -> None:
-    W = random(np.random.default_rng(seed), 4, 3, 9, q=5)
-    stored = Stored(W, 5)
-    np.testing.assert_array_equal(stored.W, W)
-    assert stored.shape == (4, 3, 9)
-    assert stored.bits == {"basis": 0, "coefficients": 0, "stored": 4 * 3 * 9 * 5}
-
-
-def test_generated(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    B, U, V = random(rng, 5, 2, 9, q=4), random(rng, 5, 6, 2, q=6), random(rng, 7, 5, q=3)
-    both = Generated(B=B, U=U, V=V, qb=4, qu=6, qv=3, s1=2, s2=3)
-    W1 = intra(U, B, 2)
-    np.testing.assert_array_equal(both.W1, W1)
-    np.testing.assert_array_equal(both.W, cross(V, W1, 3))
-    assert both.W is both.W
-    assert both.shape == both.W.shape == (7, 6, 9)
-    assert both.bits == {"basis": 90 * 4, "coefficients": 60 * 6 + 35 * 3, "stored": 0}
-
-    alone = Generated(B=B, U=U, qb=4, qu=6, s1=2)
-    np.testing.assert_array_equal(alone.W, W1)
-    assert alone.shape == alone.W.shape == (5, 6, 9)
-    assert alone.bits == {"basis": 90 * 4, "coefficients": 60 * 6, "stored": 0}
-
-    flat = Generated(U=U, V=V, qu=6, qv=3, s2=1)
-    np.testing.assert_array_equal(flat.W1, U)
-    np.testing.assert_array_equal(flat.W, cross(V, U, 1))
-    assert flat.shape == flat.W.shape == (7, 6, 2)
-    assert flat.bits == {"basis": 60 * 6, "coefficients": 35 * 3, "stored": 0}
-
-
-def test_memory_of_resnet18() -> None:
-    """docs: ResNet-18/CIFAR-10 at (Bi, Bo, qb, qu, qv) = (2, 44, 3, 6, 3) takes 307.5 KiB."""
-    convolutions = [(3, 64, 9)] + [(64, 64, 9)] * 4
-    for co in (128, 256, 512):
-        convolutions += [(co // 2, co, 9), (co // 2, co, 1)] + [(co, co, 9)] * 3
-    bits = 0
-    for ci, co, taps in convolutions:
-        bo, V, qv = (44, ones(co, 44), 3) if min(co, ci * taps) > 44 else (co, None, 0)
-        weights = (
-            Generated(U=ones(bo, ci, 2), B=ones(bo, 2, taps), V=V, qu=6, qb=3, qv=qv)
-            if taps > 1
-            else Generated(U=ones(bo, ci, 1), V=V, qu=3, qv=qv)
-        )
-        assert weights.shape == (co, ci, taps)
-        bits += sum(weights.bits.values())
-    assert bits == 307.5 * 1024 * 8
+# Layers and networks
 
 
 def test_arrays_are_read_only_copies() -> None:
@@ -120,78 +89,6 @@ def test_arrays_are_read_only_copies() -> None:
             array[0] = 0
     with pytest.raises(FrozenInstanceError):
         made.name = "other"  # type: ignore[misc]
-
-
-@pytest.mark.parametrize(
-    ("W", "q", "error", "message"),
-    [
-        ([1], 3, TypeError, "W must be an array of int8, not list"),
-        (np.ones((1, 1, 1)), 3, TypeError, "W must be an array of int8, not float64"),
-        (np.ones((1, 1), np.int8), 3, ValueError, r"W must be \[Co, Ci, T\], not of shape \(1, 1"),
-        (np.ones((1, 0, 1), np.int8), 3, ValueError, r"W must be \[Co, Ci, T\], not of shape"),
-        (np.ones((1, 1, 1), np.int8), 0, ValueError, "q must be in 1..8, not 0"),
-        (np.ones((1, 1, 1), np.int8), 9, ValueError, "q must be in 1..8, not 9"),
-        (np.ones((1, 1, 1), np.int8), 3.0, TypeError, "q must be an integer, not 3.0"),
-        (
-            np.full((1, 1, 1), 4, np.int8),
-            3,
-            ValueError,
-            r"W of 3 bits must be in -3..3, not 4 at \[0, 0, 0\]",
-        ),
-    ],
-)
-def test_stored_refuses(W: Any, q: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=f"^{message}"):
-        Stored(W, q)
-
-
-@pytest.mark.parametrize(
-    ("changes", "error", "message"),
-    [
-        ({"B": None, "V": None}, ValueError, "Generated must have B or V; weights without either"),
-        ({"U": ones(5, 6, 2).astype(int)}, TypeError, "U must be an array of int8, not int64"),
-        ({"U": ones(5, 6)}, ValueError, r"U must be \[Bo, Ci, Bi\], not of shape \(5, 6\)"),
-        (
-            {"U": ones(5, 6), "B": None, "qb": 0, "s1": 0},
-            ValueError,
-            r"U must be \[Bo, Ci, T\], not of shape \(5, 6\)",
-        ),
-        ({"B": ones(5, 2)}, ValueError, r"B must be \[Bo, Bi, T\], not of shape \(5, 2\)"),
-        ({"B": ones(4, 2, 9)}, ValueError, r"B must be .*, not \(4, 2, 9\) with \(5, 6, 2\)"),
-        ({"B": ones(5, 3, 9)}, ValueError, r"B must be .*, not \(5, 3, 9\) with \(5, 6, 2\)"),
-        ({"V": ones(7)}, ValueError, r"V must be \[Co, Bo\], not of shape \(7,\)"),
-        ({"V": ones(7, 6)}, ValueError, r"V must be .*, not \(7, 6\) with \(5, 6, 2\)"),
-        ({"qu": 0}, ValueError, "qu must be in 1..8, not 0"),
-        ({"qb": 9}, ValueError, "qb must be in 1..8, not 9"),
-        ({"qv": True}, TypeError, "qv must be an integer, not True"),
-        ({"s1": -1}, ValueError, "s1 must be in 0..31, not -1"),
-        ({"s2": 32}, ValueError, "s2 must be in 0..31, not 32"),
-        ({"B": None, "qb": 3, "s1": 0}, ValueError, "qb must be 0 where B is None, not 3"),
-        ({"B": None, "qb": 0, "s1": 1}, ValueError, "s1 must be 0 where B is None, not 1"),
-        ({"V": None, "qv": 2}, ValueError, "qv must be 0 where V is None, not 2"),
-        ({"V": None, "qv": 0, "s2": 1}, ValueError, "s2 must be 0 where V is None, not 1"),
-        ({"U": 4 * ones(5, 6, 2)}, ValueError, r"U of 3 bits must be in -3..3, not 4 at \[0, 0"),
-        ({"B": 0 * ones(5, 2, 9), "qb": 1}, ValueError, r"B of 1 bits must be -1 or \+1, not 0"),
-        ({"V": -2 * ones(7, 5)}, ValueError, r"V of 2 bits must be in -1..1, not -2 at \[0, 0\]"),
-    ],
-)
-def test_generated_refuses(changes: dict[str, Any], error: type[Exception], message: str) -> None:
-    arguments: dict[str, Any] = {
-        "B": ones(5, 2, 9),
-        "U": ones(5, 6, 2),
-        "V": ones(7, 5),
-        "qb": 3,
-        "qu": 3,
-        "qv": 2,
-        "s1": 1,
-        "s2": 1,
-    }
-    Generated(**arguments)
-    with pytest.raises(error, match=f"^{message}"):
-        Generated(**(arguments | changes))
-
-
-# Layers and networks
 
 
 def test_layer_takes_lists_and_numpy_integers() -> None:
@@ -228,8 +125,8 @@ def test_layer_takes_lists_and_numpy_integers() -> None:
         ),
         ({"shift": np.zeros(4, int)}, TypeError, "shift must be an array of int8, not int64"),
         ({"shift": ones(3)}, ValueError, "shift must have one element for each of 4 .*, not 3"),
-        ({"shift": 32 * ones(4)}, ValueError, "shift must be in 0..31, not 32"),
-        ({"shift": -ones(4)}, ValueError, "shift must be in 0..31, not -1"),
+        ({"shift": 32 * ones(4)}, ValueError, "shift must be in -30..31, not 32"),
+        ({"shift": -31 * ones(4)}, ValueError, "shift must be in -30..31, not -31"),
         ({"input_zero_point": 128}, ValueError, "input_zero_point must be in -128..127, not 128"),
         ({"output_zero_point": 0.5}, TypeError, "output_zero_point must be an integer, not 0.5"),
         ({"activation_min": -129}, ValueError, "activation_min must be in -128..127, not -129"),
@@ -271,12 +168,12 @@ def test_shapes() -> None:
             "layer 'conv': the name occurs twice",
         ),
         (
-            {"layers": [layer(), layer(name="b")]},
+            {"layers": chain([layer(), layer(name="b")])},
             ValueError,
             "layer 'b': input_zero_point must be 5, that of what feeds it, not -128",
         ),
         (
-            {"layers": [layer(), layer(name="b", input_zero_point=5)]},
+            {"layers": chain([layer(), layer(name="b", input_zero_point=5)])},
             ValueError,
             "layer 'b': takes 2 channels, not 4",
         ),
@@ -336,7 +233,7 @@ def every_kind(rng: np.random.Generator) -> Network:
         spread = int(np.log2(2 * np.sqrt((W**2).sum(axis=(1, 2)).mean())))
         offset = -zero_points[index] * W.sum(axis=(1, 2))
         layers.append(
-            Layer(
+            Convolution(
                 name=f"layer{index}",
                 weights=stored,
                 bias=(offset + rng.integers(-3000, 3000, co)).astype(np.int32),
@@ -353,7 +250,7 @@ def every_kind(rng: np.random.Generator) -> Network:
     return network(*layers, input_shape=(7, 6, 2))
 
 
-def brute_layer(layer: Layer, x: Int8) -> Int8:
+def brute_layer(layer: Convolution, x: Int8) -> Int8:
     """One layer in Python integers, [Ho, Wo, Co] for x [H, W, Ci]."""
     acc = brute.convolve(
         x,
@@ -434,5 +331,268 @@ def test_run_refuses(x: Any, error: type[Exception], message: str) -> None:
 
 
 def test_replace_checks_again() -> None:
-    with pytest.raises(ValueError, match=r"^layer 'conv': shift must be in 0..31, not 77$"):
+    with pytest.raises(ValueError, match=r"^layer 'conv': shift must be in -30..31, not 77$"):
         replace(layer(), shift=77 * ones(4))
+
+
+# Graphs
+
+
+def brute_graph(made: Network, x: Int8) -> dict[str, Int8]:
+    """Every map of one image in Python integers."""
+    maps: dict[str, Int8] = {"input": x}
+    for one in made.layers:
+        sources = [maps[name] for name in one.inputs]
+        shape = one.output_shape(*(source.shape for source in sources))  # type: ignore[arg-type]
+        if isinstance(one, Convolution):
+            maps[one.name] = brute_layer(one, sources[0])
+            continue
+        y = np.zeros(shape, np.int64)
+        for row, column, channel in np.ndindex(shape):
+            y[row, column, channel] = brute_value(one, sources, row, column, channel)
+        maps[one.name] = y.astype(np.int8)
+        assert (maps[one.name] == y).all()
+    return maps
+
+
+def brute_value(one: Layer, sources: list[Int8], row: int, column: int, channel: int) -> int:
+    def at(index: int, y: int = row, x: int = column) -> int:
+        return int(sources[index][y, x, channel])
+
+    if isinstance(one, Pad):
+        y, x = row - one.padding[0], column - one.padding[1]
+        height, width, _ = sources[0].shape
+        return at(0, y, x) if 0 <= y < height and 0 <= x < width else one.input_zero_point
+    if isinstance(one, Pooling):
+        windows = brute.windows(sources[0], one.kernel, one.stride, one.padding)
+        values = windows[row][column][channel]
+        value = max(values) if one.mode == "maximum" else brute.mean(values)
+        return brute.clamp(value, one.activation_min, one.activation_max)
+    if isinstance(one, Table):
+        return int(one.table[at(0) + 128])
+    if isinstance(one, Concatenation):
+        for source in sources:
+            if channel < source.shape[2]:
+                return int(source[row, column, channel])
+            channel -= source.shape[2]
+    assert isinstance(one, Add | Mean | Multiply | Requantise)
+    zero_point, multiplier, shift = one.output_scaling
+    double = one.double_rounding if not isinstance(one, Add) else True
+    if isinstance(one, Add):
+        value = sum(
+            brute.rescale((at(index) - zero) << 20, factor, places, True)
+            for index, (zero, factor, places) in enumerate(one.scalings)
+        )
+    elif isinstance(one, Mean):
+        value = sum(int(v) - one.input_zero_point for v in sources[0][..., channel].flat)
+    elif isinstance(one, Multiply):
+        pixel = at(1, 0, 0) if sources[1].shape[:2] == (1, 1) else at(1)
+        value = (at(0) - one.input_zero_points[0]) * (pixel - one.input_zero_points[1])
+    else:
+        value = at(0) - one.input_zero_point
+    low, high = getattr(one, "activation_min", -128), getattr(one, "activation_max", 127)
+    return brute.clamp(brute.rescale(value, multiplier, shift, double) + zero_point, low, high)
+
+
+@pytest.mark.parametrize("batch", [1, 1 << 20])
+def test_graph_against_loops(batch: int, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(seed)
+    made = graphs.every_kind(rng)
+    assert not made.is_chain
+    x = rng.integers(-128, 128, (3, *made.input_shape), dtype=np.int8)
+    x[1], x[2] = -128, 127
+    monkeypatch.setattr(golden.network, "BATCH_ACTIVATIONS", batch)
+    outputs = run(made, x, keep=True)
+    for sample, image in enumerate(x):
+        expected = brute_graph(made, image)
+        for index, one in enumerate(made.layers):
+            np.testing.assert_array_equal(outputs[index][sample], expected[one.name], one.name)
+    for one, output, shape in zip(made.layers, outputs, shapes(made)[1:], strict=True):
+        assert output.shape[1:] == shape
+        assert len(np.unique(output)) > 5, f"{one.name}: the comparison would show little"
+    np.testing.assert_array_equal(run(made, x), outputs[-1])
+    assert zero_points(made) == [7, -4, -4, 7, 7, -4, 3, 3, 3, -9, -128, 0, 0]
+
+
+def test_chain() -> None:
+    linked = chain([layer(), layer(name="b"), layer(name="c")])
+    assert [one.inputs for one in linked] == [("input",), ("conv",), ("b",)]
+    assert network().is_chain
+
+
+def test_a_scale_a_channel_is_a_depthwise_convolution_of_one_tap(seed: int) -> None:
+    """Batch normalisation before its activation: within a unit of the output."""
+    rng = np.random.default_rng(seed)
+    gain, offset = rng.uniform(-2, 2, 6), rng.uniform(-3, 3, 6)
+    gain[0] = 0.01
+    scale, zero_point, output_scale, output_zero_point = 0.05, -20, 0.06, -128
+    unit = scale * np.abs(gain) / 127
+    real = unit / output_scale
+    shift = np.floor(-np.log2(real)).astype(np.int8)
+    W = (127 * np.sign(gain)).astype(np.int8).reshape(6, 1, 1)
+    bias = np.rint(offset / unit) - zero_point * W[:, 0, 0].astype(np.int64)
+    made = network(
+        layer(
+            kernel=(1, 1),
+            groups=6,
+            weights=Stored(W, 8),
+            bias=bias.astype(np.int32),
+            multiplier=np.rint(real * 2.0 ** (31 + shift.astype(int))).astype(np.int32),
+            shift=shift,
+            input_zero_point=zero_point,
+            output_zero_point=output_zero_point,
+            activation_min=output_zero_point,
+        ),
+        input_shape=(6, 5, 6),
+        input_zero_point=zero_point,
+    )
+    x = rng.integers(-128, 128, (4, 6, 5, 6)).astype(np.int8)
+    wanted = np.maximum(0, gain * (scale * (x.astype(float) - zero_point)) + offset)
+    integers = np.clip(wanted / output_scale + output_zero_point, -128, 127)
+    assert np.abs(run(made, x) - integers).max() < 0.51
+
+
+def pooling(**changes: Any) -> Pooling:
+    arguments: dict[str, Any] = {"name": "a", "mode": "average", "kernel": (2, 2)}
+    return Pooling(**(arguments | changes))
+
+
+def scaling(zero_point: int = 0) -> Scaling:
+    return Scaling(zero_point, 1 << 30, 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "changes", "error", "message"),
+    [
+        (layer, {"inputs": "conv"}, TypeError, "inputs must be a tuple of names, not 'conv'"),
+        (layer, {"inputs": ()}, ValueError, "inputs must be 1 of them, not 0"),
+        (layer, {"inputs": ("a", "b")}, ValueError, "inputs must be 1 of them, not 2"),
+        (Concatenation, {"inputs": ()}, ValueError, "inputs must be at least 1 of them, not 0"),
+        (pooling, {"mode": "median"}, ValueError, "mode must be .*, not 'median'"),
+        (pooling, {"kernel": (0, 1)}, ValueError, r"kernel must be .*, not \(0, 1\)"),
+        (
+            pooling,
+            {"padding": (0, 0, 0, 2)},
+            ValueError,
+            r"padding must be less than the kernel \(2, 2\), not \(0, 0, 0, 2\)",
+        ),
+        (pooling, {"activation_max": 128}, ValueError, "activation_max must be in .*, not 128"),
+        (
+            Mean,
+            {"input_zero_point": 0, "output_scaling": (0, 1)},
+            ValueError,
+            r"output_scaling must be 3 integers of at least -128, not \(0, 1\)",
+        ),
+        (
+            Mean,
+            {"input_zero_point": 0, "output_scaling": (0, 1 << 31, 0)},
+            ValueError,
+            "multiplier of output_scaling must be in 0..2147483647, not 2147483648",
+        ),
+        (
+            Mean,
+            {"input_zero_point": 0, "output_scaling": scaling(), "double_rounding": 1},
+            TypeError,
+            "double_rounding must be a bool, not 1",
+        ),
+        (
+            Requantise,
+            {"input_zero_point": 0, "output_scaling": (0, 1, -31)},
+            ValueError,
+            "shift of output_scaling must be in -30..31, not -31",
+        ),
+        (
+            Add,
+            {"inputs": ("a", "b"), "scalings": (scaling(),), "output_scaling": scaling()},
+            ValueError,
+            "scalings must be 2 of them, not 1",
+        ),
+        (
+            Add,
+            {"inputs": ("a", "b"), "scalings": ((0, 1, -1),) * 2, "output_scaling": scaling()},
+            ValueError,
+            "shift of scalings must be in 0..31, not -1",
+        ),
+        (
+            Multiply,
+            {"inputs": "ab", "input_zero_points": (0, 200), "output_scaling": scaling()},
+            TypeError,
+            "inputs must be a tuple of names, not 'ab'",
+        ),
+        (
+            Multiply,
+            {"inputs": ("a", "b"), "input_zero_points": (0, 200), "output_scaling": scaling()},
+            ValueError,
+            "input_zero_points must be in -128..127, not 200",
+        ),
+        (
+            Table,
+            {"table": np.zeros(255, np.int8), "output_zero_point": 0},
+            ValueError,
+            "table must have 256 entries, not 255",
+        ),
+        (
+            Pad,
+            {"padding": (1, 1, 1, -1), "input_zero_point": 0},
+            ValueError,
+            "padding must be 4 integers of at least 0, not",
+        ),
+    ],
+)
+def test_kinds_refuse(
+    make: Any, changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=rf"^layer '\w+': {message}"):
+        make(**({"name": "a"} | changes))
+
+
+def pair(kind: Any, **fields: Any) -> tuple[Layer, ...]:
+    """The input and a map of 3 channels, two rows higher, read by a layer of two inputs."""
+    other = Pad(name="other", padding=(1, 0, 1, 0), input_zero_point=-128)
+    return other, kind(name="both", inputs=("input", "other"), **fields)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([layer(name="input")], "layer 'input': the name is that of the input"),
+        ([layer(inputs=("none",))], "layer 'conv': reads 'none', which is not before it"),
+        ([layer(inputs=("conv",))], "layer 'conv': reads 'conv', which is not before it"),
+        ([layer(), layer(name="b")], "layer 'conv' is read by no other, and is not the last"),
+        (
+            pair(Add, scalings=(scaling(-128),) * 2, output_scaling=scaling()),
+            r"layer 'both': takes maps of the same shape, not \(6, 5, 2\) and \(8, 5, 2\)",
+        ),
+        (
+            pair(Multiply, input_zero_points=(-128, -128), output_scaling=scaling()),
+            r"layer 'both': takes maps of the same shape, or one of a single pixel, not \(6, 5, 2",
+        ),
+        (
+            pair(Concatenation),
+            r"layer 'both': takes maps of one size, not \(6, 5, 2\) and \(8, 5, 2\)",
+        ),
+        (
+            pair(Add, scalings=(scaling(-128), scaling(3)), output_scaling=scaling()),
+            "layer 'both': zero point of scalings must be -128, that of what feeds it, not 3",
+        ),
+        (
+            pair(Multiply, input_zero_points=(5, -128), output_scaling=scaling()),
+            "layer 'both': input_zero_points must be -128, that of what feeds it, not 5",
+        ),
+        (
+            [
+                Requantise(name="a", input_zero_point=-128, output_scaling=scaling(5)),
+                Concatenation(name="both", inputs=("input", "a")),
+            ],
+            r"layer 'both': takes maps of one zero point, not \(-128, 5\)",
+        ),
+        ([pooling(kernel=(7, 1))], r"layer 'a': kernel \(7, 1\) .* must fit into"),
+        (
+            [Mean(name="a", input_zero_point=0, output_scaling=scaling())],
+            "layer 'a': input_zero_point must be -128, that of what feeds it, not 0",
+        ),
+    ],
+)
+def test_graph_refuses(layers: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        network(layers=layers)

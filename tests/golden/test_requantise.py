@@ -18,7 +18,7 @@ MULTIPLIER = st.integers(0, INT32_MAX) | st.sampled_from([1 << n for n in range(
 
 
 @settings(deadline=None, max_examples=500)
-@given(st.lists(ACC, min_size=1, max_size=8), MULTIPLIER, st.integers(0, 31), st.booleans())
+@given(st.lists(ACC, min_size=1, max_size=8), MULTIPLIER, st.integers(-30, 31), st.booleans())
 def test_rescale(acc: list[int], multiplier: int, shift: int, double: bool) -> None:
     result = rescale(np.array(acc, np.int32), multiplier, shift, double_rounding=double)
     assert result.dtype == np.int64
@@ -29,13 +29,13 @@ def test_rescale(acc: list[int], multiplier: int, shift: int, double: bool) -> N
 def test_rescale_extremes(double: bool) -> None:
     accs = [INT32_MIN, INT32_MIN + 1, -(1 << 30), -1, 0, 1, (1 << 30) - 1, 1 << 30, INT32_MAX]
     acc = np.array(accs, np.int32)
-    for multiplier, shift in product((0, 1, 1 << 30, INT32_MAX), range(32)):
+    for multiplier, shift in product((0, 1, 1 << 30, INT32_MAX), range(-30, 32)):
         result = rescale(acc, multiplier, shift, double_rounding=double)
         assert result.tolist() == [brute.rescale(a, multiplier, shift, double) for a in accs]
 
 
 @pytest.mark.parametrize("double", [False, True])
-@pytest.mark.parametrize("shift", [0, 1, 2, 5])
+@pytest.mark.parametrize("shift", [-30, -3, 0, 1, 2, 5])
 def test_rescale_near_zero(double: bool, shift: int) -> None:
     accs = list(range(-300, 301))
     result = rescale(np.array(accs, np.int32), 1 << 30, shift, double_rounding=double)
@@ -47,6 +47,18 @@ def test_where_the_two_roundings_differ() -> None:
     # acc / 4: halves up once; or to halves first, then halves away from zero.
     assert rescale(acc, 1 << 30, 1, double_rounding=False).tolist() == [0, 0, 0, 1]
     assert rescale(acc, 1 << 30, 1, double_rounding=True).tolist() == [-1, 0, 1, 1]
+
+
+def test_a_shift_to_the_left_keeps_32_bits_or_all() -> None:
+    """What the reference kernels do where a multiplier of 1 or more takes a sum out of int32."""
+    acc = np.array([3, (1 << 28) + 3, -(1 << 28) - 3], np.int32)
+    twice = {"multiplier": 1 << 30, "shift": -4}
+    assert rescale(acc, **twice, double_rounding=True).tolist() == [24, 24, -24]
+    exact = [24, (1 << 31) + 24, -(1 << 31) - 24]
+    assert rescale(acc, **twice, double_rounding=False).tolist() == exact
+    limits = {"zero_point": -5, "activation_min": -128, "activation_max": 127}
+    result = requantise(acc, **twice, **limits, double_rounding=False)
+    assert result.tolist() == [19, 127, -128]
 
 
 @settings(deadline=None, max_examples=300)
@@ -85,8 +97,8 @@ def test_requantise(seed: int, double: bool, zero_point: int, limits: list[int])
             "multiplier must be in 0..2147483647, not 2147483648",
         ),
         ({"multiplier": 0.5}, TypeError, "multiplier must be of integers, not float64"),
-        ({"shift": np.array([0, 32])}, ValueError, "shift must be in 0..31, not 32"),
-        ({"shift": np.array([0, -1])}, ValueError, "shift must be in 0..31, not -1"),
+        ({"shift": np.array([0, 32])}, ValueError, "shift must be in -30..31, not 32"),
+        ({"shift": np.array([0, -31])}, ValueError, "shift must be in -30..31, not -31"),
         ({"zero_point": 128}, ValueError, "zero_point must be in -128..127, not 128"),
         ({"zero_point": 0.0}, TypeError, "zero_point must be an integer, not 0.0"),
         ({"activation_min": -129}, ValueError, "activation_min must be in -128..127, not -129"),

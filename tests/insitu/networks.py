@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from golden.convolve import convolve
 from golden.fixed import symmetric_range
-from golden.network import Generated, Layer, Network, Stored, run
+from golden.network import Convolution, Generated, Network, Stored, chain, run
 
 __all__ = ["random_generated", "random_layer", "random_network", "random_stored"]
 
@@ -40,7 +39,7 @@ def random_layer(rng, name, weights, x, kernel, input_zero_point, output_zero_po
     Returns the layer and its outputs.
     """
     co = weights.shape[0]
-    layer = Layer(
+    layer = Convolution(
         name=name,
         kernel=kernel,
         weights=weights,
@@ -52,16 +51,7 @@ def random_layer(rng, name, weights, x, kernel, input_zero_point, output_zero_po
         activation_min=output_zero_point if rng.integers(2) else -128,
         **{"double_rounding": bool(rng.integers(2))} | options,
     )
-    sums = convolve(
-        x,
-        weights.W,
-        layer.bias,
-        kernel,
-        layer.stride,
-        layer.padding,
-        layer.dilation,
-        input_zero_point,
-    ).reshape(-1, co)
+    sums = layer.sums(x).reshape(-1, co)
     spread = np.maximum(sums.std(axis=0), 1)
     real = np.minimum(rng.uniform(30, 90, co) / spread, 0.999)
     shift = np.clip(np.floor(-np.log2(real)), 0, 31).astype(np.int8)
@@ -96,7 +86,7 @@ def random_network(rng, layers, input_shape):
         built.append(layer)
         zero = after
     return Network(
-        layers=tuple(built),
+        layers=chain(built),
         input_shape=input_shape,
         input_scale=1 / 255,
         input_zero_point=built[0].input_zero_point,

@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from golden.network import Network
+from golden.network import Network, run
 from insitu.errors import FileError, NetworkError
 from insitu.network import load, save
+from tests.golden.graphs import every_kind
 from tests.insitu.networks import random_generated, random_network, random_stored
 
 
@@ -57,8 +58,35 @@ def test_comes_back(network, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["n.npz"]
 
 
+def test_graph_comes_back(seed, tmp_path):
+    network = every_kind(np.random.default_rng(seed))
+    save(network, tmp_path / "n.npz")
+    again = load(tmp_path / "n.npz")
+    same(again, network)
+    assert [layer.inputs for layer in again.layers] == [layer.inputs for layer in network.layers]
+    x = np.random.default_rng(seed).integers(-128, 128, (2, 6, 5, 3)).astype(np.int8)
+    np.testing.assert_array_equal(run(again, x), run(network, x))
+
+
+def old(arrays):
+    """The file as version 1 had it."""
+    arrays = dict(arrays) | {"format": "insitu-network-1"}
+    last = int(arrays["n_layers"]) - 1
+    arrays[f"L{last}.output_scale"] = arrays.pop("output_scale")
+    for key in list(arrays):
+        if key.startswith("L") and key.endswith((".inputs", ".kind", ".input_zero_point")):
+            del arrays[key]
+    return arrays
+
+
+def test_version_1(network, arrays, tmp_path):
+    np.savez(tmp_path / "old.npz", **old(arrays))
+    same(load(tmp_path / "old.npz"), network)
+
+
 def test_older_file_without_shape_or_rounding(arrays, tmp_path):
     path = tmp_path / "n.npz"
+    arrays = old(arrays)
     del arrays["input_shape"]
     arrays = {key: value for key, value in arrays.items() if "double_rounding" not in key}
     np.savez(path, **arrays)
@@ -99,7 +127,7 @@ BAD = {
     "version": ({"format": "insitu-network-9"}, "has format 'insitu-network-9'"),
     "no format": ({"format": None}, "has no format"),
     "count": ({"n_layers": 0}, "n_layers must be positive"),
-    "more layers": ({"n_layers": 5}, "L4.kernel is missing"),
+    "more layers": ({"n_layers": 5}, "L4.kind is missing"),
     "key": ({"L0.bias": None}, "L0.bias is missing"),
     "no weights": ({"L0.W": None}, "L0.U is missing"),
     "shape": ({"L1.bias": np.zeros(3, np.int32)}, "layer 'layer1': bias must have one element"),
@@ -112,6 +140,9 @@ BAD = {
     "scale": ({"input_scale": "a"}, "input_scale must be a number"),
     "negative scale": ({"input_scale": -1.0}, "input_scale must be positive"),
     "flag": ({"L0.double_rounding": 2}, "L0.double_rounding must be true or false"),
+    "kind": ({"L0.kind": "lstm"}, "L0.kind must be one of add, .*, not 'lstm'"),
+    "inputs": ({"L1.inputs": np.array(["none"])}, "reads 'none', which is not before it"),
+    "names": ({"L1.inputs": np.array([1])}, "L1.inputs must be a row of strings, not int64"),
     "channels": ({"input_shape": np.array([7, 6, 2])}, "takes 3 channels, not 2"),
     "object": ({"L0.W": np.array([None])}, "truncated, corrupt or not"),
 }

@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from golden.network import Generated, Network, Stored
+from golden.network import Concatenation, Generated, Network, Stored
 from insitu.errors import FitError
 from insitu.plan import Map, plan
 from rtl.config import CONFIGURATIONS
+from tests.golden.graphs import every_kind
 from tests.insitu.networks import random_generated, random_network, random_stored
 
 SIM, UP5K, ECP5 = (CONFIGURATIONS[name] for name in ("sim-8x1", "up5k", "ecp5-45f"))
@@ -241,3 +242,25 @@ def test_cross_level_sum_is_proved():
     one = network((1, 1, 4), conv(weights, (1, 1)))
     with pytest.raises(FitError, match="sums up to 645160 in its cross level"):
         plan(one, replace(SIM, accumulator_bits=20))
+
+
+def test_what_the_engine_cannot_run_is_named(seed):
+    rng = np.random.default_rng(seed)
+    made = every_kind(rng)
+    with pytest.raises(FitError, match="layer 'pad' is of kind 'pad', which the engine cannot run"):
+        plan(made, SIM)
+    layers = [
+        {"weights": random_stored(rng, 3, 3, 1, 8), "kernel": (1, 1)},
+        {"weights": random_stored(rng, 3, 3, 1, 8), "kernel": (1, 1)},
+    ]
+    network = random_network(rng, layers, (4, 4, 3))
+    first, second = network.layers
+    left = replace(second, shift=np.array([3, -2, 3], np.int8))
+    with pytest.raises(FitError, match=r"'layer1' multiplies .* channel 1 by 1 or more \(shift -2"):
+        plan(replace(network, layers=(first, left)), SIM)
+    zero_point = network.input_zero_point
+    branch = replace(second, inputs=("input",), input_zero_point=zero_point)
+    both = Concatenation(name="both", inputs=("layer0", "branch"))
+    same = replace(first, output_zero_point=0), replace(branch, name="branch", output_zero_point=0)
+    with pytest.raises(FitError, match="layer 'branch' reads 'input', not the layer before it"):
+        plan(replace(network, layers=(*same, both)), SIM)
