@@ -1,0 +1,91 @@
+"""The networks of MLPerf Tiny: every tensor equal to LiteRT's reference kernels.
+
+They are not in the repository. The folder is found through INSITU_MLPERF_TINY, or as
+`shared/mlperf_tiny` beside the repository.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from golden.network import run
+from insitu.errors import ModelError
+from insitu.import_tflite import import_tflite
+from insitu.plan import plan
+from rtl.config import CONFIGURATIONS
+from sim.build import ROOT
+from tests.insitu.tflite_models import run_all
+
+FOLDER = Path(os.environ.get("INSITU_MLPERF_TINY", ROOT.parent / "shared" / "mlperf_tiny"))
+NETWORKS = {"ic": 14, "ic2": 14, "kws": 11, "vww": 29, "ad": 10}
+SHAPES = {
+    "ic": (1, 32, 32, 3),
+    "ic2": (1, 32, 32, 3),
+    "kws": (1, 49, 10, 1),
+    "vww": (1, 96, 96, 3),
+    "ad": (1, 640),
+}
+
+pytestmark = pytest.mark.skipif(
+    not FOLDER.is_dir(),
+    reason=f"no folder {FOLDER}: name one with the networks in INSITU_MLPERF_TINY",
+)
+
+
+def structured(shape):
+    """Constants, ramps, a checkerboard and one pixel."""
+    values = [np.full(shape, value) for value in (-128, 127, 0)]
+    ramps = np.indices(shape)
+    values += [
+        np.broadcast_to(ramps[axis] * 255 // max(1, shape[axis] - 1) - 128, shape)
+        for axis in (0, 1)
+    ]
+    values.append(ramps.sum(axis=0) % 2 * 255 - 128)
+    pixel = np.full(shape, -128)
+    pixel[tuple(n // 2 for n in shape)] = 127
+    return np.stack([*values, pixel]).astype(np.int8)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_tensor(name, seed):
+    path = FOLDER / f"{name}_int8.tflite"
+    made = import_tflite(path)
+    network = made.network
+    assert len(network.layers) == NETWORKS[name]
+    rng = np.random.default_rng(seed)
+    random = rng.integers(-128, 128, (4, *network.input_shape)).astype(np.int8)
+    narrow = (network.input_zero_point + rng.integers(-6, 7, random.shape)).clip(-128, 127)
+    x = np.concatenate([random, narrow.astype(np.int8), structured(network.input_shape)])
+    outputs = run(network, x, keep=True)
+    model = path.read_bytes()
+    for number, sample in enumerate(x):
+        tensors = run_all(model, sample.reshape(SHAPES[name]))
+        for layer, output in zip(network.layers, outputs, strict=True):
+            np.testing.assert_array_equal(
+                output[number].reshape(-1),
+                tensors[made.tensors[layer.name]].reshape(-1),
+                f"seed {seed}, sample {number}, layer {layer.name}",
+            )
+
+
+def test_dead_channels_of_vww_are_folded():
+    made = import_tflite(FOLDER / "vww_int8.tflite")
+    folded = [note for note in made.notes if "are constant" in note]
+    assert len(folded) == 13
+    for layer in made.network.layers:
+        if hasattr(layer, "bias"):
+            assert np.abs(layer.bias.astype(np.int64)).max() < 1 << 26, layer.name
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_float_networks_are_refused(name):
+    with pytest.raises(ModelError, match="is float32, not int8") as error:
+        import_tflite(FOLDER / f"{name}_float32.tflite")
+    assert "full int8" in error.value.next_step
+
+
+def test_the_autoencoder_can_be_planned():
+    network = import_tflite(FOLDER / "ad_int8.tflite").network
+    assert len(plan(network, CONFIGURATIONS["sim-8x1"]).layers) == NETWORKS["ad"]
