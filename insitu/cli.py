@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from insitu import __version__
 from insitu.console import complain, output, progress
-from insitu.errors import InputError, InsituError, ModelError
+from insitu.errors import InputError, InsituError
 from insitu.files import check_writable, write_file
 from rtl.config import CONFIGURATIONS, Configuration
 
@@ -52,6 +52,30 @@ ConfigOption = Annotated[
 ]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write all figures to FILE.")
+]
+
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="An int8 .tflite, a float .onnx, or an integer network as .npz.", metavar="MODEL"
+    ),
+]
+CalibrationOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Sample inputs (.npz), to find scales with; for .onnx only.",
+        show_default="calibration.npz beside MODEL",
+    ),
+]
+StoredOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=8,
+        metavar="BITS",
+        help="Store the weights at BITS bits instead of generating them; for .onnx only.",
+    ),
 ]
 
 
@@ -96,105 +120,127 @@ def demo(
     epilog="Example: insitu compile examples/fashion/fashion.onnx -o a.image --config up5k",
 )
 def compile_(
-    model: Annotated[
-        Path, typer.Argument(help="A float .onnx, or an integer network as .npz.", metavar="MODEL")
-    ],
+    model: ModelArgument,
     image: Annotated[
         Path, typer.Option("--output", "-o", metavar="IMAGE", help="The image to write.")
     ],
     config: ConfigOption,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Sample inputs (.npz), to find scales with; for .onnx only.",
-            show_default="calibration.npz beside MODEL",
-        ),
-    ] = None,
-    stored: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=8,
-            metavar="BITS",
-            help="Store the weights at BITS bits instead of generating them; for .onnx only.",
-        ),
-    ] = None,
+    calibration: CalibrationOption = None,
+    stored: StoredOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Compress a trained network, plan it for a configuration and write its image."""
     from insitu import show
-    from insitu.network import load
+    from insitu.models import load_model
     from insitu.pack import make_image
     from insitu.plan import plan
 
     configuration = _configuration(config)
     _check_outputs(image, json_file, "image")
-    errors: list[dict[str, Any]] = []
-    if model.suffix == ".npz":
-        if calibration is not None or stored is not None:
-            raise InputError(
-                f"network {model} is of integers already: it needs no --calibration or --stored",
-                "leave the options out, or name the .onnx",
-            )
-        network = load(model)
-    elif model.suffix == ".onnx":
-        network, errors = _compress(model, configuration, calibration, stored)
-    else:
-        raise ModelError(
-            f"model {model} is neither an .onnx nor an .npz file",
-            "export it as ONNX: floating point, for inference",
+    with progress() as tell:
+        loaded = load_model(
+            model, configuration, calibration=calibration, stored=stored, progress=tell
         )
-    planned = plan(network, configuration, name=model.stem)
+    planned = plan(loaded.network, configuration, name=model.stem)
     made = make_image(planned)
     made.write(image)
     report = planned.report() | {"image": str(image), "image_bytes": len(made.to_bytes())}
-    if errors:
-        report["compression"] = errors
+    if loaded.compression:
+        report["compression"] = loaded.compression
+    if loaded.notes:
+        report["notes"] = list(loaded.notes)
     _write_json(json_file, report)
     output().print(show.network(report))
+    for note in loaded.notes:
+        output().print(note, markup=False, soft_wrap=True)
     output().print(f"Image: {image}, {report['image_bytes']:,} bytes", soft_wrap=True)
 
 
-def _compress(
-    model: Path, configuration: Configuration, calibration: Path | None, stored: int | None
-) -> tuple[Any, list[dict[str, Any]]]:
-    """An ONNX model as an integer network, and the error of each layer where it is compressed."""
-    from insitu.compress import compress, default_choices
-    from insitu.import_onnx import import_onnx
-    from insitu.quantise import calibrate, load_inputs, quantise
+@app.command(epilog="Example: insitu inspect MODEL.tflite --config ecp5-45f")
+def inspect(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="An int8 .tflite, a float .onnx, an integer network as .npz, or an image.",
+            metavar="MODEL_OR_IMAGE",
+        ),
+    ],
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Also plan it for a configuration: {', '.join(CONFIGURATIONS)}.",
+        ),
+    ] = None,
+    calibration: CalibrationOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Say what a model or an image holds: layers, shapes, weights, memory, predicted cycles."""
+    from insitu import show
+    from insitu.inspect import inspect as look
+    from insitu.models import load_model
 
-    floating = import_onnx(model)
-    beside = model.parent / "calibration.npz"
-    if calibration is None and not beside.is_file():
-        raise InputError(
-            f"scales are found with sample inputs, and there is no {beside}",
-            "name some hundred of them with --calibration FILE.npz",
-        )
-    inputs, _ = load_inputs(calibration or beside, floating.input_shape)
+    _check_outputs(None, json_file)
+    if file.suffix == ".image":
+        from insitu.image import read_image
+
+        if config is not None or calibration is not None:
+            raise InputError(
+                f"image {file} is planned already: it takes no --config or --calibration",
+                "leave the options out, or name the model",
+            )
+        metadata = read_image(file).metadata
+        _write_json(json_file, metadata)
+        output().print(show.network(metadata))
+        return
+    configuration = None if config is None else _configuration(config)
     with progress() as tell:
-        tell(0, None, "calibrating")
-        scales = calibrate(floating, inputs)
-        if stored is not None:
-            tell(0, None, "quantising")
-            return quantise(floating, scales, stored), []
-        network, results = compress(
-            floating,
-            scales,
-            default_choices(floating, configuration),
-            configuration,
-            progress=lambda done, total, name: tell(done, total, "compressing"),
-        )
-    errors = [
-        {
-            "name": result.name,
-            "weight_error": result.weight_error,
-            "output_error": result.output_error,
-            "bits": result.bits,
-        }
-        for result in results
-    ]
-    return network, errors
+        model = load_model(file, configuration, calibration=calibration, progress=tell)
+    report = look(model, configuration)
+    _write_json(json_file, report)
+    output().print(show.model(report))
+
+
+@app.command(
+    epilog="Example: insitu evaluate MODEL.tflite --inputs FILE.npz --compare --json out.json"
+)
+def evaluate(
+    model: ModelArgument,
+    inputs: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Inputs (.npz), int8 or float, as the model takes them; labels if there are any.",
+        ),
+    ],
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Also run the model in LiteRT (.tflite) or ONNX Runtime (.onnx), and compare.",
+        ),
+    ] = False,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="How many of the inputs to run.", show_default="all"),
+    ] = None,
+    calibration: CalibrationOption = None,
+    stored: StoredOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Run a network's golden model over a whole set: accuracy, and what differs from a runtime."""
+    from insitu import show
+    from insitu.evaluate import evaluate as run_all
+    from insitu.evaluate import read_inputs
+    from insitu.models import load_model
+
+    _check_outputs(None, json_file)
+    with progress() as tell:
+        loaded = load_model(model, calibration=calibration, stored=stored, progress=tell)
+        found = read_inputs(inputs, loaded, samples)
+        report = run_all(loaded, found, compare=compare, progress=tell)
+    _write_json(json_file, report)
+    output().print(show.evaluation(report))
 
 
 @app.command(

@@ -27,6 +27,7 @@ __all__ = [
     "Calibration",
     "calibrate",
     "check_inputs",
+    "check_labels",
     "correct_bias",
     "load_inputs",
     "quantise",
@@ -97,16 +98,29 @@ def load_inputs(
         )
     found = arrays.get("labels")
     values = check_inputs(arrays["inputs"], input_shape, source)
-    if found is None:
-        if labels:
-            raise InputError(f"{source} has no array 'labels'", "add the labels to the file")
-        return values, None
-    if found.dtype.kind not in "iu" or found.shape != (len(values),):
+    if found is None and labels:
+        raise InputError(f"{source} has no array 'labels'", "add the labels to the file")
+    return values, check_labels(found, len(values), source)
+
+
+def check_labels(
+    labels: NDArray[Any] | None, count: int, source: str = "inputs"
+) -> NDArray[np.int64] | None:
+    """Labels as int64 [count], checked; None where there are none.
+
+    Raises
+    ------
+    InputError
+        For another type or shape.
+    """
+    if labels is None:
+        return None
+    if labels.dtype.kind not in "iu" or labels.shape != (count,):
         raise InputError(
-            f"{source} has labels of {found.dtype} {found.shape}, not integers ({len(values)},)",
+            f"{source} has labels of {labels.dtype} {labels.shape}, not integers ({count},)",
             "save one integer label for each input",
         )
-    return values, found.astype(np.int64)
+    return labels.astype(np.int64)
 
 
 def check_inputs(

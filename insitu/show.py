@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["board", "demonstration", "network", "simulation"]
+__all__ = ["board", "demonstration", "evaluation", "model", "network", "simulation"]
 
 Report = Mapping[str, Any]
 
@@ -120,6 +120,75 @@ def simulation(report: Report) -> RenderableType:
         parts.append(_table("Layer by layer", columns, layers))
     title = f"{report['network']}: RTL of {report['configuration']} against the golden model"
     return Group(*parts, _pairs(title, rows))
+
+
+def model(report: Report) -> RenderableType:
+    """What a model holds, and how it fits a configuration."""
+    layers = [
+        (
+            layer["name"],
+            layer["kind"],
+            " ".join(layer["inputs"]),
+            "x".join(str(n) for n in layer["output"]),
+            f"{layer['weights']:,}" if layer["weights"] else "",
+            f"{layer['bits']}" if layer["weights"] else "",
+            f"{layer['macs']:,}" if layer["macs"] else "",
+        )
+        for layer in report["layers"]
+    ]
+    columns = ("layer", "kind", "reads", "output", "weights", "bits", "MACs")
+    rows = [
+        ("input", "x".join(str(n) for n in report["input"])),
+        ("weights", f"{report['weights']:,}, {report['weight_bytes']:,} bytes"),
+        ("multiplications", f"{report['macs']:,} an inference"),
+        ("largest maps", f"{report['activation_bytes']:,} bytes at a time, layer by layer"),
+        *(("note", note) for note in report["notes"]),
+    ]
+    parts: list[RenderableType] = [
+        _table("Layer by layer", columns, layers),
+        _pairs(f"{report['model']}", rows),
+    ]
+    if "plan" in report:
+        parts.append(network(report["plan"]))
+    if "misfit" in report:
+        parts.append(
+            _pairs(
+                f"It cannot run on {report['configuration']}",
+                [("why", report["misfit"]["cause"]), ("next", report["misfit"]["next"])],
+            )
+        )
+    return Group(*parts)
+
+
+def evaluation(report: Report) -> RenderableType:
+    """A network over a whole set, and what differs from a runtime."""
+    rows = [("samples", f"{report['samples']:,} in {report['seconds']:.1f} s")]
+    if "accuracy" in report:
+        rows.append(("right, golden model", f"{report['accuracy']:.2%}"))
+    parts: list[RenderableType] = []
+    comparison = report.get("comparison", {})
+    if "kernels" in comparison:
+        kernels = comparison["kernels"]
+        layers = []
+        for name, exact in kernels["reference"]["layers"].items():
+            row = [name, f"{exact['values']:,}"]
+            for found in (exact, kernels["default"]["layers"][name]):
+                row += [f"{found['different'] / found['values']:.4%}", f"{found['largest']}"]
+            layers.append(row)
+        columns = ("layer", "values", "reference: differ", "at most", "default: differ", "at most")
+        parts.append(_table(f"Layer by layer against {comparison['runtime']}", columns, layers))
+        for name, one in kernels.items():
+            equal, same = one["equal_outputs"], one["same_class"]
+            rows.append(
+                (f"{name} kernels", f"{equal:.2%} of outputs equal, {same:.2%} of the same class")
+            )
+            if "accuracy" in one:
+                rows.append((f"right, {name} kernels", f"{one['accuracy']:.2%}"))
+    elif comparison:
+        rows.append((comparison["runtime"], f"{comparison['same_class']:.2%} the same class"))
+        if "accuracy" in comparison:
+            rows.append((f"right, {comparison['runtime']}", f"{comparison['accuracy']:.2%}"))
+    return Group(*parts, _pairs(report["model"], rows))
 
 
 def board(report: Report) -> RenderableType:

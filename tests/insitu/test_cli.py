@@ -22,6 +22,7 @@ from rtl.config import CONFIGURATIONS
 from sim.build import ROOT
 from tests.insitu.models import chain, example
 from tests.insitu.networks import random_generated, random_network, random_stored
+from tests.insitu.tflite_models import classifier, linear
 
 CONFIG = CONFIGURATIONS["up5k"]
 SHAPE = (6, 5, 3)
@@ -124,7 +125,9 @@ def device(files, monkeypatch):
 # --- what the verbs do ---
 
 
-@pytest.mark.parametrize("verb", ["demo", "compile", "simulate", "verilog", "build"])
+@pytest.mark.parametrize(
+    "verb", ["demo", "compile", "inspect", "evaluate", "simulate", "verilog", "build"]
+)
 def test_help_has_an_example_and_json(verb):
     result = invoke(verb, "--help")
     assert result.status == 0
@@ -172,6 +175,78 @@ def test_compile_finds_the_samples_beside_the_model(files):
     (files / "samples.npz").rename(files / "calibration.npz")
     arguments = ("compile", files / "net.onnx", "-o", files / "a.image", "--config", "up5k")
     assert invoke(*arguments, "--stored", 8).status == 0
+
+
+@pytest.fixture
+def tflite(files, seed):
+    """An int8 model that can be planned, and inputs for it."""
+    rng = np.random.default_rng(seed)
+    (files / "net.tflite").write_bytes(linear(rng, "FULLY_CONNECTED", (), 60, 12))
+    integers = rng.integers(-128, 128, (9, 60)).astype(np.int8)
+    np.savez(files / "integers.npz", inputs=integers, labels=np.arange(9) % 12)
+    return files / "net.tflite"
+
+
+def test_compile_tflite(files, tflite):
+    result = invoke(
+        *("compile", tflite, "-o", files / "a.image", "--config", "up5k"),
+        *("--json", files / "a.json"),
+    )
+    assert result.status == 0, result.errors
+    made = unpack(read_image(files / "a.image"), CONFIG)
+    assert made.input_shape == (1, 1, 60)
+    assert not made.layers[0].double_rounding
+
+
+def test_compile_says_what_the_host_has_to_do(files, seed):
+    (files / "net.tflite").write_bytes(classifier(np.random.default_rng(seed)))
+    arguments = ("inspect", files / "net.tflite", "--config", "up5k", "--json", files / "a.json")
+    result = invoke(*arguments)
+    assert result.status == 0, result.errors
+    assert "left to the host" in result.output
+    report = json.loads((files / "a.json").read_text())
+    assert "SOFTMAX" in report["notes"][0]
+
+
+def test_inspect_a_model(files, tflite):
+    result = invoke("inspect", tflite, "--config", "up5k", "--json", files / "a.json")
+    assert result.status == 0, result.errors
+    assert "fully connected" in result.output
+    report = json.loads((files / "a.json").read_text())
+    assert report["macs"] == 720
+    assert report["plan"]["configuration"] == "up5k"
+
+
+def test_inspect_an_image(files):
+    result = invoke("inspect", files / "net.image", "--json", files / "a.json")
+    assert result.status == 0, result.errors
+    assert "net on up5k" in result.output
+    assert json.loads((files / "a.json").read_text())["network"] == "net"
+    refused(
+        files,
+        *("inspect", files / "net.image", "--config", "up5k"),
+        cause="is planned already",
+        next_step="name the model",
+    )
+
+
+def test_evaluate_compares(files, tflite):
+    arguments = ("evaluate", tflite, "--inputs", files / "integers.npz", "--samples", 5)
+    result = invoke(*arguments, "--compare", "--json", files / "a.json")
+    assert result.status == 0, result.errors
+    assert "100.00% of outputs equal" in result.output
+    report = json.loads((files / "a.json").read_text())
+    assert report["samples"] == 5
+    assert report["comparison"]["kernels"]["reference"]["layers"]["dense_0"]["different"] == 0
+    plain = invoke(*arguments)
+    assert plain.status == 0, plain.errors
+    assert "LiteRT" not in plain.output
+
+
+def test_evaluate_a_network_of_integers(files):
+    result = invoke("evaluate", files / "net.npz", "--inputs", files / "labels.npz")
+    assert result.status == 0, result.errors
+    assert "right, golden model" in result.output
 
 
 def test_simulate_compares(files, device):
@@ -388,8 +463,8 @@ def test_unsupported_operator(files, seed):
     compile_(files, "pool.onnx", *options, cause="(MaxPool)", next_step="use a convolution")
 
 
-@pytest.mark.parametrize("model", ["net.onnx", "net.npz"])
-def test_truncated_model(files, model):
+@pytest.mark.parametrize("model", ["net.onnx", "net.npz", "net.tflite"])
+def test_truncated_model(files, tflite, model):
     path = files / model
     path.write_bytes(path.read_bytes()[:200])
     options = ("--calibration", files / "samples.npz") if model == "net.onnx" else ()
@@ -402,7 +477,7 @@ def test_missing_model(files):
 
 
 def test_unknown_kind_of_model(files):
-    compile_(files, "net.tflite", cause="neither an .onnx nor an .npz", next_step="ONNX")
+    compile_(files, "net.h5", cause="is no .tflite, .onnx or .npz file", next_step="ONNX")
 
 
 def test_no_samples_to_calibrate_with(files):

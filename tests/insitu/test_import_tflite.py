@@ -12,22 +12,24 @@ from insitu.errors import FileError, FitError, ModelError
 from insitu.import_tflite import fold_constant_channels, import_tflite, quantise_multiplier
 from insitu.plan import plan
 from rtl.config import CONFIGURATIONS
-from tests.insitu.tflite_models import SAME, VALID, Builder, run_all
+from tests.insitu.tflite_models import (
+    NONE,
+    RELU,
+    RELU6,
+    SAME,
+    VALID,
+    Builder,
+    classifier,
+    dilated,
+    linear,
+    output_size,
+    run_all,
+    window,
+)
 
-NONE, RELU, RELU_N1, RELU6 = range(4)
 STRIDES = ((1, 1), (2, 2), (1, 3), (3, 2))
 DILATIONS = ((1, 1), (2, 2), (1, 3))
 KERNELS = ((1, 1), (3, 3), (2, 5))
-
-
-def window(stride, padding, **options):
-    return {"strideH": stride[0], "strideW": stride[1], "padding": padding, **options}
-
-
-def dilated(stride, padding, dilation, **options):
-    return window(
-        stride, padding, dilationHFactor=dilation[0], dilationWFactor=dilation[1], **options
-    )
 
 
 def samples(rng, shape, zero_point, count=3):
@@ -71,73 +73,6 @@ def _input_shape(model):
 
     graph = _Reader(model, "model").graph()
     return graph.tensors[graph.inputs[0]].shape
-
-
-def linear(
-    rng,
-    kind,
-    size,
-    channels,
-    outputs,
-    kernel=(1, 1),
-    *,
-    gain=1.0,
-    scale=None,
-    zero_points=(-3, 7),
-    per_channel=True,
-    largest_bias=None,
-    weights=None,
-    groups=1,
-    **options,
-):
-    """A model of one convolution, depthwise convolution or fully connected layer.
-
-    Its outputs spread over int8 with `gain` 1.
-    """
-    builder = Builder()
-    input_scale, output_scale = np.float32(rng.uniform(0.01, 1)), np.float32(rng.uniform(0.01, 1))
-    taps = kernel[0] * kernel[1]
-    fan_in = {"CONV_2D": taps * channels // groups, "DEPTHWISE_CONV_2D": taps}.get(kind, channels)
-    if scale is None:
-        scale = gain * output_scale / (input_scale * 90 * fan_in**0.5)
-        scale = scale * rng.uniform(0.3, 1.5, outputs if per_channel else 1)
-    scale = np.asarray(scale, np.float32)
-    shape = {
-        "CONV_2D": (outputs, *kernel, channels // groups),
-        "DEPTHWISE_CONV_2D": (1, *kernel, outputs),
-        "FULLY_CONNECTED": (outputs, channels),
-    }[kind]
-    if weights is None:
-        weights = rng.integers(-127, 128, shape)
-    tensors = [
-        builder.tensor((1, *size, channels), input_scale, zero_points[0]),
-        builder.tensor(
-            shape,
-            scale,
-            data=np.asarray(weights).astype(np.int8).reshape(shape),
-            axis=3 if kind == "DEPTHWISE_CONV_2D" else 0,
-        ),
-    ]
-    most = largest_bias or 60 * fan_in**0.5 * 90
-    bias = rng.integers(-most, most + 1, outputs).astype(np.int32)
-    bias_scale = (np.float64(input_scale) * scale).astype(np.float32)
-    tensors.append(builder.tensor((outputs,), bias_scale, data=bias))
-    height, width = _output_size(kind, size, kernel, options)
-    result = (1, height, width, outputs) if size else (1, outputs)
-    y = builder.tensor(result, output_scale, zero_points[1])
-    builder.operator(kind, tensors, [y], version=3, **options)
-    return builder.build(tensors[:1], [y])
-
-
-def _output_size(kind, size, kernel, options):
-    if kind == "FULLY_CONNECTED":
-        return size or (1, 1)
-    sizes = []
-    for axis, letter in enumerate("HW"):
-        reach = options.get(f"dilation{letter}Factor", 1) * (kernel[axis] - 1)
-        inside = size[axis] - (reach if options["padding"] == VALID else 0)
-        sizes.append(-(-inside // options[f"stride{letter}"]))
-    return sizes
 
 
 # Single layers
@@ -268,7 +203,7 @@ def test_pooling(kind, padding, tmp_path, seed):
         size = 9, int(rng.integers(8, 12))
         scale, zero_point = 0.05, int(rng.integers(-128, 128))
         options = window(stride, padding, fusedActivationFunction=(NONE, RELU6)[number % 2])
-        height, width = _output_size(kind, size, kernel, options)
+        height, width = output_size(kind, size, kernel, options)
         x = builder.tensor((1, *size, 5), scale, zero_point)
         y = builder.tensor((1, height, width, 5), scale, zero_point)
         options |= {"filterHeight": kernel[0], "filterWidth": kernel[1]}
@@ -378,7 +313,7 @@ def padded(rng, kind="CONV_2D", padding=VALID, twice=False):
     p = builder.tensor((1, 10, 9, 3), 0.1, -9)
     builder.operator("PAD", [x, pads], [p])
     options = window((2, 2), padding)
-    size = _output_size(kind, (10, 9), (3, 3), options)
+    size = output_size(kind, (10, 9), (3, 3), options)
     results = []
     for _ in range(1 + twice):
         if kind == "CONV_2D":
@@ -414,35 +349,6 @@ def test_pad_that_something_else_reads_stays(tmp_path, seed):
     rng = np.random.default_rng(seed)
     for model in (padded(rng, "MAX_POOL_2D"), padded(rng, twice=True)):
         assert isinstance(agree(model, tmp_path, rng).network.layers[0], Pad)
-
-
-def classifier(rng, *, flat_input=False):
-    """RESHAPE of the input, convolution, pooling, RESHAPE, fully connected, SOFTMAX."""
-    builder = Builder()
-    x = builder.tensor((1, 42) if flat_input else (1, 7, 6, 1), 0.1, -9)
-    current = x
-    if flat_input:
-        current = builder.tensor((1, 7, 6, 1), 0.1, -9)
-        builder.operator("RESHAPE", [x], [current], newShape=[1, 7, 6, 1])
-    w = rng.integers(-127, 128, (4, 3, 3, 1)).astype(np.int8)
-    w = builder.tensor((4, 3, 3, 1), rng.uniform(0.001, 0.005, 4), data=w)
-    c = builder.tensor((1, 4, 3, 4), 0.05, -128)
-    b = builder.tensor((4,), data=np.array([30, -500, 0, 200], np.int32))
-    options = dilated((2, 2), SAME, (1, 1), fusedActivationFunction=RELU)
-    builder.operator("CONV_2D", [current, w, b], [c], version=3, **options)
-    p = builder.tensor((1, 2, 3, 4), 0.05, -128)
-    pool = window((2, 1), VALID, filterHeight=2, filterWidth=1)
-    builder.operator("AVERAGE_POOL_2D", [c], [p], version=2, **pool)
-    f = builder.tensor((1, 24), 0.05, -128)
-    shape = builder.tensor((2,), data=np.array([-1, 24], np.int32))
-    builder.operator("RESHAPE", [p, shape], [f])
-    w = rng.integers(-127, 128, (5, 24)).astype(np.int8)
-    w = builder.tensor((5, 24), 0.003, data=w)
-    d = builder.tensor((1, 5), 0.04, 3)
-    builder.operator("FULLY_CONNECTED", [f, w, -1], [d], version=4)
-    s = builder.tensor((1, 5), 1 / 256, -128)
-    builder.operator("SOFTMAX", [d], [s], version=2, beta=1.0)
-    return builder.build([x], [s])
 
 
 @pytest.mark.parametrize("flat_input", [False, True])

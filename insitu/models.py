@@ -1,0 +1,139 @@
+"""One way to a network, whatever the file: `.tflite`, `.onnx` or an integer network as `.npz`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from golden.network import Network
+from insitu.errors import InputError, ModelError
+from rtl.config import Configuration
+
+__all__ = ["Model", "load_model"]
+
+Progress = Callable[[int, int | None, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network from a file.
+
+    Parameters
+    ----------
+    path : path
+    network : Network
+    notes : tuple of str
+        What the import left out or changed.
+    tensors : dict
+        For each layer's name the tensor of a `.tflite` that its output equals.
+    compression : list of dict
+        The error of each layer, where the network was compressed.
+    """
+
+    path: Path
+    network: Network
+    notes: tuple[str, ...] = ()
+    tensors: dict[str, int] = field(default_factory=dict)
+    compression: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether inputs are [N, H, W, C] as the model takes them, not [N, C, H, W]."""
+        return self.path.suffix == ".tflite"
+
+
+def load_model(
+    path: str | Path,
+    configuration: Configuration | None = None,
+    *,
+    calibration: Path | None = None,
+    stored: int | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Read a network.
+
+    Parameters
+    ----------
+    path : path
+    configuration : Configuration, optional
+        What a floating-point network is compressed for. Without it, weights are stored.
+    calibration : path, optional
+        Sample inputs for a floating-point network; by default `calibration.npz` beside it.
+    stored : int, optional
+        Store a floating-point network's weights at so many bits instead of compressing them.
+    progress : callable, optional
+
+    Raises
+    ------
+    FileError
+        If a file cannot be read.
+    ModelError, NetworkError, InputError
+        If the model or its samples are damaged or cannot be imported.
+    """
+    path = Path(path)
+    tell = progress or (lambda done, total, what: None)
+    if path.suffix == ".onnx":
+        if configuration is None and stored is None:
+            stored = 8
+        return _onnx(path, configuration, calibration, stored, tell)
+    if path.suffix not in (".npz", ".tflite"):
+        raise ModelError(
+            f"model {path} is no .tflite, .onnx or .npz file",
+            "convert it to TensorFlow Lite (int8), or export it as ONNX in floating point",
+        )
+    if calibration is not None or stored is not None:
+        raise InputError(
+            f"network {path} is of integers already: it needs no --calibration or --stored",
+            "leave the options out, or name an .onnx",
+        )
+    if path.suffix == ".npz":
+        from insitu.network import load
+
+        return Model(path, load(path))
+    from insitu.import_tflite import import_tflite
+
+    made = import_tflite(path)
+    return Model(path, made.network, made.notes, made.tensors)
+
+
+def _onnx(
+    path: Path,
+    configuration: Configuration | None,
+    calibration: Path | None,
+    stored: int | None,
+    tell: Progress,
+) -> Model:
+    from insitu.compress import compress, default_choices
+    from insitu.import_onnx import import_onnx
+    from insitu.quantise import calibrate, load_inputs, quantise
+
+    floating = import_onnx(path)
+    beside = path.parent / "calibration.npz"
+    if calibration is None and not beside.is_file():
+        raise InputError(
+            f"scales are found with sample inputs, and there is no {beside}",
+            "name some hundred of them with --calibration FILE.npz",
+        )
+    inputs, _ = load_inputs(calibration or beside, floating.input_shape)
+    tell(0, None, "calibrating")
+    scales = calibrate(floating, inputs)
+    if stored is not None or configuration is None:
+        tell(0, None, "quantising")
+        return Model(path, quantise(floating, scales, 8 if stored is None else stored))
+    network, results = compress(
+        floating,
+        scales,
+        default_choices(floating, configuration),
+        configuration,
+        progress=lambda done, total, name: tell(done, total, "compressing"),
+    )
+    errors = [
+        {
+            "name": result.name,
+            "weight_error": result.weight_error,
+            "output_error": result.output_error,
+            "bits": result.bits,
+        }
+        for result in results
+    ]
+    return Model(path, network, compression=errors)

@@ -1,0 +1,180 @@
+"""Evaluation over a set: figures against their definition, LiteRT and ONNX Runtime as they are."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from golden.network import run
+from insitu.errors import InputError, ModelError
+from insitu.evaluate import evaluate, read_inputs
+from insitu.litert import LiteRT
+from insitu.models import load_model
+from insitu.network import save
+from tests.golden.graphs import every_kind
+from tests.insitu.models import example
+from tests.insitu.tflite_models import classifier
+
+SAMPLES = 230
+"""More than two batches."""
+
+
+@pytest.fixture
+def model(tmp_path, seed):
+    path = tmp_path / "net.tflite"
+    path.write_bytes(classifier(np.random.default_rng(seed)))
+    return load_model(path)
+
+
+@pytest.fixture
+def integers(seed):
+    return np.random.default_rng(seed).integers(-128, 128, (SAMPLES, 7, 6, 1)).astype(np.int8)
+
+
+def inputs(tmp_path, model, **arrays):
+    np.savez(tmp_path / "inputs.npz", **arrays)
+    return read_inputs(tmp_path / "inputs.npz", model)
+
+
+def test_accuracy_and_agreement(model, integers, tmp_path):
+    outputs = run(model.network, integers).reshape(SAMPLES, -1)
+    labels = outputs.argmax(axis=1)
+    labels[:23] = (labels[:23] + 1) % 5
+    steps = []
+    found = inputs(tmp_path, model, inputs=integers, labels=labels)
+    report = evaluate(model, found, compare=True, progress=lambda *step: steps.append(step[:2]))
+    assert report["samples"] == SAMPLES
+    assert report["accuracy"] == pytest.approx(0.9)
+    assert steps == [(0, 230), (100, 230), (200, 230), (230, 230)]
+    reference = report["comparison"]["kernels"]["reference"]
+    assert reference["accuracy"] == pytest.approx(0.9)
+    assert reference["equal_outputs"] == reference["same_class"] == 1
+    assert reference["layers"] == {
+        name: {"values": SAMPLES * size, "different": 0, "largest": 0, "samples": 0}
+        for name, size in (("conv_0", 48), ("pool_1", 24), ("dense_3", 5))
+    }
+    default = report["comparison"]["kernels"]["default"]
+    assert default["layers"].keys() == reference["layers"].keys()
+    assert default["layers"]["conv_0"]["different"] < 0.1 * SAMPLES * 48
+
+
+def test_what_differs_is_counted(model, integers, tmp_path):
+    first, *others = model.network.layers
+    bias = first.bias.copy()
+    bias[1] += round(3 * 2.0 ** (31 + int(first.shift[1])) / int(first.multiplier[1]))
+    spoilt = replace(model.network, layers=(replace(first, bias=bias), *others))
+    right, wrong = (run(network, integers, keep=True) for network in (model.network, spoilt))
+    found = inputs(tmp_path, model, inputs=integers)
+    report = evaluate(replace(model, network=spoilt), found, compare=True)
+    reference = report["comparison"]["kernels"]["reference"]
+    assert "accuracy" not in report
+    assert "accuracy" not in reference
+    for layer, a, b in zip(spoilt.layers, right, wrong, strict=True):
+        apart = np.abs(a.astype(int) - b.astype(int))
+        assert reference["layers"][layer.name] == {
+            "values": a.size,
+            "different": np.count_nonzero(apart),
+            "largest": apart.max(),
+            "samples": np.count_nonzero(apart.reshape(SAMPLES, -1).any(axis=1)),
+        }
+    different = reference["layers"]["dense_3"]["samples"]
+    assert different > 0
+    assert reference["equal_outputs"] == pytest.approx(1 - different / SAMPLES)
+    same = right[-1].reshape(SAMPLES, -1).argmax(axis=1) == wrong[-1].reshape(SAMPLES, -1).argmax(
+        axis=1
+    )
+    assert reference["same_class"] == pytest.approx(same.mean())
+
+
+@pytest.mark.parametrize("shape", [(SAMPLES, 7, 6, 1), (SAMPLES, 7, 6), (SAMPLES, 1, 7, 6, 1)])
+def test_integers_are_taken_as_they_are(model, integers, shape, tmp_path):
+    found = inputs(tmp_path, model, inputs=integers.reshape(shape))
+    np.testing.assert_array_equal(found.integers, integers)
+    assert found.real is None
+    assert found.labels is None
+
+
+def test_real_inputs_are_quantised(model, integers, tmp_path):
+    scale, zero_point = model.network.input_scale, model.network.input_zero_point
+    real = ((integers.astype(np.float64) - zero_point) * scale).astype(np.float32)
+    found = inputs(tmp_path, model, inputs=real)
+    np.testing.assert_array_equal(found.integers, integers)
+
+
+def test_fewer_samples(model, integers, tmp_path):
+    np.savez(tmp_path / "inputs.npz", inputs=integers, labels=np.arange(SAMPLES))
+    found = read_inputs(tmp_path / "inputs.npz", model, 7)
+    assert len(found.integers) == 7
+    assert found.labels.tolist() == list(range(7))
+    with pytest.raises(InputError, match="hold 230 samples, not 231"):
+        read_inputs(tmp_path / "inputs.npz", model, 231)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "cause"),
+    [
+        ({"images": np.zeros(3)}, "has no array 'inputs', only images"),
+        ({"inputs": np.zeros((3, 7, 6, 1), np.uint8)}, "are of uint8, and net.tflite takes int8"),
+        ({"inputs": np.zeros((3, 6, 7, 1), np.int8)}, r"have shape \(3, 6, 7, 1\), the network"),
+        ({"inputs": np.zeros((0, 7, 6, 1), np.int8)}, r"have shape \(0, 7, 6, 1\)"),
+        ({"inputs": np.zeros((3, 7, 6, 1), np.int32)}, "are of int32"),
+        ({"inputs": np.full((3, 7, 6, 1), np.inf)}, "infinities or NaN"),
+        (
+            {"inputs": np.zeros((3, 7, 6, 1), np.int8), "labels": np.zeros(2, int)},
+            r"has labels of int64 \(2,\), not integers \(3,\)",
+        ),
+    ],
+)
+def test_wrong_inputs_are_named(model, arrays, cause, tmp_path):
+    with pytest.raises(InputError, match=cause) as error:
+        inputs(tmp_path, model, **arrays)
+    assert error.value.next_step
+
+
+def test_onnx(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    path = tmp_path / "net.onnx"
+    onnx.save(example(rng), path)
+    x = rng.random((40, 3, 9, 8), np.float32)
+    np.savez(tmp_path / "calibration.npz", inputs=x)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    labels = session.run(None, {"x": x})[0].argmax(axis=1)
+    model = load_model(path)
+    found = inputs(tmp_path, model, inputs=x, labels=labels)
+    report = evaluate(model, found, compare=True)
+    comparison = report["comparison"]
+    assert comparison["runtime"].startswith("ONNX Runtime 1.")
+    assert comparison["accuracy"] == 1
+    assert comparison["same_class"] == report["accuracy"] > 0.8
+    whole = inputs(tmp_path, model, inputs=np.zeros((2, 3, 9, 8), np.int8))
+    with pytest.raises(InputError, match=r"an \.onnx runs in floating point"):
+        evaluate(model, whole, compare=True)
+
+
+def test_own_format_has_no_runtime(tmp_path, seed):
+    network = every_kind(np.random.default_rng(seed))
+    save(network, tmp_path / "net.npz")
+    model = load_model(tmp_path / "net.npz")
+    found = inputs(tmp_path, model, inputs=np.zeros((2, 3, 6, 5), np.uint8))
+    assert evaluate(model, found)["samples"] == 2
+    with pytest.raises(InputError, match="no other runtime runs it"):
+        evaluate(model, found, compare=True)
+
+
+def test_without_the_runtime(model, integers, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    found = inputs(tmp_path, model, inputs=integers)
+    with pytest.raises(InputError, match=r"LiteRT, which .* is not installed") as error:
+        evaluate(model, found, compare=True)
+    assert error.value.next_step == "install it: pip install ai-edge-litert"
+
+
+def test_litert_says_what_it_does_not_take(tmp_path, seed):
+    path = tmp_path / "net.tflite"
+    model = bytearray(classifier(np.random.default_rng(seed)))
+    path.write_bytes(model[: len(model) // 2])
+    with pytest.raises(ModelError, match="LiteRT does not take model"):
+        LiteRT(path, reference=True)
