@@ -29,7 +29,9 @@ from golden.network import (
     Scaling,
     Shape,
     Stored,
+    Table,
 )
+from insitu import tflite_tables
 from insitu.errors import ModelError
 from insitu.tflite_file import Graph, Operator, Tensor, read_tflite
 
@@ -43,9 +45,7 @@ REPLACEMENTS = {
     "DEQUANTIZE": "convert with int8 outputs (inference_output_type=tf.int8)",
     "ELU": "use RELU",
     "GELU": "use RELU",
-    "HARD_SWISH": "use RELU6",
     "LEAKY_RELU": "use RELU",
-    "LOGISTIC": "use RELU6, or leave it to the host at the end of the network",
     "LOG_SOFTMAX": "remove it; the largest output stays the largest",
     "LSTM": "use convolutions",
     "PRELU": "use RELU",
@@ -55,7 +55,6 @@ REPLACEMENTS = {
     "STRIDED_SLICE": "leave it to the host",
     "SUB": "use ADD",
     "SUM": "use MEAN",
-    "TANH": "use RELU6",
     "TRANSPOSE_CONV": "use a convolution at the smaller size",
     "UNIDIRECTIONAL_SEQUENCE_LSTM": "use convolutions",
 }
@@ -67,6 +66,8 @@ _VERSIONS = {
     "CONV_2D": 8,
     "DEPTHWISE_CONV_2D": 7,
     "FULLY_CONNECTED": 14,
+    "HARD_SWISH": 1,
+    "LOGISTIC": 3,
     "MAX_POOL_2D": 3,
     "MEAN": 3,
     "MUL": 7,
@@ -77,6 +78,7 @@ _VERSIONS = {
     "RESHAPE": 1,
     "SOFTMAX": 4,
     "SQUEEZE": 2,
+    "TANH": 3,
 }
 """The newest version of each operator that is known here."""
 
@@ -227,6 +229,8 @@ class _Importer:
             "CONV_2D": self._convolution,
             "DEPTHWISE_CONV_2D": self._depthwise,
             "FULLY_CONNECTED": self._fully_connected,
+            "HARD_SWISH": self._table,
+            "LOGISTIC": self._table,
             "MAX_POOL_2D": self._pool,
             "MEAN": self._mean,
             "MUL": self._multiply,
@@ -237,6 +241,7 @@ class _Importer:
             "RESHAPE": self._layout,
             "SOFTMAX": self._softmax,
             "SQUEEZE": self._layout,
+            "TANH": self._table,
         }
 
     # What can be wrong
@@ -810,6 +815,15 @@ class _Importer:
             activation_max=high,
         )
 
+    def _table(self, operator: Operator) -> None:
+        source = self._map(operator, 0)
+        result = self._output(operator)
+        try:
+            table = _TABLES[operator.name]((source.scale, source.zero_point), result)
+        except ValueError as error:
+            raise self._fail(operator, f"cannot be tabulated: {error}") from None
+        self._emit(operator, Table, source, table=table, output_zero_point=result[1])
+
     def _pad(self, operator: Operator) -> None:
         source = self._map(operator, 0)
         self._same_scale(operator, source)
@@ -871,6 +885,12 @@ class _Importer:
         )
 
 
+_TABLES = {
+    "HARD_SWISH": tflite_tables.hard_swish,
+    "LOGISTIC": tflite_tables.logistic,
+    "TANH": tflite_tables.tanh,
+}
+
 _NAMES = {
     "ADD": "add",
     "AVERAGE_POOL_2D": "pool",
@@ -878,6 +898,8 @@ _NAMES = {
     "CONV_2D": "conv",
     "DEPTHWISE_CONV_2D": "depthwise",
     "FULLY_CONNECTED": "dense",
+    "HARD_SWISH": "hardswish",
+    "LOGISTIC": "logistic",
     "MAX_POOL_2D": "pool",
     "MEAN": "mean",
     "MUL": "multiply",
@@ -885,6 +907,7 @@ _NAMES = {
     "QUANTIZE": "requantise",
     "RELU": "relu",
     "RELU6": "relu",
+    "TANH": "tanh",
 }
 """What layers are called, before the operator's index."""
 

@@ -7,7 +7,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from golden.network import Convolution, Pad, Pooling, Requantise, run
+from golden.network import Convolution, Pad, Pooling, Requantise, Table, run
+from golden.requantise import rescale
 from insitu.errors import FileError, FitError, ModelError
 from insitu.import_tflite import fold_constant_channels, import_tflite, quantise_multiplier
 from insitu.plan import plan
@@ -278,6 +279,65 @@ def test_requantisation(operator, tmp_path, seed):
         builder.operator(operator, [x], [y], version=2)
         made = agree(builder.build([x], [y]), tmp_path, rng, (scale, zero_point), distinct=1)
         assert isinstance(made.network.layers[0], Requantise)
+
+
+@pytest.mark.parametrize("operator", ["HARD_SWISH", "LOGISTIC", "TANH"])
+def test_functions(operator, tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    every = np.arange(-128, 128, dtype=np.int8).reshape(1, 16, 16, 1)
+    for number in range(60):
+        builder = Builder()
+        scale, zero_point = 10 ** rng.uniform(-3, 0.5), int(rng.integers(-128, 128))
+        x = builder.tensor((1, 16, 16, 1), scale, zero_point)
+        result = {
+            "HARD_SWISH": (scale * 10 ** rng.uniform(-1.5, 1), int(rng.integers(-128, 128))),
+            "LOGISTIC": (1 / 256, -128),
+            "TANH": (1 / 128, 0),
+        }[operator]
+        y = builder.tensor((1, 16, 16, 1), *result)
+        builder.operator(operator, [x], [y], version=1 if operator == "HARD_SWISH" else 2)
+        model = builder.build([x], [y])
+        made = imported(model, tmp_path)
+        case = f"{number}: scale {scale}, zero point {zero_point}, output {result}"
+        np.testing.assert_array_equal(run(made.network, every), run_all(model, every)[y], case)
+    assert isinstance(made.network.layers[0], Table)
+
+
+def test_hard_swish_of_scales_too_far_apart(tmp_path):
+    builder = Builder()
+    x, y = builder.tensor((1, 4, 4, 3), 1.0, 0), builder.tensor((1, 4, 4, 3), 1e-3, 0)
+    builder.operator("HARD_SWISH", [x], [y])
+    with pytest.raises(ModelError, match=r"cannot be tabulated: scales .* are too far apart"):
+        imported(builder.build([x], [y]), tmp_path)
+
+
+def test_multipliers_of_products_are_of_single_precision(tmp_path):
+    """Scales and values at which double precision would give another product."""
+    builder = Builder()
+    x = builder.tensor((1, 1, 1, 1), 0.5, 0)
+    maps = []
+    # Weights of 0 and a bias make a constant.
+    for scale, zero_point, value in (
+        (0.7241714596748352, 102, 59),
+        (0.8976711630821228, 65, -66),
+    ):
+        maps.append(builder.tensor((1, 1, 1, 1), scale, zero_point))
+        w = builder.tensor((1, 1, 1, 1), 2 * scale, data=np.zeros((1, 1, 1, 1), np.int8))
+        bias = builder.tensor((1,), scale, data=np.array([value - zero_point], np.int32))
+        options = dilated((1, 1), VALID, (1, 1))
+        builder.operator("CONV_2D", [x, w, bias], maps[-1:], version=3, **options)
+    y = builder.tensor((1, 1, 1, 1), 72.52275085449219, -76)
+    builder.operator("MUL", maps, [y], version=2)
+    rng = np.random.default_rng(0)
+    layer = agree(builder.build([x], [y]), tmp_path, rng, distinct=1).network.layers[-1]
+    scales = [float(np.float32(n)) for n in (0.7241714596748352, 0.8976711630821228)]
+    double = quantise_multiplier(scales[0] * scales[1] / 72.52275085449219)
+    product = np.array([(59 - 102) * (-66 - 65)], np.int32)
+    values = [
+        rescale(product, *pair, double_rounding=True).item()
+        for pair in (layer.output_scaling[1:], double)
+    ]
+    assert values[0] != values[1]
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -553,9 +613,9 @@ def concatenate_rows(builder, *_):
 
 REFUSALS = {
     "operator": (
-        follow("HARD_SWISH"),
-        r"operator 1 \(HARD_SWISH, output 'z'\) is an operator that insitu cannot run",
-        "use RELU6",
+        follow("LEAKY_RELU"),
+        r"operator 1 \(LEAKY_RELU, output 'z'\) is an operator that insitu cannot run",
+        "use RELU",
     ),
     "operator without advice": (follow("ABS"), r"operator 1 \(ABS, output 'z'\) is", "CONV_2D"),
     "version": (version, r"operator 0 .* has version 99, the newest known is 8", "older converter"),
