@@ -210,7 +210,8 @@ def evaluate(
         Path,
         typer.Option(
             metavar="FILE",
-            help="Inputs (.npz), int8 or float, as the model takes them; labels if there are any.",
+            help="Inputs (.npz) as the model takes them, or int8 with the channels last; labels "
+            "if there are any.",
         ),
     ],
     compare: Annotated[
@@ -237,7 +238,9 @@ def evaluate(
     _check_outputs(None, json_file)
     with progress() as tell:
         loaded = load_model(model, calibration=calibration, stored=stored, progress=tell)
-        found = read_inputs(inputs, loaded, samples)
+        found = read_inputs(
+            inputs, loaded.network, channels_last=loaded.channels_last, samples=samples
+        )
         report = run_all(loaded, found, compare=compare, progress=tell)
     _write_json(json_file, report)
     output().print(show.evaluation(report))
@@ -251,7 +254,9 @@ def simulate(
     inputs: Annotated[
         Path,
         typer.Option(
-            metavar="FILE", help="Inputs (.npz) as the model takes them; labels if there are any."
+            metavar="FILE",
+            help="Inputs (.npz) as the model takes them, or int8 with the channels last; labels "
+            "if there are any.",
         ),
     ],
     samples: Annotated[
@@ -273,21 +278,21 @@ def simulate(
 
     from golden.network import run
     from insitu import show
+    from insitu.evaluate import read_inputs
     from insitu.image import read_image
     from insitu.pack import unpack
-    from insitu.quantise import load_inputs, quantise_inputs
     from insitu.simulate import image_configuration, simulate_image
 
     _check_outputs(None, json_file)
     loaded = read_image(image)
     network = unpack(loaded, image_configuration(loaded, f"image {image}"))
-    values, labels = load_inputs(inputs, network.input_shape)
-    if samples is not None and samples > len(values):
+    found = read_inputs(inputs, network)
+    integers, labels = found.integers, found.labels
+    if samples is not None and samples > len(integers):
         raise InputError(
-            f"inputs {inputs} hold {len(values)} samples, not {samples}", "lower --samples"
+            f"inputs {inputs} hold {len(integers)} samples, not {samples}", "lower --samples"
         )
-    count = min(samples or DEFAULT_SAMPLES, len(values))
-    integers = quantise_inputs(values, network.input_scale, network.input_zero_point)
+    count = min(samples or DEFAULT_SAMPLES, len(integers))
     with progress() as tell:
         result = simulate_image(
             loaded, integers[:count], layers=layers, network=network, progress=tell
@@ -296,9 +301,9 @@ def simulate(
     if labels is not None:
         classes = result.outputs.reshape(count, -1).argmax(axis=1)
         report["accuracy"] = float(np.mean(classes == labels[:count]))
-        if count < len(values):
-            golden = run(network, integers).reshape(len(values), -1).argmax(axis=1)
-            report |= {"accuracy_all": float(np.mean(golden == labels)), "images": len(values)}
+        if count < len(integers):
+            golden = run(network, integers).reshape(len(integers), -1).argmax(axis=1)
+            report |= {"accuracy_all": float(np.mean(golden == labels)), "images": len(integers)}
     _write_json(json_file, report)
     output().print(show.simulation(report))
     _verdict(result.mismatches)

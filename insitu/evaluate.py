@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.network import run
+from golden.network import Network, run
 from insitu.errors import InputError
 from insitu.files import read_arrays
 from insitu.litert import LiteRT
@@ -50,12 +50,28 @@ class Inputs:
     labels: NDArray[np.int64] | None
 
 
-def read_inputs(path: str | Path, model: Model, samples: int | None = None) -> Inputs:
+def read_inputs(
+    path: str | Path,
+    network: Network,
+    *,
+    channels_last: bool = False,
+    samples: int | None = None,
+) -> Inputs:
     """Read inputs, and labels where there are any, from an .npz file.
 
-    `inputs` are int8, quantised as the network takes them, or floating point. They are
-    [N, H, W, C] for a `.tflite`, else [N, C, H, W], axes of length 1 left out or not. For an
-    `.onnx` or `.npz` they may be uint8, which stands for value / 255. `labels` are integers [N].
+    `inputs` are either int8 [N, H, W, C], quantised as the network takes them, or real values as
+    the model takes them: float [N, H, W, C] where `channels_last`, else float or uint8 (which
+    stands for value / 255) [N, C, H, W]. Axes of length 1 may be left out. `labels` are integers
+    [N].
+
+    Parameters
+    ----------
+    path : path
+    network : Network
+    channels_last : bool, optional
+        Whether the model's inputs are [N, H, W, C], as those of a `.tflite`.
+    samples : int, optional
+        Take so many, the first ones.
 
     Raises
     ------
@@ -71,12 +87,12 @@ def read_inputs(path: str | Path, model: Model, samples: int | None = None) -> I
             f"{source} has no array 'inputs', only {', '.join(arrays) or 'nothing'}", _FORMAT
         )
     given = arrays["inputs"]
-    network = model.network
     height, width, channels = network.input_shape
-    shape = network.input_shape if model.channels_last else (channels, height, width)
-    if model.channels_last and given.dtype == np.uint8:
+    last = channels_last or given.dtype == np.int8
+    shape = (height, width, channels) if last else (channels, height, width)
+    if channels_last and given.dtype == np.uint8:
         raise InputError(
-            f"{source} are of uint8, and {model.path.name} takes int8 of scale "
+            f"{source} are of uint8, and the network takes int8 of scale "
             f"{network.input_scale:g} and zero point {network.input_zero_point}",
             "save them as int8 (images often as value - 128), or as float32",
         )
@@ -84,19 +100,19 @@ def read_inputs(path: str | Path, model: Model, samples: int | None = None) -> I
         raise InputError(
             f"{source} have shape {given.shape}, the network takes (N, "
             f"{', '.join(str(n) for n in shape)})",
-            "give inputs in the shape that the model takes",
+            "give inputs in the shape that the model takes, or int8 with the channels last",
         )
     given = given.reshape(-1, *shape)
     if samples is not None and samples > len(given):
         raise InputError(f"{source} hold {len(given)} samples, not {samples}", "lower --samples")
     labels = check_labels(arrays.get("labels"), len(given), source)
     given = given[:samples]
-    if model.channels_last:
-        given = given.transpose(0, 3, 1, 2)
     real = None
     if given.dtype == np.int8:
-        integers = np.ascontiguousarray(given.transpose(0, 2, 3, 1))
+        integers = given
     else:
+        if last:
+            given = given.transpose(0, 3, 1, 2)
         real = check_inputs(given, network.input_shape, source)
         integers = quantise_inputs(real, network.input_scale, network.input_zero_point)
     return Inputs(integers, real, None if labels is None else labels[:samples])

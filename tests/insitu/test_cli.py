@@ -263,6 +263,15 @@ def test_simulate_compares(files, device):
     assert "accuracy" not in report
 
 
+def test_simulate_takes_integers(files, device):
+    device()
+    x = np.random.default_rng(1).integers(-128, 128, (3, *SHAPE)).astype(np.int8)
+    np.savez(files / "integers.npz", inputs=x)
+    result = invoke("simulate", files / "net.image", "--inputs", files / "integers.npz")
+    assert result.status == 0, result.errors
+    assert "0 of 30" in result.output
+
+
 def test_simulate_compares_every_layer(files, device):
     device()
     result = invoke(

@@ -36,7 +36,8 @@ def integers(seed):
 
 def inputs(tmp_path, model, **arrays):
     np.savez(tmp_path / "inputs.npz", **arrays)
-    return read_inputs(tmp_path / "inputs.npz", model)
+    last = model.channels_last
+    return read_inputs(tmp_path / "inputs.npz", model.network, channels_last=last)
 
 
 def test_accuracy_and_agreement(model, integers, tmp_path):
@@ -106,18 +107,18 @@ def test_real_inputs_are_quantised(model, integers, tmp_path):
 
 def test_fewer_samples(model, integers, tmp_path):
     np.savez(tmp_path / "inputs.npz", inputs=integers, labels=np.arange(SAMPLES))
-    found = read_inputs(tmp_path / "inputs.npz", model, 7)
+    found = read_inputs(tmp_path / "inputs.npz", model.network, samples=7)
     assert len(found.integers) == 7
     assert found.labels.tolist() == list(range(7))
     with pytest.raises(InputError, match="hold 230 samples, not 231"):
-        read_inputs(tmp_path / "inputs.npz", model, 231)
+        read_inputs(tmp_path / "inputs.npz", model.network, samples=231)
 
 
 @pytest.mark.parametrize(
     ("arrays", "cause"),
     [
         ({"images": np.zeros(3)}, "has no array 'inputs', only images"),
-        ({"inputs": np.zeros((3, 7, 6, 1), np.uint8)}, "are of uint8, and net.tflite takes int8"),
+        ({"inputs": np.zeros((3, 7, 6, 1), np.uint8)}, "are of uint8, and the network takes int8"),
         ({"inputs": np.zeros((3, 6, 7, 1), np.int8)}, r"have shape \(3, 6, 7, 1\), the network"),
         ({"inputs": np.zeros((0, 7, 6, 1), np.int8)}, r"have shape \(0, 7, 6, 1\)"),
         ({"inputs": np.zeros((3, 7, 6, 1), np.int32)}, "are of int32"),
@@ -149,7 +150,7 @@ def test_onnx(tmp_path, seed):
     assert comparison["runtime"].startswith("ONNX Runtime 1.")
     assert comparison["accuracy"] == 1
     assert comparison["same_class"] == report["accuracy"] > 0.8
-    whole = inputs(tmp_path, model, inputs=np.zeros((2, 3, 9, 8), np.int8))
+    whole = inputs(tmp_path, model, inputs=np.zeros((2, 9, 8, 3), np.int8))
     with pytest.raises(InputError, match=r"an \.onnx runs in floating point"):
         evaluate(model, whole, compare=True)
 
