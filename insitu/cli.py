@@ -77,6 +77,12 @@ StoredOption = Annotated[
         help="Store the weights at BITS bits instead of generating them; for .onnx only.",
     ),
 ]
+PruneOption = Annotated[
+    bool,
+    typer.Option(
+        "--prune", help="Drop channels that are constant or unused; no output changes by it."
+    ),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -127,6 +133,7 @@ def compile_(
     config: ConfigOption,
     calibration: CalibrationOption = None,
     stored: StoredOption = None,
+    prune: PruneOption = False,
     json_file: JsonOption = None,
 ) -> None:
     """Compress a trained network, plan it for a configuration and write its image."""
@@ -139,7 +146,12 @@ def compile_(
     _check_outputs(image, json_file, "image")
     with progress() as tell:
         loaded = load_model(
-            model, configuration, calibration=calibration, stored=stored, progress=tell
+            model,
+            configuration,
+            calibration=calibration,
+            stored=stored,
+            prune=prune,
+            progress=tell,
         )
     planned = plan(loaded.network, configuration, name=model.stem)
     made = make_image(planned)
@@ -173,6 +185,7 @@ def inspect(
         ),
     ] = None,
     calibration: CalibrationOption = None,
+    prune: PruneOption = False,
     json_file: JsonOption = None,
 ) -> None:
     """Say what a model or an image holds: layers, shapes, weights, memory, predicted cycles."""
@@ -184,9 +197,9 @@ def inspect(
     if file.suffix == ".image":
         from insitu.image import read_image
 
-        if config is not None or calibration is not None:
+        if config is not None or calibration is not None or prune:
             raise InputError(
-                f"image {file} is planned already: it takes no --config or --calibration",
+                f"image {file} is planned already: it takes no other option than --json",
                 "leave the options out, or name the model",
             )
         metadata = read_image(file).metadata
@@ -195,7 +208,7 @@ def inspect(
         return
     configuration = None if config is None else _configuration(config)
     with progress() as tell:
-        model = load_model(file, configuration, calibration=calibration, progress=tell)
+        model = load_model(file, configuration, calibration=calibration, prune=prune, progress=tell)
     report = look(model, configuration)
     _write_json(json_file, report)
     output().print(show.model(report))
@@ -227,6 +240,7 @@ def evaluate(
     ] = None,
     calibration: CalibrationOption = None,
     stored: StoredOption = None,
+    prune: PruneOption = False,
     json_file: JsonOption = None,
 ) -> None:
     """Run a network's golden model over a whole set: accuracy, and what differs from a runtime."""
@@ -237,7 +251,9 @@ def evaluate(
 
     _check_outputs(None, json_file)
     with progress() as tell:
-        loaded = load_model(model, calibration=calibration, stored=stored, progress=tell)
+        loaded = load_model(
+            model, calibration=calibration, stored=stored, prune=prune, progress=tell
+        )
         found = read_inputs(
             inputs, loaded.network, channels_last=loaded.channels_last, samples=samples
         )

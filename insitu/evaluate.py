@@ -218,6 +218,7 @@ class _AgainstLiteRT:
         self._inputs = inputs
         self._tensors = [model.tensors[layer.name] for layer in model.network.layers]
         self._names = [layer.name for layer in model.network.layers]
+        self._kept = model.kept
         self._reference = LiteRT(model.path, reference=True)
         # The default kernels keep what is an output, and nothing else.
         self._default = [
@@ -240,9 +241,18 @@ class _AgainstLiteRT:
                 for layer, runtime in enumerate(runtimes):
                     if runtime is not self._reference:
                         runtime.run(x)
+                    ours = maps[layer][number]
+                    pixels = ours.shape[0] * ours.shape[1]
                     theirs = runtime.tensor(self._tensors[layer])
-                    self._differences[kernels][layer].add(maps[layer][number], theirs)
+                    theirs = self._left(self._names[layer], pixels, theirs)
+                    self._differences[kernels][layer].add(ours, theirs)
                 self._outputs[kernels].append(theirs.copy())
+
+    def _left(self, name: str, pixels: int, values: NDArray[Any]) -> NDArray[Any]:
+        """The channels of a tensor that pruning left."""
+        if name not in self._kept:
+            return values
+        return values.reshape(pixels, -1)[:, self._kept[name]].reshape(-1)
 
     def report(self, results: NDArray[Any]) -> dict[str, Any]:
         """All figures."""

@@ -1,11 +1,14 @@
 """One way to a network, whatever the file: `.tflite`, `.onnx` or an integer network as `.npz`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from golden.network import Network
+import numpy as np
+from numpy.typing import NDArray
+
+from golden.network import Convolution, Network
 from insitu.errors import InputError, ModelError
 from rtl.config import Configuration
 
@@ -28,6 +31,8 @@ class Model:
         For each layer's name the tensor of a `.tflite` that its output equals.
     compression : list of dict
         The error of each layer, where the network was compressed.
+    kept : dict
+        For each layer's name the channels that are left, where the network was pruned.
     """
 
     path: Path
@@ -35,6 +40,7 @@ class Model:
     notes: tuple[str, ...] = ()
     tensors: dict[str, int] = field(default_factory=dict)
     compression: list[dict[str, Any]] = field(default_factory=list)
+    kept: dict[str, NDArray[np.intp]] = field(default_factory=dict)
 
     @property
     def channels_last(self) -> bool:
@@ -48,6 +54,7 @@ def load_model(
     *,
     calibration: Path | None = None,
     stored: int | None = None,
+    prune: bool = False,
     progress: Progress | None = None,
 ) -> Model:
     """Read a network.
@@ -61,6 +68,8 @@ def load_model(
         Sample inputs for a floating-point network; by default `calibration.npz` beside it.
     stored : int, optional
         Store a floating-point network's weights at so many bits instead of compressing them.
+    prune : bool, optional
+        Drop the channels that do not matter (`insitu.prune`).
     progress : callable, optional
 
     Raises
@@ -69,9 +78,33 @@ def load_model(
         If a file cannot be read.
     ModelError, NetworkError, InputError
         If the model or its samples are damaged or cannot be imported.
+    FitError
+        If it cannot be compressed or pruned.
     """
-    path = Path(path)
     tell = progress or (lambda done, total, what: None)
+    model = _load(Path(path), configuration, calibration, stored, tell)
+    return _pruned(model) if prune else model
+
+
+def _pruned(model: Model) -> Model:
+    from insitu.prune import prune
+
+    smaller = prune(model.network)
+    before, after = (
+        sum(layer.weights.W.size for layer in network.layers if isinstance(layer, Convolution))
+        for network in (model.network, smaller.network)
+    )
+    note = f"{before - after:,} of {before:,} weights belong to channels that do not matter"
+    return replace(model, network=smaller.network, kept=smaller.kept, notes=(*model.notes, note))
+
+
+def _load(
+    path: Path,
+    configuration: Configuration | None,
+    calibration: Path | None,
+    stored: int | None,
+    tell: Progress,
+) -> Model:
     if path.suffix == ".onnx":
         if configuration is None and stored is None:
             stored = 8

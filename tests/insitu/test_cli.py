@@ -243,6 +243,15 @@ def test_evaluate_compares(files, tflite):
     assert "LiteRT" not in plain.output
 
 
+def test_evaluate_a_pruned_model(files, tflite):
+    arguments = ("evaluate", tflite, "--inputs", files / "integers.npz", "--compare", "--prune")
+    result = invoke(*arguments, "--json", files / "a.json")
+    assert result.status == 0, result.errors
+    report = json.loads((files / "a.json").read_text())
+    assert "channels that do not matter" in report["notes"][-1]
+    assert report["comparison"]["kernels"]["reference"]["equal_outputs"] == 1
+
+
 def test_evaluate_a_network_of_integers(files):
     result = invoke("evaluate", files / "net.npz", "--inputs", files / "labels.npz")
     assert result.status == 0, result.errors

@@ -90,6 +90,28 @@ def test_what_differs_is_counted(model, integers, tmp_path):
     assert reference["same_class"] == pytest.approx(same.mean())
 
 
+def test_pruned_network_against_all_of_the_tensors(model, integers, tmp_path):
+    """Channels that are left, in their order, of tensors that have all."""
+    kept = {"conv_0": [1, 3], "pool_1": [1, 3]}
+    first, pool, last = model.network.layers
+    W = first.weights.W[[1, 3]]
+    fields = {name: getattr(first, name)[[1, 3]] for name in ("bias", "multiplier", "shift")}
+    smaller = replace(first, weights=replace(first.weights, W=W), **fields)
+    W = last.weights.W[:, [1, 3]]
+    rest = replace(last, weights=replace(last.weights, W=W))
+    network = replace(model.network, layers=(smaller, pool, rest))
+    pruned = replace(
+        model,
+        network=network,
+        kept={name: np.array(channels) for name, channels in kept.items()},
+    )
+    report = evaluate(pruned, inputs(tmp_path, model, inputs=integers), compare=True)
+    layers = report["comparison"]["kernels"]["reference"]["layers"]
+    assert [layers[name]["different"] for name in kept] == [0, 0]
+    assert layers["conv_0"]["values"] == SAMPLES * 24
+    assert layers["dense_3"]["different"] > 0
+
+
 @pytest.mark.parametrize("shape", [(SAMPLES, 7, 6, 1), (SAMPLES, 7, 6), (SAMPLES, 1, 7, 6, 1)])
 def test_integers_are_taken_as_they_are(model, integers, shape, tmp_path):
     found = inputs(tmp_path, model, inputs=integers.reshape(shape))

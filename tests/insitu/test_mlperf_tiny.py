@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from golden.network import run
+from golden.network import Convolution, run
 from insitu.errors import ModelError
 from insitu.import_tflite import import_tflite
 from insitu.plan import plan
+from insitu.prune import prune
 from rtl.config import CONFIGURATIONS
 from sim.build import ROOT
 from tests.insitu.tflite_models import run_all
@@ -75,7 +76,7 @@ def test_dead_channels_of_vww_are_folded():
     folded = [note for note in made.notes if "are constant" in note]
     assert len(folded) == 13
     for layer in made.network.layers:
-        if hasattr(layer, "bias"):
+        if isinstance(layer, Convolution):
             assert np.abs(layer.bias.astype(np.int64)).max() < 1 << 26, layer.name
 
 
@@ -89,3 +90,19 @@ def test_float_networks_are_refused(name):
 def test_the_autoencoder_can_be_planned():
     network = import_tflite(FOLDER / "ad_int8.tflite").network
     assert len(plan(network, CONFIGURATIONS["sim-8x1"]).layers) == NETWORKS["ad"]
+
+
+def test_most_of_vww_can_be_pruned(seed):
+    network = import_tflite(FOLDER / "vww_int8.tflite").network
+    pruned = prune(network)
+    counts = [
+        sum(layer.weights.W.size for layer in made.layers if isinstance(layer, Convolution))
+        for made in (network, pruned.network)
+    ]
+    assert counts == [208_112, 29_066]
+    rng = np.random.default_rng(seed)
+    random = rng.integers(-128, 128, (20, *network.input_shape)).astype(np.int8)
+    x = np.concatenate([random, structured(network.input_shape)])
+    whole, left = run(network, x, keep=True), run(pruned.network, x, keep=True)
+    for layer, a, b in zip(network.layers, whole, left, strict=True):
+        np.testing.assert_array_equal(a[..., pruned.kept[layer.name]], b, layer.name)

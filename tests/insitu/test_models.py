@@ -58,6 +58,13 @@ def test_onnx_is_stored_unless_a_configuration_is_named(folder):
     assert set(forms) <= {Generated, Stored}
 
 
+def test_pruned(folder):
+    whole, left = (load_model(folder / "net.tflite", prune=prune) for prune in (False, True))
+    assert not whole.kept
+    assert list(left.kept) == [layer.name for layer in left.network.layers]
+    assert "weights belong to channels that do not matter" in left.notes[-1]
+
+
 @pytest.mark.parametrize("name", ["net.npz", "net.tflite"])
 def test_integers_take_no_calibration(folder, name):
     for options in ({"stored": 4}, {"calibration": folder / "samples.npz"}):
