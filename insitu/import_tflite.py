@@ -35,7 +35,7 @@ from insitu import tflite_tables
 from insitu.errors import ModelError
 from insitu.tflite_file import Graph, Operator, Tensor, read_tflite
 
-__all__ = ["TFLiteModel", "fold_constant_channels", "import_tflite"]
+__all__ = ["TFLiteModel", "fold_constant_channels", "import_tflite", "quantise_multiplier"]
 
 Padding = tuple[int, int, int, int]
 
@@ -101,15 +101,12 @@ class TFLiteModel:
     network : Network
     tensors : dict
         For each layer's name the tensor in the file that its output equals.
-    output : int
-        The tensor that the network's output equals.
     notes : tuple of str
         What became of operators that left no layer, and what was simplified.
     """
 
     network: Network
     tensors: dict[str, int]
-    output: int
     notes: tuple[str, ...]
 
 
@@ -285,8 +282,14 @@ class _Importer:
             f"{self._source}: operator {operator.index} ({operator.name}): {what} {tensor.name!r}"
         )
 
-    def _map(self, operator: Operator, number: int, *, padded: bool = False) -> _Map:
-        """The map that an operator reads."""
+    def _map(
+        self, operator: Operator, number: int, *, padded: bool = False, flat: bool = False
+    ) -> _Map:
+        """The map that an operator reads.
+
+        `padded` says that the operator does the padding of a PAD, `flat` that the order of the
+        values is all that matters to it, whether the file calls them flattened or not.
+        """
         tensor = self._operand(operator, number)
         if tensor.constant:
             raise self._fail(
@@ -300,6 +303,18 @@ class _Importer:
         found = self._maps[tensor.index]
         if any(found.padding) and not padded:
             raise RuntimeError(f"operator {operator.index} reads a padding that was not made")
+        top, left, bottom, right = found.padding
+        height, width, channels = found.shape
+        if not flat and _as_map(tensor.shape) != (
+            height + top + bottom,
+            width + left + right,
+            channels,
+        ):
+            raise self._fail(
+                operator,
+                f"reads {tensor.name!r}, a map of shape {found.shape} that was flattened",
+                "only flatten maps before a fully connected layer",
+            )
         return found
 
     def _constant(self, operator: Operator, number: int, kind: str) -> Tensor:
@@ -345,6 +360,7 @@ class _Importer:
             )
         given = graph.tensors[graph.inputs[0]]
         where = f"{self._source}: the input {given.name!r}"
+        self._refuse_hybrid()
         scale, zero_point = self._quantisation(given, where)
         if any(axis > 0 for axis in given.dynamic):
             raise ModelError(
@@ -394,7 +410,21 @@ class _Importer:
             )
         except ValueError as error:
             raise ModelError(f"{self._source} is inconsistent: {error}", _AGAIN) from None
-        return TFLiteModel(network, self._tensors, self._tensors[last.source], tuple(self._notes))
+        return TFLiteModel(network, self._tensors, tuple(self._notes))
+
+    def _refuse_hybrid(self) -> None:
+        """Weights may be int8 where maps are in floating point: that must not be misread."""
+        tensors = self._graph.tensors
+        for operator in self._graph.operators:
+            read = [tensors[index] for index in operator.inputs if index >= 0]
+            if any(one.type == "FLOAT32" and not one.constant for one in read) and any(
+                one.type == "INT8" and one.constant for one in read
+            ):
+                raise self._fail(
+                    operator,
+                    "computes in floating point with int8 weights (a hybrid model)",
+                    _FULL_INT8,
+                )
 
     def _input_shape(self, given: Tensor, where: str) -> Shape:
         """Shape of the input map: the input's own, or what a RESHAPE that alone reads it says."""
@@ -403,7 +433,7 @@ class _Importer:
         if len(readers) == 1 and readers[0].name == "RESHAPE" and len(shape) != 4:
             shape = self._result(readers[0]).shape
         found = _as_map(shape)
-        if found is None:
+        if found is None or math.prod(found) != math.prod(given.shape):
             raise ModelError(
                 f"{where} has shape {list(given.shape)}",
                 "convert it for one input [1, height, width, channels] or [1, features]",
@@ -450,10 +480,6 @@ class _Importer:
         """Filter of a checked shape, its scale a channel, and the bias, both [channels]."""
         tensor = self._operand(operator, 1)
         where = self._where(operator, "weights", tensor)
-        given = self._operand(operator, 0)
-        if given.type == "FLOAT32":
-            hybrid = " with int8 weights (a hybrid model)" if tensor.type == "INT8" else ""
-            raise self._fail(operator, f"computes in floating point{hybrid}", _FULL_INT8)
         tensor = self._constant(operator, 1, "INT8")
         if tensor.odd:
             raise ModelError(f"{where} {tensor.odd}", "convert the model without it")
@@ -632,7 +658,7 @@ class _Importer:
             raise self._fail(operator, "has shuffled weights", "convert it for int8")
         co, features = shape
         tensor, scales, bias = self._weights(operator, co, 0, [co, features])
-        source = self._map(operator, 0)
+        source = self._map(operator, 0, flat=True)
         height, width, channels = source.shape
         if features == height * width * channels:
             kernel = (height, width)
@@ -728,7 +754,7 @@ class _Importer:
         return Scaling(zero_point, multiplier, shift)
 
     def _add(self, operator: Operator) -> None:
-        sources = [self._map(operator, number) for number in range(2)]
+        sources = [self._map(operator, number, flat=True) for number in range(2)]
         if sources[0].shape != sources[1].shape:
             raise self._fail(
                 operator,
@@ -776,8 +802,7 @@ class _Importer:
             raise self._fail(operator, "has no inputs")
         rank = len(self._operand(operator, 0).shape)
         axis = self._option(operator, "Axis", -rank, rank - 1) % rank
-        single = all(source.shape[:2] == (1, 1) for source in sources)
-        if axis != rank - 1 or not (rank == 4 or (rank == 2 and single)):
+        if axis != rank - 1:
             raise self._fail(
                 operator,
                 f"concatenates along axis {axis} of {rank}",
@@ -802,7 +827,7 @@ class _Importer:
                 f"takes {given.type.lower()}",
                 "convert with int8 inputs (inference_input_type=tf.int8)",
             )
-        source = self._map(operator, 0)
+        source = self._map(operator, 0, flat=True)
         scale, zero_point = self._output(operator)
         low, high = _integer_range(limits, scale, zero_point)
         self._emit(
@@ -816,7 +841,7 @@ class _Importer:
         )
 
     def _table(self, operator: Operator) -> None:
-        source = self._map(operator, 0)
+        source = self._map(operator, 0, flat=True)
         result = self._output(operator)
         try:
             table = _TABLES[operator.name]((source.scale, source.zero_point), result)
@@ -855,7 +880,7 @@ class _Importer:
         self._emit(operator, Pad, source, padding=padding, input_zero_point=source.zero_point)
 
     def _layout(self, operator: Operator) -> None:
-        source = self._map(operator, 0)
+        source = self._map(operator, 0, flat=True)
         self._same_scale(operator, source)
         result = self._result(operator)
         shape = _as_map(result.shape)
@@ -869,7 +894,7 @@ class _Importer:
         self._maps[result.index] = source
 
     def _softmax(self, operator: Operator) -> None:
-        source = self._map(operator, 0)
+        source = self._map(operator, 0, flat=True)
         result = self._result(operator)
         if result.index not in self._graph.outputs or self._readers.get(result.index):
             raise self._fail(

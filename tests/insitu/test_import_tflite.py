@@ -542,8 +542,10 @@ def option(**values):
 
 
 def float_model(builder, *tensors):
-    for tensor in tensors[::3]:
+    for tensor in tensors:
         tensor.type, tensor.quantization = 0, None
+    for buffer, count in zip(builder.model.buffers[1:], (15, 5), strict=True):
+        buffer.data = np.zeros(4 * count, np.uint8)
 
 
 def version(builder, *_):
@@ -629,6 +631,11 @@ REFUSALS = {
     ),
     "input type": (put("x", type=3), "the input 'x' is uint8, not int8", "convert it to int8"),
     "output type": (put("y", type=7), "output 'y' is int16, not int8", "int8"),
+    "flat input": (
+        put("x", shape=[1, 48]),
+        r"reads 'x', a map of shape|has shape|takes 3 channels",
+        "",
+    ),
     "weight type": (put("w", type=3), "has 'w' of uint8, not int8", ""),
     "bias type": (put("b", type=0), "has 'b' of float32, not int32", ""),
     "no scale": (put("x", quantization=None), "the input 'x' has no scale, not one", ""),
@@ -688,13 +695,55 @@ def test_hybrid_model_is_refused(tmp_path, seed):
     """Weights are int8, but the network computes in floating point."""
     builder = Builder()
     x = builder.tensor((1, 4, 4, 3), dtype=np.float32)
-    q = builder.tensor((1, 4, 4, 3), 0.1, 0)
-    builder.operator("QUANTIZE", [x], [q])
-    y = builder.tensor((1, 4, 4, 3), 0.1, 0)
-    builder.operator("RELU", [q], [y])
-    with pytest.raises(ModelError, match=r"the input 'tensor0' is float32") as error:
+    w = np.random.default_rng(seed).integers(-127, 128, (5, 1, 1, 3)).astype(np.int8)
+    w = builder.tensor((5, 1, 1, 3), 0.01, data=w)
+    b = builder.tensor((5,), data=np.zeros(5, np.float32))
+    y = builder.tensor((1, 4, 4, 5), dtype=np.float32, name="y")
+    builder.operator("CONV_2D", [x, w, b], [y], version=2, **dilated((1, 1), SAME, (1, 1)))
+    cause = r"operator 0 \(CONV_2D, output 'y'\) computes in floating .* \(a hybrid model\)"
+    with pytest.raises(ModelError, match=cause) as error:
         imported(builder.build([x], [y]), tmp_path)
     assert "full int8" in error.value.next_step
+
+
+def flattened(name, shape, **options):
+    """Maps of 2 x 2 pixels, flattened without saying so, and an operator that reads two of them."""
+
+    def change(builder, *_):
+        w = builder.tensor((1, 2, 2, 3), 0.02, data=np.ones((1, 2, 2, 3), np.int8), axis=3)
+        b = builder.tensor((3,), 0.002, data=np.zeros(3, np.int32))
+        c = builder.tensor((1, 2, 2, 3), 0.1, 5)
+        strides = dilated((2, 2), VALID, (1, 1), depthMultiplier=1)
+        builder.operator("DEPTHWISE_CONV_2D", [0, w, b], [c], version=3, **strides)
+        f = builder.tensor((1, 1, 1, 12), 0.1, 5)
+        builder.operator("RESHAPE", [c], [f], newShape=[1, 1, 1, 12])
+        z = builder.tensor(shape, 0.1, 5)
+        inputs = [f, f] if name != "MEAN" else [f, axes(builder)]
+        builder.operator(name, inputs, [z], **options)
+        builder.graph.operators.pop(0)
+        return [0], [z]
+
+    return change
+
+
+def axes(builder):
+    return builder.tensor((2,), data=np.array([1, 2], np.int32))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "options"),
+    [("CONCATENATION", (1, 1, 1, 24), {"axis": 3}), ("MEAN", (1, 1, 1, 12), {"keepDims": True})],
+)
+def test_flattened_maps_are_not_taken_for_pixels(name, shape, options, tmp_path, seed):
+    """In what order the values would come is another matter than how many there are."""
+    model = broken(np.random.default_rng(seed), flattened(name, shape, **options))
+    with pytest.raises(ModelError, match=r"a map of shape \(2, 2, 3\) that was flattened"):
+        imported(model, tmp_path)
+
+
+def test_flattened_maps_can_be_added(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    agree(broken(rng, flattened("ADD", (1, 1, 1, 12))), tmp_path, rng)
 
 
 def test_missing_empty_and_other_files(tmp_path):

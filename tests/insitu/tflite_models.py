@@ -1,5 +1,7 @@
 """Small `.tflite` files for tests, and LiteRT to run them."""
 
+import contextlib
+
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -241,6 +243,8 @@ def run_all(model, *inputs):
     runtime.invoke()
     tensors = {}
     for details in runtime.get_tensor_details():
-        if details["name"]:
-            tensors[details["index"]] = runtime.get_tensor(details["index"])
+        # Scratch tensors have no name, what no operator makes has no data.
+        with contextlib.suppress(ValueError):
+            if details["name"]:
+                tensors[details["index"]] = runtime.get_tensor(details["index"])
     return tensors
