@@ -158,9 +158,9 @@ class Layer:
         for field in fields:
             keep(self, field, checks.integer(field, getattr(self, field), -128, 127))
 
-    def _limits(self) -> None:
-        self._zero_points("activation_min", "activation_max")
-        low, high = getattr(self, "activation_min"), getattr(self, "activation_max")  # noqa: B009
+    def _limits(self, low: int, high: int) -> None:
+        for field, value in (("activation_min", low), ("activation_max", high)):
+            keep(self, field, checks.integer(field, value, -128, 127))
         if low > high:
             raise ValueError(f"activation_min must be at most activation_max {high}, not {low}")
 
@@ -267,7 +267,7 @@ class Convolution(Layer):
         for field in ("bias", "multiplier", "shift"):
             keep(self, field, getattr(self, field))
         self._zero_points("input_zero_point", "output_zero_point")
-        self._limits()
+        self._limits(self.activation_min, self.activation_max)
         self._flags("double_rounding")
 
     @property
@@ -355,7 +355,7 @@ class Pooling(Layer):
             raise ValueError(
                 f"padding must be less than the kernel {self.kernel}, not {self.padding}"
             )
-        self._limits()
+        self._limits(self.activation_min, self.activation_max)
 
     def _output_shape(self, *shapes: Shape) -> Shape:
         (shape,) = shapes
@@ -444,7 +444,7 @@ class Add(Layer):
         scalings = tuple(_scaling("scalings", value, (0, 31)) for value in self.scalings)
         keep(self, "scalings", scalings)
         keep(self, "output_scaling", _scaling("output_scaling", self.output_scaling, (0, 31)))
-        self._limits()
+        self._limits(self.activation_min, self.activation_max)
 
     def _output_shape(self, *shapes: Shape) -> Shape:
         return self._same_shapes(shapes)
@@ -497,7 +497,7 @@ class Multiply(Layer):
             checks.integer("input_zero_points", point, -128, 127)
         keep(self, "input_zero_points", points)
         keep(self, "output_scaling", _scaling("output_scaling", self.output_scaling, SHIFTS))
-        self._limits()
+        self._limits(self.activation_min, self.activation_max)
         self._flags("double_rounding")
 
     def _output_shape(self, *shapes: Shape) -> Shape:
@@ -581,7 +581,7 @@ class Requantise(Layer):
     def _check(self) -> None:
         self._zero_points("input_zero_point")
         keep(self, "output_scaling", _scaling("output_scaling", self.output_scaling, SHIFTS))
-        self._limits()
+        self._limits(self.activation_min, self.activation_max)
         self._flags("double_rounding")
 
     def _output_shape(self, *shapes: Shape) -> Shape:
