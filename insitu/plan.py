@@ -544,8 +544,16 @@ def _plan_layer(
         "input_channel_step": 1 - taps_back,
         "input_x_step": sx * pixel - channels_back - taps_back,
         "input_y_step": (sy * row - (target.shape[1] - 1) * sx * pixel - channels_back - taps_back),
+        "input_group_step": -(
+            (target.shape[0] - 1) * sy * row
+            + (target.shape[1] - 1) * sx * pixel
+            + channels_back
+            + taps_back
+        ),
         "row_start": -top,
+        "row_group_start": -top,
         "column_start": -left,
+        "column_group_start": -left,
         "row_kx_step": 0,
         "column_kx_step": dx,
         "row_ky_step": dy,

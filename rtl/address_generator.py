@@ -1,5 +1,7 @@
 """Walks over the input map: one tap of one channel group a step."""
 
+from itertools import pairwise
+
 from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -36,8 +38,8 @@ class Walk(wiring.Signature):
     def __init__(self):
         super().__init__(
             {
-                "kernel_height": Out(4),
-                "kernel_width": Out(4),
+                "kernel_height": Out(6),
+                "kernel_width": Out(6),
                 "channel_groups": Out(12),
                 "output_width": Out(10),
                 "output_height": Out(10),
@@ -59,7 +61,7 @@ class AddressGenerator(wiring.Component):
     """Address generator of the activation buffer.
 
     Loops, outermost first: lane group, output row, output pixel, channel group, tap row, tap
-    column. Counters only: after each tap one of five steps, that of the innermost loop that goes
+    column. Counters only: after each tap one of six steps, that of the innermost loop that goes
     on, is added to the address, to the tap's row and to its column. A tap whose row or column is
     outside the map is padding. The steps are words of a small memory, read while the counters
     are one tap ahead.
@@ -142,13 +144,13 @@ class AddressGenerator(wiring.Component):
         with m.Elif(step & ends["group"]):
             m.d.sync += counting.eq(0)
 
-        # The step of the innermost loop that goes on; behind the last of a lane group, the start.
+        # The step of the innermost loop that goes on.
         entry = Signal(range(len(WALK_WORDS)))
         m.d.comb += entry.eq(WALK_WORDS.index("kx"))
-        for ended, going_on in (("kx", "ky"), ("ky", "channel"), ("channel", "x"), ("x", "y")):
+        for (ended, _), (going_on, _) in pairwise(loops):
             with m.If(ends[ended]):
                 m.d.comb += entry.eq(WALK_WORDS.index(going_on))
-        with m.If(ends["y"] | self.start):
+        with m.If(self.start):
             m.d.comb += entry.eq(WALK_WORDS.index("start"))
         m.d.comb += [reader.addr.eq(entry), reader.en.eq(step | self.start)]
 
@@ -167,8 +169,6 @@ class AddressGenerator(wiring.Component):
                 o.payload.last.eq(ends["channel"]),
                 o.payload.final.eq(ends["group"]),
             ]
-        restart = Signal()
-        m.d.comb += restart.eq(begun | group_ended)
         with m.If(begun | (o.valid & o.ready)):
             to_beat, to_row, to_column = (
                 reader.data[:20],
@@ -176,9 +176,9 @@ class AddressGenerator(wiring.Component):
                 reader.data[26:32].as_signed(),
             )
             m.d.sync += [
-                beat.eq(Mux(restart, to_beat, beat + to_beat)),
-                row.eq(Mux(restart, to_row, row + to_row)),
-                column.eq(Mux(restart | row_ended, to_column, column + to_column)),
+                beat.eq(Mux(begun, to_beat, beat + to_beat)),
+                row.eq(Mux(begun | group_ended, to_row, row + to_row)),
+                column.eq(Mux(begun | row_ended, to_column, column + to_column)),
             ]
         m.d.comb += [
             o.payload.beat.eq(beat),

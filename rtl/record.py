@@ -20,6 +20,7 @@ __all__ = [
     "PARAMETER_WORDS",
     "RECORD_WORDS",
     "STORED",
+    "SUM_SHIFT",
     "WALK_WORDS",
     "Field",
     "field_bits",
@@ -34,11 +35,14 @@ STORED = 0
 INTRA = 1
 CROSS = 2
 
-RECORD_WORDS = 18
+RECORD_WORDS = 19
 FIRST_WALK_WORD = 1
-WALK_WORDS = ("start", "kx", "ky", "channel", "x", "y")
+WALK_WORDS = ("start", "kx", "ky", "channel", "x", "y", "group")
 """Words of a record, from `FIRST_WALK_WORD` on, that the address generator keeps as they are: what
 it begins with, and the steps of its loops, innermost first."""
+
+SUM_SHIFT = 4
+"""Bits by which the sums move where a record says `shifted_sums`."""
 
 PARAMETER_WORDS = 3
 """32-bit words of one output channel's parameters: bias, multiplier, shift."""
@@ -63,11 +67,16 @@ FIELDS = {
     "cross_precision": Field(0, 10, 3),  # qv - 1
     "intra_shift": Field(0, 13, 4),  # s1
     "terms": Field(0, 17, 3),  # Bi - 1
+    # Lane r reads byte r of the activation word, modulo its size, in place of channel 0; channel
+    # groups are the words that R channels take, and lane groups have channels of their own.
+    "depthwise": Field(0, 20, 1),
+    "shifted_sums": Field(0, 21, 1),  # every step multiplies the sums so far by 2**SUM_SHIFT
     "groups": Field(0, 24, 8),  # ceil(Co / lanes) - 1
-    # Input. After each tap the address generator adds one of five steps to the beat address, modulo
+    # Input. After each tap the address generator adds one of six steps to the beat address, modulo
     # 2**20, and to the tap's row and column, from which it knows whether a tap lies in the padding:
     # the step of the innermost loop that goes on. Steps include the way back from where the loops
-    # inside ended. A new lane group begins again at the start. Words 1 to 6 are these six.
+    # inside ended. A row of pixels begins again at a column, a lane group at a row and a column.
+    # Words 1 to 7 are the start and these six.
     "input_start": Field(1, 0, 20),  # beat of pixel (-pad_top, -pad_left), modulo 2**20
     "row_start": Field(1, 20, 6, True),  # -pad_top
     "column_start": Field(1, 26, 6, True),  # -pad_left
@@ -85,38 +94,41 @@ FIELDS = {
     "column_x_step": Field(5, 26, 6, True),  # sx - (kw-1)*dx
     "input_y_step": Field(6, 0, 20),  # sy*row - (ow-1)*sx*pixel - (cg-1) - (kh-1)*dy*row - ...
     "row_y_step": Field(6, 20, 6, True),  # sy - (kh-1)*dy
-    "column_y_start": Field(6, 26, 6, True),  # -pad_left: a row of pixels begins there again
-    "kernel_height": Field(17, 20, 4),  # - 1
-    "kernel_width": Field(17, 24, 4),  # - 1
-    "channel_groups": Field(16, 0, 12),  # ceil(Ci / width) - 1
-    "output_width": Field(16, 12, 10),  # - 1
-    "output_height": Field(16, 22, 10),  # - 1
-    "input_width": Field(17, 0, 10),
-    "input_height": Field(17, 10, 10),
-    "input_zero_point": Field(7, 20, 8, True),
+    "column_y_start": Field(6, 26, 6, True),  # -pad_left
+    "input_group_step": Field(7, 0, 20),  # back to the start; depthwise: and on by R channels
+    "row_group_start": Field(7, 20, 6, True),  # -pad_top
+    "column_group_start": Field(7, 26, 6, True),  # -pad_left
+    "kernel_height": Field(18, 20, 6),  # - 1
+    "kernel_width": Field(18, 26, 6),  # - 1
+    "channel_groups": Field(17, 0, 12),  # ceil(Ci / width) - 1
+    "output_width": Field(17, 12, 10),  # - 1
+    "output_height": Field(17, 22, 10),  # - 1
+    "input_width": Field(18, 0, 10),
+    "input_height": Field(18, 10, 10),
+    "input_zero_point": Field(8, 20, 8, True),
     # Output: addresses in activation words.
-    "output_base": Field(8, 0, 20),
-    "output_pitch": Field(9, 0, 12),  # words from pixel to pixel
-    "last_group_words": Field(9, 12, 6),  # words the last lane group writes, less 1
-    "output_zero_point": Field(9, 18, 8, True),
-    "activation_min": Field(10, 0, 8, True),
-    "activation_max": Field(10, 8, 8, True),
+    "output_base": Field(9, 0, 20),
+    "output_pitch": Field(10, 0, 12),  # words from pixel to pixel
+    "last_group_words": Field(10, 12, 6),  # words the last lane group writes, less 1
+    "output_zero_point": Field(10, 18, 8, True),
+    "activation_min": Field(11, 0, 8, True),
+    "activation_max": Field(11, 8, 8, True),
     # Segments: vectors and words of each (docs/image-format.md); addresses in coefficient words.
-    "coefficient_base": Field(7, 0, 20),  # of the basis segment, or of W where there is none
-    "basis_vectors": Field(10, 16, 12),
-    "basis_words": Field(13, 20, 12),
-    "stream_words": Field(11, 0, 16),
-    "stream_vectors": Field(11, 16, 16),
-    "cross_words": Field(12, 0, 16),
-    "cross_vectors": Field(12, 16, 16),
-    "cross_base": Field(15, 0, 20),  # of V
-    "stream_repeats": Field(14, 0, 20),  # - 1: output pixels, or segments of the cross stream
-    "taps": Field(14, 20, 8),  # kernel_height * kernel_width - 1
-    "blocks": Field(15, 20, 6),  # ceil(Bo / lanes) - 1 (CROSS), 0 (INTRA)
-    "last_block_steps": Field(15, 26, 6),  # ceil((Bo - blocks * lanes) / width) - 1 (CROSS)
+    "coefficient_base": Field(8, 0, 20),  # of the basis segment, or of W where there is none
+    "basis_vectors": Field(11, 16, 12),
+    "basis_words": Field(14, 20, 12),
+    "stream_words": Field(12, 0, 16),
+    "stream_vectors": Field(12, 16, 16),
+    "cross_words": Field(13, 0, 16),
+    "cross_vectors": Field(13, 16, 16),
+    "cross_base": Field(16, 0, 20),  # of V
+    "stream_repeats": Field(15, 0, 20),  # - 1: output pixels, or segments of the cross stream
+    "taps": Field(15, 20, 8),  # kernel_height * kernel_width - 1
+    "blocks": Field(16, 20, 6),  # ceil(Bo / lanes) - 1 (CROSS), 0 (INTRA)
+    "last_block_steps": Field(16, 26, 6),  # ceil((Bo - blocks * lanes) / width) - 1 (CROSS)
     # Requantiser: 32-bit word address of the parameters. A CROSS layer has one channel more, in
     # front: bias 0, multiplier 2**30, shift s2 - 1, which make the requantiser round the tile.
-    "parameter_base": Field(13, 0, 20),
+    "parameter_base": Field(14, 0, 20),
 }
 
 

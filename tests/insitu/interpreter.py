@@ -183,6 +183,13 @@ class Interpreter:
                                 advance(f["input_y_step"], f["row_y_step"], 0)
                                 column = f["column_y_start"]
                 result.append(pixel)
+        # The last step was one of a row, where that of a lane group is due.
+        advance(f["input_group_step"] - f["input_y_step"], 0, 0)
+        assert address == f["input_start"], "a lane group does not begin where the first did"
+        assert (f["row_group_start"], f["column_group_start"]) == (
+            f["row_start"],
+            f["column_start"],
+        )
         return np.array(result, np.int64)
 
     def _stored(self, f, group, _):

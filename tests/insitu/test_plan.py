@@ -165,8 +165,8 @@ REFUSED = {
         "compress it again",
     ),
     "kernel": (
-        lambda: network((17, 2, 1), conv(stored(1, 1, 17), (17, 1))),
-        r"needs kernel_height = 16, [a-z0-9-]+ holds 0\.\.15",
+        lambda: network((40, 2, 1), conv(stored(1, 1, 40), (40, 1))),
+        r"needs row_channel_step = -39, [a-z0-9-]+ holds -32\.\.31",
         "use a smaller kernel",
     ),
     "width": (

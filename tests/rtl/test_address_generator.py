@@ -30,10 +30,13 @@ def fields(config: Configuration, shape: Shape) -> dict[str, int]:
     }
 
 
-def steps(config: Configuration, shape: Shape, base: int, pitch: int) -> list[int]:
-    """The walk's words for a map whose pixels lie `pitch` beats apart from beat `base` on."""
+def steps(config: Configuration, shape: Shape, base: int, pitch: int, on: int) -> list[int]:
+    """The walk's words for a map whose pixels lie `pitch` beats apart from beat `base` on.
+
+    A lane group begins `on` beats behind the one before.
+    """
     (kh, kw), (sy, sx), (dy, dx) = shape.kernel, shape.stride, shape.dilation
-    ow = shape.output_size[1]
+    oh, ow = shape.output_size
     top, left = shape.padding[:2]
     pixel, row = pitch, pitch * shape.size[1]
     cg = groups(shape.channels, config.width)
@@ -46,6 +49,11 @@ def steps(config: Configuration, shape: Shape, base: int, pitch: int) -> list[in
         "channel": (1 - back, -rows, -columns),
         "x": (sx * pixel - (cg - 1) - back, -rows, sx - columns),
         "y": (sy * row - (ow - 1) * sx * pixel - (cg - 1) - back, sy - rows, -left),
+        "group": (
+            on - (oh - 1) * sy * row - (ow - 1) * sx * pixel - (cg - 1) - back,
+            -top,
+            -left,
+        ),
     }
     return [
         beat % (1 << 20) | (down % 64) << 20 | (right % 64) << 26
@@ -104,7 +112,8 @@ async def walks(bench: Bench) -> None:
             pixels = shape.output_size[0] * shape.output_size[1]
             beats, padding = visits(config, shape, base, pitch)
             received = len(sink.cycles)
-            words = steps(config, shape, base, pitch)
+            on = int(rng.integers(9))
+            words = steps(config, shape, base, pitch, on)
             started = await start(bench, fields(config, shape), words, single=single)
             got = await sink.receive(lane_groups * len(beats))
             what = f"{name}, {single=}"
@@ -115,9 +124,10 @@ async def walks(bench: Bench) -> None:
                 what=f"padding, {what}",
             )
             # What is read of the padding does not matter.
+            every = np.add.outer(on * np.arange(lane_groups), beats).ravel()
             inside = np.flatnonzero(np.logical_not(padding * lane_groups))
             bench.compare(
-                np.array(beats * lane_groups)[inside] % memory,
+                every[inside] % memory,
                 field(layout, got, "beat", signed=False)[inside],
                 axes=["step"],
                 what=f"beat, {what}",
