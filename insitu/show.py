@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["board", "demonstration", "evaluation", "model", "network", "simulation"]
+__all__ = ["board", "demonstration", "evaluation", "memory", "model", "network", "simulation"]
 
 Report = Mapping[str, Any]
 
@@ -88,6 +88,21 @@ def network(report: Report) -> RenderableType:
     )
 
 
+def memory(report: Report) -> RenderableType:
+    """What lies where in both memories, and when."""
+    maps = [
+        (one["name"], f"{one['size']:,}", f"{one['address']:,}", one["first"], one["last"])
+        for one in report["maps"]
+    ]
+    parts = report["coefficients"]
+    whole = sum(parts.values())
+    shares = [(kind, f"{size:,}", f"{size / whole:.1%}") for kind, size in parts.items()]
+    return Group(
+        _table("Activation memory", ("map", "bytes", "address", "from layer", "to layer"), maps),
+        _table("Coefficient memory", ("", "bytes", "share"), shares),
+    )
+
+
 def simulation(report: Report) -> RenderableType:
     """An image on the RTL."""
     rows = [
@@ -149,7 +164,7 @@ def model(report: Report) -> RenderableType:
         _pairs(f"{report['model']}", rows),
     ]
     if "plan" in report:
-        parts.append(network(report["plan"]))
+        parts += [network(report["plan"]), memory(report["memory"])]
     if "misfit" in report:
         parts.append(
             _pairs(
