@@ -117,6 +117,8 @@ class Accelerator(wiring.Component):
             loader.start.eq(sequencer.layer_start),
             loader.base.eq(record.parameter_base),
             loader.tile.eq(cross),
+            loader.uniform.eq(record.uniform),
+            loader.look_up.eq(record.table),
             loader.groups.eq(record.groups),
             loader.started.eq(fetch.started),
             loader.group_done.eq(requantiser.group_done),
@@ -131,6 +133,7 @@ class Accelerator(wiring.Component):
             generator.taps.eq(Mux(record.flat, 0, record.taps)),
             generator.blocks.eq(record.blocks),
             generator.shift.eq(record.intra_shift),
+            self._array.depthwise.eq(record.depthwise),
             self._broadcast.last_block_steps.eq(record.last_block_steps),
             self._tile.taps.eq(record.taps),
             sequencer.tile_complete.eq(self._tile.complete),
@@ -146,6 +149,8 @@ class Accelerator(wiring.Component):
             requantiser.clear.eq(sequencer.layer_start),
             requantiser.tile.eq(generating),
             requantiser.double_rounding.eq(record.double_rounding),
+            requantiser.uniform.eq(record.uniform),
+            requantiser.look_up.eq(record.table),
             requantiser.zero_point.eq(record.output_zero_point),
             requantiser.minimum.eq(record.activation_min),
             requantiser.maximum.eq(record.activation_max),
@@ -179,6 +184,7 @@ class Accelerator(wiring.Component):
             loader.words.data.eq(memory.words.data),
         ]
         connect(m, loader.parameters, self._requantiser.parameters)
+        connect(m, loader.table, self._requantiser.table)
 
     def _connect_host(self, m):
         """The host's access to the memories, while no program runs."""
@@ -250,6 +256,8 @@ class Accelerator(wiring.Component):
             self._broadcast.i.valid.eq(generator.o.valid),
             self._broadcast.i.payload.eq(generator.o.payload),
             generator.o.ready.eq(self._broadcast.i.ready),
+            tile.silent.eq(~issue.from_tile),
+            self._decoder.silent.eq(issue.from_tile),
             tile.next.eq(issue.tile_next),
             tile.last.eq(issue.tile_last),
             issue.tile.eq(tile.weights),
