@@ -33,7 +33,9 @@ def _pairs(title: str, rows: Sequence[tuple[str, str]]) -> Table:
 
 def _form(layer: Report) -> str:
     """Ranks and bits of a layer's weights: "Bi 2 Bo 40: 4/4/4", or "8" where they are stored."""
-    ranks, bits = layer.get("ranks", {}), layer["precisions"]
+    ranks, bits = layer["ranks"], layer["precisions"]
+    if not bits:
+        return ""
     if "w" in bits:
         return f"{bits['w']}"
     names = {"terms": "Bi", "kernels": "Bo"}

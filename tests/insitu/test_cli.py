@@ -14,8 +14,8 @@ import insitu.simulate
 from golden.network import run
 from insitu import cli
 from insitu.image import Image, read_image
-from insitu.network import save
-from insitu.pack import make_image, unpack
+from insitu.network import from_bytes, save
+from insitu.pack import make_image
 from insitu.plan import plan
 from insitu.verilog import BLOCKS
 from rtl.config import CONFIGURATIONS
@@ -115,7 +115,7 @@ class _Device:
 @pytest.fixture
 def device(files, monkeypatch):
     def put(spoilt=()):
-        made = unpack(read_image(files / "net.image"), CONFIG)
+        made = from_bytes(read_image(files / "net.image").network, "image")
         monkeypatch.setattr(insitu.simulate, "accelerator", lambda config: None)
         monkeypatch.setattr(insitu.simulate, "simulate", _Device(made, spoilt))
 
@@ -167,7 +167,7 @@ def test_compile_onnx(files, options):
     assert result.status == 0, result.errors
     report = json.loads((files / "a.json").read_text())
     assert ("compression" in report) == (not options)
-    made = unpack(read_image(files / "a.image"), CONFIGURATIONS["ecp5-45f"])
+    made = from_bytes(read_image(files / "a.image").network, "image")
     assert made.input_shape == (9, 8, 3)
 
 
@@ -193,7 +193,7 @@ def test_compile_tflite(files, tflite):
         *("--json", files / "a.json"),
     )
     assert result.status == 0, result.errors
-    made = unpack(read_image(files / "a.image"), CONFIG)
+    made = from_bytes(read_image(files / "a.image").network, "image")
     assert made.input_shape == (1, 1, 60)
     assert not made.layers[0].double_rounding
 
