@@ -17,8 +17,6 @@ from insitu.image import Image
 from insitu.plan import Map
 from rtl.config import CONFIGURATIONS, Configuration
 from rtl.registers import (
-    ACTIVATIONS,
-    COEFFICIENTS,
     CONTROL_BITS,
     IDENTITY,
     REGISTERS,
