@@ -129,6 +129,15 @@ class Loaded:
         """That of the input."""
         return self.input.zero_point
 
+    def report(self) -> dict[str, Any]:
+        """What it is, as plain data."""
+        return {
+            "network": self.network,
+            "payload_bytes": self.payload_bytes,
+            "payload_crc": f"{self.payload_crc:08x}",
+            "predicted_cycles": self.cycles,
+        }
+
     @classmethod
     def of(cls, metadata: dict[str, Any], payload_bytes: int, payload_crc: int) -> "Loaded":
         """From an image's metadata, or a note."""

@@ -1,9 +1,10 @@
 """Words over a serial port: the host's end of the UART bridge (docs/host.md)."""
 
 import contextlib
+import os
 import termios
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import serial
@@ -24,6 +25,7 @@ PATIENCE_S = 3.0
 QUIET_S = 0.3
 """Seconds of silence after which the bridge has forgotten whatever it was in."""
 
+_IDENTITY = REGISTERS["IDENTITY"].offset
 _LOOK_S = 0.05
 _WRITE_S = 10.0
 _LONGEST = 256
@@ -157,7 +159,7 @@ class Link:
 
 
 @contextlib.contextmanager
-def _port_errors():  # type: ignore[no-untyped-def]
+def _port_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:  # pyserial's are
@@ -178,9 +180,11 @@ def open_port(name: str, baud: int = BAUD) -> serial.Serial:
     try:
         port = serial.Serial(name, baud, timeout=_LOOK_S, write_timeout=_WRITE_S, exclusive=True)
     except (OSError, ValueError, termios.error) as error:
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else error
         found = ", ".join(sorted(info.device for info in list_ports.comports()))
         raise PortError(
-            f"port {name} cannot be opened at {baud} baud: {error}",
+            f"port {name} cannot be opened at {baud} baud: {reason}",
             f"choose one of {found}"
             if found
             else "plug the board in, or start a simulated one with insitu serve",

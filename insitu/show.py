@@ -8,7 +8,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["board", "demonstration", "evaluation", "model", "network", "simulation"]
+__all__ = [
+    "board",
+    "demonstration",
+    "device",
+    "evaluation",
+    "inference",
+    "model",
+    "network",
+    "simulation",
+]
 
 Report = Mapping[str, Any]
 
@@ -282,3 +291,40 @@ _NEXT = """\
   the core        insitu verilog --config ecp5-45f -o accelerator.v
   a testbench     make sim TB=weight_generator WAVES=1
   how it works    docs/architecture.md"""
+
+
+def device(report: Report) -> RenderableType:
+    """A device that answered."""
+    image = report["image"]
+    rows = [
+        ("configuration", f"{report['configuration'] or 'unknown'}, digest {report['digest']}"),
+        ("hardware", f"{report['hardware_version']}, image format {report['image_format']}"),
+        ("array", f"{report['lanes']} x {report['width']}"),
+        ("coefficient memory", f"{report['coefficient_bytes']:,} bytes"),
+        ("activation memory", f"{report['activation_bytes']:,} bytes"),
+        (
+            "image",
+            f"{image['network']}, {image['payload_bytes']:,} bytes" if image else "none known",
+        ),
+    ]
+    if report["retries"]:
+        rows.append(("retries", f"{report['retries']}"))
+    return _pairs(f"Device at {report['port']}", rows)
+
+
+def inference(report: Report) -> RenderableType:
+    """Inputs that were run on a device."""
+    rate = report["frames_per_second"]
+    rows = [
+        ("samples", f"{report['samples']}"),
+        ("cycles an inference", f"{report['cycles']:,} (predicted {report['predicted_cycles']:,})"),
+    ]
+    if "compute" in rate:
+        rows.append(
+            ("compute alone", f"{rate['compute']:,} frames/s at {report['clock_mhz']:g} MHz")
+        )
+    rows.append(("end to end", f"{rate['end_to_end']:,} frames/s"))
+    if "accuracy" in report:
+        rows.append(("right", f"{report['accuracy']:.2%}"))
+    rows.append(("retries", f"{report['retries']}"))
+    return _pairs(f"{report['network']} at {report['port']}", rows)
