@@ -30,7 +30,10 @@ from rtl.uart_bone import READ, WRITE
 BAUD = 1_000_000
 BYTE = 10
 TIMEOUT = 131072
-CRC_BITS = 2  # a word, at 24 cycles a bit
+BIT_CYCLES = 24
+CRC_BITS = 2  # a word
+UNDEFINED = 0xDEADC0DE
+"""What a read says that ended in ``err``."""
 
 _INDEX = {name: register.offset // 4 for name, register in REGISTERS.items()}
 
@@ -51,6 +54,7 @@ class FakeDevice:
         self.sent: deque[tuple[int, int]] = deque()
         self.memories = (bytearray(config.coefficient_bytes), bytearray(config.activation_bytes))
         self.runs = 0
+        self.interrupted = False
         self.time = 0
         self.reset()
 
@@ -78,6 +82,7 @@ class FakeDevice:
         self.time = self.heard = at
         if self.state in ("bus", "send", "quiet"):
             self.state = "quiet"
+            self.interrupted = True
         elif self.state == "command":
             self.left = b""
             if byte in (READ, WRITE):
@@ -141,8 +146,14 @@ class FakeDevice:
     def _ready(self) -> int:
         """When the access at hand can be served."""
         address = self.address % (1 << 20)
-        ready = self.crc_until if address >> 18 or address & 8 else 0
-        return max(ready, self.busy_until) if address >> 18 else ready
+        if self._illegal(address) or not (address >> 18 or address & 8):
+            return 0
+        return max(self.crc_until, self.busy_until if address >> 18 else 0)
+
+    def _illegal(self, address: int) -> bool:
+        region, word = address >> 18, address % (1 << 18)
+        sizes = 64, *(len(memory) for memory in self.memories), 0
+        return 4 * word >= sizes[region]
 
     def _finish(self) -> None:
         """What has come to its end by now."""
@@ -161,9 +172,9 @@ class FakeDevice:
         self._finish()
         region, word = address >> 18, address % (1 << 18)
         memory = region - 1
-        if region == 3 or word >= (len(self.memories[memory]) // 4 if region else 16):
+        if self._illegal(address):
             self.flags.add("access_error")
-            return self.rng.getrandbits(32)
+            return UNDEFINED
         if not region:
             return self._read(word) if value is None else self._write(word, value)
         if memory == 0 and value is not None and self.locked:
@@ -212,8 +223,9 @@ class FakeDevice:
             return
         self.flags -= {"done", "fault"}
         self.runs += 1
-        self.cycles = self.engine(*self.memories)
-        self.busy_until = self.time + self.cycles
+        took = self.engine(*self.memories)
+        self.cycles = took * BIT_CYCLES
+        self.busy_until = self.time + took
         self.running = True
 
 
