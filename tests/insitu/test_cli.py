@@ -126,7 +126,20 @@ def device(files, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "verb", ["demo", "compile", "inspect", "evaluate", "simulate", "verilog", "build"]
+    "verb",
+    [
+        "compile",
+        "inspect",
+        "evaluate",
+        "simulate",
+        "verilog",
+        "build",
+        "demo",
+        "serve",
+        "ping",
+        "load",
+        "infer",
+    ],
 )
 def test_help_has_an_example_and_json(verb):
     result = invoke(verb, "--help")
