@@ -8,9 +8,11 @@ from random import Random
 import numpy as np
 import pytest
 
+import boards.board
 import boards.program
 import insitu.link
 import insitu.serve
+from insitu import cli
 from insitu.link import Link
 from rtl.config import CONFIGURATIONS
 from sim.build import BuildError
@@ -178,6 +180,10 @@ def test_image_for_another_device(setup, monkeypatch):
 def test_no_such_port(tmp_path):
     arguments = ("ping", "--port", tmp_path / "no", "--json", tmp_path / "a.json")
     refused(tmp_path, *arguments, cause="cannot be opened at 1000000 baud")
+
+
+def test_one_rate_by_default():
+    assert cli.DEFAULT_BAUD == insitu.link.BAUD == boards.board.BAUD
 
 
 # --- serve ---

@@ -7,6 +7,7 @@ memories, and whose second run on one input gives another answer.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -15,10 +16,13 @@ from insitu.device import Device
 from insitu.errors import DeviceError
 from insitu.link import PATIENCE_S, Link
 from rtl.config import CONFIGURATIONS
+from rtl.registers import ACTIVATIONS, STATUS_BITS
 from tests.insitu import fake_device
 from tests.insitu.fake_device import FakeDevice, FakePort, Fault, answer, image, random_fault
 
 CONFIG = CONFIGURATIONS["up5k"]
+IDLE = 1 << STATUS_BITS["locked"].number
+DONE = IDLE | 1 << STATUS_BITS["done"].number
 KINDS = ["drop", "double", "flip", "late", "reset", "vanish"]
 WEIGHTS = [6, 6, 6, 4, 2, 1]
 SAMPLES = 3
@@ -134,3 +138,37 @@ def test_noise_without_end(kind: str, probability: float, seed: int) -> None:
         assert ends[True] >= 15, ends
     if probability > 0.1 and kind != "late":
         assert ends[True] == 0, ends
+
+
+def _never(self: Device, *_: object) -> bool:
+    return True
+
+
+def _expect(unless: Callable[[int, int | None], bool], status: bool = True) -> Callable[..., None]:
+    """`Device._expect`, without some checks of memory, or any of the status."""
+    expect = Device._expect
+
+    def instead(self: Device, address: int, data: bytes, wanted: int | None = None) -> None:
+        if not unless(address, wanted):
+            expect(self, address, data, wanted if status else None)
+
+    return instead
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("holds", _never),
+        ("_expect", _expect(lambda address, wanted: address >= ACTIVATIONS and wanted == IDLE)),
+        ("_expect", _expect(lambda address, wanted: wanted == DONE)),
+        pytest.param("_expect", _expect(lambda *_: False, status=False), marks=pytest.mark.slow),
+    ],
+    ids=["image", "input", "output", "status"],
+)
+def test_each_check_is_needed(
+    name: str, instead: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it, a wrong answer is reported as right, and found here."""
+    monkeypatch.setattr(Device, name, instead)
+    with pytest.raises(AssertionError, match="a wrong answer was reported as right"):
+        campaign(0, 10_000)
