@@ -471,6 +471,8 @@ def serve(
     if level not in LEVELS:
         raise InputError(f"there is no level {level!r}", f"choose one of {', '.join(LEVELS)}")
     _check_outputs(None, json_file)
+    if json_file is not None:
+        json_file.unlink(missing_ok=True)
 
     def ready(port: str) -> None:
         report = {"port": port, "configuration": config, "level": level, "pid": os.getpid()}

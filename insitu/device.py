@@ -47,6 +47,9 @@ _DONE = _STATUS["locked"] | _STATUS["done"]
 _SLOWEST_HZ = 50_000
 """Clock cycles a second of the slowest device: a simulated one on a busy machine."""
 
+_LEFTOVER_CYCLES = 60 * _SLOWEST_HZ
+"""For whatever runs when a host comes: a minute."""
+
 _CHECK_CYCLES = 64
 """More than the check of a range takes a word."""
 
@@ -334,7 +337,7 @@ class Device:
         self._link.write(ACTIVATIONS + source.address, _words(padded))
         self._expect(ACTIVATIONS + source.address, padded, _IDLE)
         self._write("CONTROL", _CONTROL["start"])
-        self._wait("busy", loaded.cycles)
+        self._wait(loaded.cycles, "busy")
         words = self._link.read(ACTIVATIONS + target.address, -(-target.size // 4))
         output = b"".join(word.to_bytes(4, "little") for word in words)
         self._expect(ACTIVATIONS + target.address, output, _DONE)
@@ -412,19 +415,18 @@ class Device:
 
     def _settle(self) -> None:
         """Wait until nothing is at work, and forget what was: flags, and the last CRC."""
-        self._wait("busy", 60 * _SLOWEST_HZ)
-        self._wait("crc_busy", self.identity.coefficient_bytes * _CHECK_CYCLES)
+        self._wait(_LEFTOVER_CYCLES, "busy", "crc_busy")
         self._write("CONTROL", _CONTROL["clear"])
         self._expect(COEFFICIENTS, b"")
 
-    def _wait(self, name: str, cycles: int) -> None:
-        """Wait for a bit of STATUS to go."""
+    def _wait(self, cycles: int, *names: str) -> None:
+        """Wait for bits of STATUS to go, which they do within some cycles."""
         limit = PATIENCE_S + cycles / _SLOWEST_HZ
         begun = self._link.now()
-        while self._link.read(_AT["STATUS"])[0] & _STATUS[name]:
+        while self._link.read(_AT["STATUS"])[0] & sum(_STATUS[name] for name in names):
             if self._link.now() - begun > limit:
                 raise DeviceError(
-                    f"the device is still at work after {limit:.0f} s ({name})",
+                    f"the device is still at work after {limit:.0f} s ({', '.join(names)})",
                     "reset the board, and load the image again",
                 )
 
@@ -440,7 +442,7 @@ class Device:
         """STATUS, but for crc_busy, and the CRC of a range."""
         self._link.write(_AT["CRC_ADDRESS"], [address, words])
         if words > _AT_ONCE:
-            self._wait("crc_busy", words * _CHECK_CYCLES)
+            self._wait(words * _CHECK_CYCLES, "crc_busy")
         # From STATUS to CRC_VALUE: CONTROL and LOCK read as the one, the last three as the other.
         said = self._link.read(_AT["STATUS"], (_AT["CRC_VALUE"] - _AT["STATUS"]) // 4 + 1)
         statuses = {word & ~_STATUS["crc_busy"] for word in said[:3]}

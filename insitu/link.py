@@ -30,7 +30,7 @@ _LOOK_S = 0.05
 _WRITE_S = 10.0
 _LONGEST = 256
 """Words of a command."""
-_WINDOW = 1024
+_WINDOW = 512
 """Words to write before asking whether they have been taken in."""
 
 

@@ -14,7 +14,7 @@ import signal
 import time
 import tty
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -125,7 +125,6 @@ def serve(
     level: str = "byte",
     *,
     ready: Callable[[str], None],
-    wanted: Callable[[], bool] = lambda: True,
     seed: int = 0,
 ) -> None:
     """Run a board until the process is interrupted.
@@ -135,8 +134,6 @@ def serve(
     config, level, seed
     ready
         Called with the path of the pseudo-terminal that stands for the serial port.
-    wanted
-        Asked now and then whether to go on.
 
     Raises
     ------
@@ -163,11 +160,9 @@ def serve(
                 time.sleep(_LOOK_S)
             if not running.done():
                 ready((folder / _PORT).read_text())
-            while not running.done() and wanted():
-                wait([running], timeout=_LOOK_S)
+            running.result()
         finally:
             (folder / _STOP).touch()
-        running.result()
 
 
 @testbench

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -65,13 +66,26 @@ def call(*arguments: object) -> str:
     return done.stdout
 
 
+def terminate(pid: int) -> None:
+    os.kill(pid, signal.SIGTERM)
+
+
+def interrupt(pid: int) -> None:
+    """As a terminal does: the whole group."""
+    os.killpg(pid, signal.SIGINT)
+
+
 @contextmanager
-def served(folder: Path, level: str = "byte") -> Iterator[str]:
+def served(
+    folder: Path, level: str = "byte", end: Callable[[int], None] = terminate
+) -> Iterator[str]:
     """A board that is served; the path of its port."""
     ready = folder / f"{level}.json"
     arguments = ("serve", "--config", CONFIG.name, "--level", level, "--json", ready)
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(insitu(*arguments), cwd=ROOT, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            insitu(*arguments), cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         began = time.monotonic()
         while not ready.exists():
@@ -80,7 +94,7 @@ def served(folder: Path, level: str = "byte") -> Iterator[str]:
             time.sleep(0.1)
         yield json.loads(ready.read_text())["port"]
     finally:
-        process.send_signal(signal.SIGTERM)
+        end(process.pid)
         assert process.wait(30) == 0, (folder / "log").read_text()
 
 
@@ -107,15 +121,19 @@ def small(seed: int) -> tuple[Image, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("level", "samples"), [("byte", 4), ("bit", 1)])
-def test_example_network_answers(level: str, samples: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("level", "samples", "end"), [("byte", 4, terminate), ("bit", 1, interrupt)]
+)
+def test_example_network_answers(
+    level: str, samples: int, end: Callable[[int], None], tmp_path: Path
+) -> None:
     """The example network, by the command line alone."""
     network = load(EXAMPLE / "fashion_compressed.npz", (28, 28, 1))
     images, _ = load_inputs(EXAMPLE / "fashion500.npz", network.input_shape)
     inputs = quantise_inputs(images[:samples], network.input_scale, network.input_zero_point)
     made, out, report = (tmp_path / name for name in ("a.image", "out.npz", "a.json"))
     make_image(plan(network, CONFIG, name="fashion")).write(made)
-    with served(tmp_path, level) as port:
+    with served(tmp_path, level, end) as port:
         assert "none known" in call("ping", "--port", port)
         call("load", made, "--port", port)
         assert "fashion, 24,244 bytes" in call("ping", "--port", port)
