@@ -44,7 +44,7 @@ _CONTROL = {name: 1 << bit.number for name, bit in CONTROL_BITS.items()}
 _IDLE = _STATUS["locked"]
 _DONE = _STATUS["locked"] | _STATUS["done"]
 
-_SLOWEST_HZ = 50_000
+_SLOWEST_HZ = 20_000
 """Clock cycles a second of the slowest device: a simulated one on a busy machine."""
 
 _LEFTOVER_CYCLES = 60 * _SLOWEST_HZ
@@ -107,6 +107,8 @@ class Loaded:
     Parameters
     ----------
     network : str
+    digest : int
+        Of the configuration that it is for.
     input, output : Map
     input_scale : float
     payload_bytes, payload_crc : int
@@ -115,6 +117,7 @@ class Loaded:
     """
 
     network: str
+    digest: int
     input: Map
     output: Map
     input_scale: float
@@ -142,13 +145,19 @@ class Loaded:
         }
 
     @classmethod
-    def of(cls, metadata: dict[str, Any], payload_bytes: int, payload_crc: int) -> "Loaded":
-        """From an image's metadata, or a note."""
+    def of(
+        cls, metadata: dict[str, Any], digest: int, payload_bytes: int, payload_crc: int
+    ) -> "Loaded":
+        """From an image's metadata, or those of a note."""
+        scale = float(metadata["input"]["scale"])
+        if not 0 < scale < float("inf"):
+            raise ValueError(f"the input's scale must be positive and finite, not {scale}")
         return cls(
             network=str(metadata["network"]),
+            digest=digest,
             input=Map.from_report(metadata["input"]),
             output=Map.from_report(metadata["output"]),
-            input_scale=float(metadata["input"]["scale"]),
+            input_scale=scale,
             payload_bytes=payload_bytes,
             payload_crc=payload_crc,
             cycles=int(metadata["cycles"]),
@@ -164,7 +173,8 @@ class Loaded:
             If its metadata does not say what is needed.
         """
         try:
-            return cls.of(image.metadata, len(image.payload), zlib.crc32(image.payload))
+            crc = zlib.crc32(image.payload)
+            return cls.of(image.metadata, image.digest, len(image.payload), crc)
         except (KeyError, TypeError, ValueError) as error:
             raise ImageError(
                 f"image has metadata that is no use: {error!r}",
@@ -239,7 +249,8 @@ class Device:
         DeviceError
             If it does not arrive whole in some attempts.
         """
-        loaded = self._checked(Loaded.of_image(image), image)
+        self._check_image(image)
+        loaded = Loaded.of_image(image)
         size = self.identity.coefficient_bytes
         note = _note(image, loaded)
         parts = {0: image.payload}
@@ -271,13 +282,16 @@ class Device:
         return loaded if loaded is not None and self.holds(loaded) else None
 
     def holds(self, loaded: Loaded) -> bool:
-        """Whether the coefficient memory has just this payload.
+        """Whether the device has just this image.
 
         Raises
         ------
         DeviceError
             If the link fails.
         """
+        # Memory may outlast another bitstream's coming.
+        if loaded.digest != self.identity.digest:
+            return False
 
         def attempt() -> bool:
             self._settle()
@@ -371,12 +385,13 @@ class Device:
         if zlib.crc32(tail[:-4], zlib.crc32(text)) != crc:
             return None
         try:
-            return Loaded.of(json.loads(text), payload_bytes, payload_crc)
+            said = json.loads(text)
+            return Loaded.of(said, int(said["digest"]), payload_bytes, payload_crc)
         except (KeyError, TypeError, ValueError):
             return None
 
-    def _checked(self, loaded: Loaded, image: Image) -> Loaded:
-        """What an image says, if it can be true of this device."""
+    def _check_image(self, image: Image) -> None:
+        """Whether an image is one for this device."""
         found = self.identity
         if image.digest != found.digest:
             raise ImageError(
@@ -391,7 +406,6 @@ class Device:
                 f"{found.coefficient_bytes}",
                 "compile the model again with insitu compile",
             )
-        return loaded
 
     # --- what steps are made of ---
 
@@ -465,6 +479,7 @@ class Device:
 def _note(image: Image, loaded: Loaded) -> bytes:
     """What `load` leaves at the end of the coefficient memory, for hosts to come."""
     said = {key: image.metadata[key] for key in ("network", "input", "output", "cycles")}
+    said["digest"] = image.digest
     text = json.dumps(said, separators=(",", ":")).encode()
     head = _NOTE.pack(_NOTE_MAGIC, len(text), loaded.payload_bytes, loaded.payload_crc, 0)[:-4]
     crc = struct.pack("<I", zlib.crc32(head, zlib.crc32(text)))

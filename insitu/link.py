@@ -28,8 +28,10 @@ QUIET_S = 0.3
 _IDENTITY = REGISTERS["IDENTITY"].offset
 _LOOK_S = 0.05
 _WRITE_S = 10.0
+
 _LONGEST = 256
 """Words of a command."""
+
 _WINDOW = 512
 """Words to write before asking whether they have been taken in."""
 
@@ -127,11 +129,7 @@ class Link:
             If the port has gone.
         """
         for first in range(0, len(words), _LONGEST):
-            if (
-                first
-                and first % _WINDOW == 0
-                and self.read(REGISTERS["IDENTITY"].offset) != [IDENTITY]
-            ):
+            if first and first % _WINDOW == 0 and self.read(_IDENTITY) != [IDENTITY]:
                 raise LinkError("the device does not say who it is")
             burst = words[first : first + _LONGEST]
             data = b"".join(word.to_bytes(4, "big") for word in burst)

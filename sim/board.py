@@ -1,8 +1,8 @@
 """A board in simulation: the accelerator behind its UART bridge, and a pseudo-terminal for a cable.
 
-The line is slower than the simulation in nothing but bits: eight clock cycles each, the fewest that
-the bridge takes. At *bit level* Python drives and watches the two wires. At *byte level* a UART of
-the same RTL stands at the far end, and Python only hands over whole bytes.
+At *bit level* Python drives and watches the two wires of the line. At *byte level* a UART of the same
+RTL stands at its far end, and Python only hands over whole bytes. A bit takes eight clock cycles, the
+fewest that the bridge allows.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["LEVELS", "SimulatedBoard", "board", "serve"]
 
 LEVELS = ("byte", "bit")
 BIT_CYCLES = 8
-TIMEOUT_BITS = 1 << 15
+TIMEOUT_BITS = 1 << 14
 """Of the bridge: its 0.1 s would be a million cycles, and seconds of waiting."""
 
 _BAUD = 1_000_000
@@ -212,7 +212,7 @@ class _End:
 
     async def quiet(self) -> None:
         """Leave the line alone until the bridge has had its timeout."""
-        while (left := self.last + (TIMEOUT_BITS + 2) * BIT_CYCLES - self._bench.cycle) > 0:
+        while (left := self.last + (TIMEOUT_BITS + 16) * BIT_CYCLES - self._bench.cycle) > 0:
             await self._bench.cycles(left)
 
     async def send(self, data: bytes) -> None:

@@ -12,6 +12,7 @@ import pytest
 from insitu.device import ATTEMPTS, Device, Loaded
 from insitu.errors import DeviceError, ImageError
 from insitu.image import Image
+from insitu.infer import make_ready
 from insitu.link import PATIENCE_S, Link, LinkError
 from rtl.config import CONFIGURATIONS, Configuration
 from rtl.registers import ACTIVATIONS, COEFFICIENTS, REGISTERS
@@ -110,6 +111,16 @@ def test_what_is_loaded_is_known_to_the_next_host(bench: Bench) -> None:
     assert bench.open().holds(loaded)
 
 
+def test_memory_that_outlasts_another_bitstream(bench: Bench) -> None:
+    loaded = bench.open().load(bench.image)
+    bench.model.config = replace(CONFIG, tile_bytes=64)
+    device = bench.open()
+    assert device.loaded() is None
+    assert not device.holds(loaded)
+    with pytest.raises(ImageError, match="is for up5k"):
+        make_ready(device, bench.image)
+
+
 def test_a_long_image_is_loaded_window_by_window(bench: Bench) -> None:
     rest = bench.rng.randbytes(20_000)
     long = Image(bench.image.digest, bench.image.metadata, bench.image.payload + rest)
@@ -162,6 +173,14 @@ def test_an_image_that_is_too_large(bench: Bench) -> None:
     large = Image(bench.image.digest, bench.image.metadata, bytes(CONFIG.coefficient_bytes + 4))
     with pytest.raises(ImageError, match="65540 bytes for a memory of 65536"):
         bench.open().load(large)
+
+
+@pytest.mark.parametrize("scale", [0, -1.0, float("inf"), float("nan")])
+def test_an_image_with_a_scale_that_cannot_be(scale: float, bench: Bench) -> None:
+    metadata = bench.image.metadata
+    metadata |= {"input": metadata["input"] | {"scale": scale}}
+    with pytest.raises(ImageError, match="scale must be positive and finite"):
+        Loaded.of_image(Image(CONFIG.digest, metadata, bench.image.payload))
 
 
 @pytest.mark.parametrize("key", ["cycles", "scale"])

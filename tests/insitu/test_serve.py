@@ -156,16 +156,16 @@ def test_faults_on_the_way_to_the_rtl(port: str, seed: int) -> None:
     with open_port(port) as opened:
         device = Device(Link(opened))
         loaded = device.load(image)
-        for number in range(12):
+        for number in range(8):
             faulty = _Faulty(opened, rng)
-            device = Device(Link(faulty, patience=1.5))
+            device = Device(Link(faulty))
             faulty.begin()
             batch = device.run(loaded, [loaded.input.place(x) for x in inputs])
             got = np.stack([loaded.output.take(data) for data in batch.outputs])
             assert np.array_equal(got, expected), (number, faulty.fault)
         # Cut off in the middle of a load: the device takes part in nothing until it is whole.
         faulty = _Faulty(opened, rng)
-        device = Device(Link(faulty, patience=1.5))
+        device = Device(Link(faulty))
         faulty.begin(Fault("vanish"))
         with pytest.raises(DeviceError, match="has gone: unplugged"):
             device.load(image)
