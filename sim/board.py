@@ -1,8 +1,8 @@
 """A board in simulation: the accelerator behind its UART bridge, and a pseudo-terminal for a cable.
 
-At *bit level* Python drives and watches the two wires of the line. At *byte level* a UART of the same
-RTL stands at its far end, and Python only hands over whole bytes. A bit takes eight clock cycles, the
-fewest that the bridge allows.
+At *bit level* Python drives and watches the two wires of the line. At *byte level* a UART of the
+same RTL stands at its far end, and Python only hands over whole bytes. A bit takes eight clock
+cycles, the fewest that the bridge allows.
 """
 
 from __future__ import annotations
