@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from insitu.errors import DeviceError, ImageError
 from insitu.image import Image
 from insitu.link import PATIENCE_S, Link, LinkError
-from insitu.plan import Map
+from insitu.maps import Map
 from rtl.config import CONFIGURATIONS, Configuration
 from rtl.registers import (
     ACTIVATIONS,
@@ -321,9 +321,9 @@ class Device:
             what it was.
         """
         for one in (loaded.input, loaded.output):
-            if one.address % 4 or one.address + one.size > self.identity.activation_bytes:
+            if one.address % 4 or one.address + one.span > self.identity.activation_bytes:
                 raise ImageError(
-                    f"{loaded.network} has its map {one.name} at {one.address}, {one.size} bytes, "
+                    f"{loaded.network} has its map {one.name} at {one.address}, {one.span} bytes, "
                     f"and the device has {self.identity.activation_bytes}",
                     "compile the model again with insitu compile",
                 )
@@ -352,10 +352,10 @@ class Device:
         self._expect(ACTIVATIONS + source.address, padded, _IDLE)
         self._write("CONTROL", _CONTROL["start"])
         self._wait(loaded.cycles, "busy")
-        words = self._link.read(ACTIVATIONS + target.address, -(-target.size // 4))
+        words = self._link.read(ACTIVATIONS + target.address, -(-target.span // 4))
         output = b"".join(word.to_bytes(4, "little") for word in words)
         self._expect(ACTIVATIONS + target.address, output, _DONE)
-        return output[: target.size]
+        return output[: target.span]
 
     def _identify(self) -> Identity:
         said = self._twice(_AT["IDENTITY"], 4)

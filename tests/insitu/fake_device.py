@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from random import Random
 
 from insitu.image import Image
-from insitu.plan import Map
+from insitu.maps import Map
 from rtl.config import CONFIGURATIONS, Configuration
 from rtl.registers import (
     CONTROL_BITS,
@@ -263,7 +263,7 @@ def image(rng: Random, words: int = 40) -> Image:
     }
     config = CONFIGURATIONS["up5k"]
     metadata = {"network": "fake", "configuration": config.name, "cycles": 12_000, **maps}
-    return Image(config.digest, metadata | {"layers": [maps]}, payload)
+    return Image(config.digest, metadata | {"layers": [maps]}, payload, b"")
 
 
 # --- the line, and what may happen on it ---

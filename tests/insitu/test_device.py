@@ -123,14 +123,14 @@ def test_memory_that_outlasts_another_bitstream(bench: Bench) -> None:
 
 def test_a_long_image_is_loaded_window_by_window(bench: Bench) -> None:
     rest = bench.rng.randbytes(20_000)
-    long = Image(bench.image.digest, bench.image.metadata, bench.image.payload + rest)
+    long = Image(bench.image.digest, bench.image.metadata, bench.image.payload + rest, b"")
     bench.open().load(long)
     assert bench.model.memories[0][: len(long.payload)] == long.payload
 
 
 def test_an_image_that_leaves_no_room_for_its_note(bench: Bench) -> None:
     rest = bytes(CONFIG.coefficient_bytes - len(bench.image.payload) - 8)
-    full = Image(bench.image.digest, bench.image.metadata, bench.image.payload + rest)
+    full = Image(bench.image.digest, bench.image.metadata, bench.image.payload + rest, b"")
     loaded = bench.open().load(full)
     assert bench.open().loaded() is None
     device = bench.open()
@@ -170,7 +170,9 @@ def test_an_image_for_another_configuration(seed: int) -> None:
 
 
 def test_an_image_that_is_too_large(bench: Bench) -> None:
-    large = Image(bench.image.digest, bench.image.metadata, bytes(CONFIG.coefficient_bytes + 4))
+    large = Image(
+        bench.image.digest, bench.image.metadata, bytes(CONFIG.coefficient_bytes + 4), b""
+    )
     with pytest.raises(ImageError, match="65540 bytes for a memory of 65536"):
         bench.open().load(large)
 
@@ -180,7 +182,7 @@ def test_an_image_with_a_scale_that_cannot_be(scale: float, bench: Bench) -> Non
     metadata = bench.image.metadata
     metadata |= {"input": metadata["input"] | {"scale": scale}}
     with pytest.raises(ImageError, match="scale must be positive and finite"):
-        Loaded.of_image(Image(CONFIG.digest, metadata, bench.image.payload))
+        Loaded.of_image(Image(CONFIG.digest, metadata, bench.image.payload, b""))
 
 
 @pytest.mark.parametrize("key", ["cycles", "scale"])
@@ -188,7 +190,7 @@ def test_an_image_that_does_not_say_enough(key: str, bench: Bench) -> None:
     metadata = {**bench.image.metadata, "input": {**bench.image.metadata["input"]}}
     del (metadata if key == "cycles" else metadata["input"])[key]
     with pytest.raises(ImageError, match=f"is no use: KeyError.'{key}'"):
-        Loaded.of_image(Image(CONFIG.digest, metadata, bench.image.payload))
+        Loaded.of_image(Image(CONFIG.digest, metadata, bench.image.payload, b""))
 
 
 @pytest.mark.parametrize(
@@ -213,7 +215,7 @@ def test_a_memory_that_does_not_keep_what_it_gets(bench: Bench) -> None:
     bench.model._bus = stuck
     payload = bench.image.payload[:15] + b"\0" + bench.image.payload[16:]
     with pytest.raises(DeviceError, match=f"are not in the device .* last of {ATTEMPTS}"):
-        bench.open().load(Image(CONFIG.digest, bench.image.metadata, payload))
+        bench.open().load(Image(CONFIG.digest, bench.image.metadata, payload, b""))
     assert bench.model.locked
 
 
