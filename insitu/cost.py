@@ -89,7 +89,7 @@ class Work:
 
     Parameters
     ----------
-    dataflow : STORED, INTRA or CROSS
+    dataflow : STORED, INTRA, CROSS or TILE
     flat : bool
         Cross level without an intra level.
     groups : int

@@ -200,6 +200,7 @@ _MAP: dict[str, Callable[[Any], bool]] = {
     "address": _natural,
     "pitch": _natural,
     "zero_point": lambda v: isinstance(v, int) and -128 <= v <= 127,
+    "window": lambda v: v is None or (isinstance(v, dict) and all(map(_natural, v.values()))),
     "pieces": lambda v: (
         isinstance(v, list)
         and bool(v)

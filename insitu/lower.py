@@ -22,6 +22,7 @@ from golden.network import (
     Generated,
     Layer,
     Mean,
+    Multiply,
     Pad,
     Pooling,
     Requantise,
@@ -34,7 +35,7 @@ from insitu.exact import Exact, addition, average, digits, rescaling
 from insitu.maps import Map
 from insitu.operation import Loop, Operation, Segment, Walk
 from rtl.config import Configuration
-from rtl.record import CROSS, INTRA
+from rtl.record import CROSS, INTRA, TILE
 
 __all__ = ["array_cycles", "lower"]
 
@@ -103,7 +104,11 @@ def array_cycles(layer: Layer, target: Map, config: Configuration) -> int:
         steps = -(-co // config.lanes) * taps
     else:
         each = -(-co // layer.groups // config.lanes)
-        steps = layer.groups * each * -(-ci // config.width) * taps
+        one = -(-ci // config.width) * taps
+        if ci < config.width and layer.groups == 1:
+            # The taps of a row may take the place of channels.
+            one = min(one, layer.kernel[0] * -(-layer.kernel[1] * ci // config.width))
+        steps = layer.groups * each * one
     cycles = target.shape[0] * target.shape[1] * steps
     if isinstance(layer.weights, Generated) and layer.weights.V is not None:
         vectors = -(-layer.weights.V.shape[1] // config.width)
@@ -236,6 +241,8 @@ def _(
     config: Configuration,
 ) -> list[Operation]:
     (source,) = sources
+    if source.window:
+        layer, source = _unrolled(layer, source)
     left = np.flatnonzero(layer.shift < 0)
     if len(left):
         raise _Unable(
@@ -278,6 +285,27 @@ def _(
     return [
         Operation(walk=walk, segments=(_stored(stream, weights.q, source, config),), **settings)
     ]
+
+
+def _unrolled(layer: Convolution, source: Map) -> tuple[Convolution, Map]:
+    """The layer, of stored weights, and its map where the taps of a kernel's row are channels."""
+    co, ci, _ = layer.weights.shape
+    (kh, kw), (top, _, bottom, _) = layer.kernel, layer.padding
+    W = layer.weights.W.reshape(co, ci, kh, kw).transpose(0, 3, 1, 2)
+    changed = replace(
+        layer,
+        weights=Stored(np.ascontiguousarray(W.reshape(co, kw * ci, kh)), _precision(layer)),
+        kernel=(kh, 1),
+        stride=(layer.stride[0], 1),
+        dilation=(layer.dilation[0], 1),
+        padding=(top, 0, bottom, 0),
+    )
+    shape = source.shape[0], source.columns, kw * ci
+    return changed, replace(source, shape=shape, pieces=(), window=None)
+
+
+def _precision(layer: Convolution) -> int:
+    return layer.weights.q if isinstance(layer.weights, Stored) else 8
 
 
 def _stored(stream: Int8, precision: int, source: Map, config: Configuration) -> Segment:
@@ -726,6 +754,105 @@ def _(
             double_rounding=layer.double_rounding,
         )
     ]
+
+
+@_lower.register
+def _(
+    layer: Multiply,
+    sources: Sequence[Map],
+    target: Map,
+    joined: Sequence[Map],
+    config: Configuration,
+) -> list[Operation]:
+    scaling = layer.output_scaling
+    pairs = sorted(
+        zip(sources, layer.input_zero_points, strict=True), key=lambda pair: pair[0].shape[:2]
+    )
+    (pixel, pixel_zero), (source, zero) = pairs
+    if pixel.shape[:2] != (1, 1):
+        raise _Unable(
+            "multiplies two maps of several pixels each",
+            "multiply by one pixel (squeeze-and-excitation), or by a table of the same map",
+        )
+    if pixel.pieces != source.pieces:
+        raise _Unable(
+            "multiplies maps of which one is a concatenation with gaps",
+            f"give what is joined channels that are multiples of {config.activation_word}",
+        )
+    if _words(config) > 1:
+        raise _Unable(
+            f"multiplies maps, for which the memory of {config.name} is too narrow",
+            "build the network without squeeze-and-excitation",
+        )
+    if scaling.shift < 0:
+        raise _Unable(
+            f"multiplies products by 1 or more (shift {scaling.shift}), the requantiser by less",
+            "give its output a larger scale",
+        )
+    limits = {"activation_min": layer.activation_min, "activation_max": layer.activation_max}
+    operations: list[Operation] = []
+    for first in range(0, source.extent, config.lanes):
+        count = min(config.lanes, source.extent - first)
+        operations += _product(
+            replace(pixel, address=pixel.address + first, pieces=((0, count),)),
+            replace(source, address=source.address + first, pieces=((0, count),)),
+            replace(target, address=target.address + first),
+            _less(pixel_zero),
+            _less(zero),
+            config,
+            multiplier=scaling.multiplier,
+            shift=scaling.shift,
+            double_rounding=layer.double_rounding,
+            **limits,
+        )
+    return operations
+
+
+def _less(zero_point: int) -> tuple[int, int]:
+    """A byte and how often it must be taken to make `-zero_point`."""
+    if zero_point == -128:
+        return 64, 2
+    return -zero_point, int(zero_point != 0)
+
+
+def _product(
+    pixel: Map,
+    source: Map,
+    target: Map,
+    less_b: tuple[int, int],
+    less_a: tuple[int, int],
+    config: Configuration,
+    **settings: Any,
+) -> tuple[Operation, Operation]:
+    """(a - a0) * (b - b0) for R channels: b goes into the tile, and is the weights of a.
+
+        a*b + a*(-b0) + (-a0)*b + (-a0)*(-b0)
+
+    What is no element of a map is read in the padding: -b0 as the tile is filled, -a0 as the
+    products are summed.
+    """
+    words, rows = 1 + less_b[1], 1 + less_a[1]
+    point = Walk(start=pixel.address, height=1, width=1)
+    fill = _copied(
+        pixel,
+        target,
+        replace(point, x=Loop(words, columns=1), y=Loop(rows)),
+        config,
+        input_zero_point=less_b[0],
+        to_tile=True,
+    )
+    height, width = source.shape[:2]
+    walk = replace(
+        point,
+        start=source.address,
+        kx=Loop(words),
+        ky=Loop(rows, rows=1),
+        x=Loop(width, source.pitch),
+        y=Loop(height, source.row),
+    )
+    product = _channelwise(walk, np.ones((1, 1), np.int8), source, target, config, **settings)
+    product = replace(product, segments=(), dataflow=TILE, input_zero_point=less_a[0])
+    return fill, product
 
 
 def _check_terms(count: int, config: Configuration) -> None:

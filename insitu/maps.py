@@ -1,7 +1,8 @@
 """Feature maps in the activation memory: their form, and where each lies.
 
 A concatenation costs nothing: the maps it joins lie side by side in each pixel of its own. Sums,
-tables and changes of scale overwrite an input that nobody reads after them.
+tables and changes of scale overwrite an input that nobody reads after them. The network's input has
+the form that suits the layer that reads it, since the host writes it.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from golden.network import (
     Network,
     Requantise,
     Shape,
+    Stored,
     Table,
     shapes,
     zero_points,
@@ -27,10 +29,42 @@ from insitu.errors import FitError
 from insitu.placement import Region, lower_bound, place
 from rtl.config import Configuration
 
-__all__ = ["Layout", "Map", "lay_out"]
+__all__ = ["Layout", "Map", "Window", "lay_out"]
 
 _IN_PLACE = (Add, Requantise, Table)
 """Kinds whose output may lie where an input did: they write a pixel after they read it."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a pixel of the input holds in place of its channels: a kernel's row of pixels.
+
+    So the taps of a row take the place of channels, where there are fewer of these than the array
+    is wide.
+
+    Parameters
+    ----------
+    kernel, stride, dilation, left : int
+        Of the kernel that reads it, along a row; `left` is the padding.
+    columns : int
+        Rows of the kernel's pixels that there are: its outputs.
+    """
+
+    kernel: int
+    stride: int
+    dilation: int
+    left: int
+    columns: int
+
+    def unroll(self, values: NDArray[np.int8], zero_point: int) -> NDArray[np.int8]:
+        """[H, W, C] as [H, columns, kernel * C]; beyond the map is `zero_point`."""
+        height, width, channels = values.shape
+        reach = (self.columns - 1) * self.stride + (self.kernel - 1) * self.dilation + 1
+        row = np.full((height, max(reach, self.left + width), channels), zero_point, np.int8)
+        row[:, self.left : self.left + width] = values
+        pixels = np.arange(self.columns)[:, np.newaxis] * self.stride
+        taps = pixels + np.arange(self.kernel) * self.dilation
+        return row[:, taps].reshape(height, self.columns, -1)
 
 
 @dataclass(frozen=True)
@@ -50,6 +84,8 @@ class Map:
     pieces : tuple of (int, int)
         Where a pixel's channels are: for each run of them its first byte and its channels. One run
         from byte 0 on, unless it is a concatenation of maps that do not fill activation words.
+    window : Window or None
+        Of the network's input: the form in which the host writes it.
     """
 
     name: str
@@ -58,6 +94,7 @@ class Map:
     address: int
     zero_point: int
     pieces: tuple[tuple[int, int], ...] = ()
+    window: Window | None = None
 
     def __post_init__(self) -> None:
         if not self.pieces:
@@ -66,7 +103,7 @@ class Map:
     @property
     def size(self) -> int:
         """Bytes from the first pixel to behind the last."""
-        return self.shape[0] * self.shape[1] * self.pitch
+        return self.shape[0] * self.row
 
     @property
     def span(self) -> int:
@@ -76,13 +113,18 @@ class Map:
     @property
     def row(self) -> int:
         """Bytes from row to row."""
-        return self.shape[1] * self.pitch
+        return self.columns * self.pitch
+
+    @property
+    def columns(self) -> int:
+        """Pixels of a row."""
+        return self.window.columns if self.window else self.shape[1]
 
     @property
     def extent(self) -> int:
         """Bytes of a pixel up to its last channel."""
         offset, channels = self.pieces[-1]
-        return offset + channels
+        return (offset + channels) * (self.window.kernel if self.window else 1)
 
     @property
     def positions(self) -> NDArray[np.intp]:
@@ -94,13 +136,20 @@ class Map:
         values = np.asarray(values, np.int8)
         if values.shape != self.shape:
             raise ValueError(f"values must have shape {self.shape}, not {values.shape}")
-        height, width, _ = self.shape
-        memory = np.zeros((height, width, self.pitch), np.int8)
-        memory[..., self.positions] = values
+        memory = np.zeros((self.shape[0], self.columns, self.pitch), np.int8)
+        if self.window:
+            memory[..., : self.extent] = self.window.unroll(values, self.zero_point)
+        else:
+            memory[..., self.positions] = values
         return memory.tobytes()[: self.span]
 
     def take(self, data: bytes) -> NDArray[np.int8]:
-        """The values in `data`, the bytes of memory from `address` on: int8, of `shape`."""
+        """The values in `data`, the bytes of memory from `address` on: int8, of `shape`.
+
+        Not of a map with a window, which does not hold every value.
+        """
+        if self.window:
+            raise ValueError(f"the map {self.name!r} is not there as such")
         height, width, _ = self.shape
         missing = self.size - min(self.size, len(data))
         memory = np.frombuffer(data[: self.size] + bytes(missing), np.int8)
@@ -125,6 +174,7 @@ class Map:
             address=int(values["address"]),
             zero_point=int(values["zero_point"]),
             pieces=tuple((int(first), int(count)) for first, count in values["pieces"]),
+            window=Window(**values["window"]) if values["window"] else None,
         )
 
 
@@ -242,10 +292,17 @@ def lay_out(network: Network, config: Configuration, keep: bool) -> Layout:
     for name in names:
         members.setdefault(home[name], []).append(name)
     pitches = {root: nesting.extents[root] for root in members}
+    window = None
+    if not nesting.nested(INPUT):
+        window, pitches[INPUT] = _input_form(network, sizes, config)
+    columns = {root: sizes[root][1] for root in members}
+    if window:
+        columns[INPUT] = window.columns
+    word = config.activation_word
     regions = [
         Region(
             name=root,
-            size=sizes[root][0] * sizes[root][1] * pitches[root],
+            size=-(-sizes[root][0] * columns[root] * pitches[root] // word) * word,
             first=0 if keep else min(first[name] for name in inside),
             last=len(names) if keep else max(last[name] for name in inside),
         )
@@ -264,6 +321,7 @@ def lay_out(network: Network, config: Configuration, keep: bool) -> Layout:
             address=base[root] + offset,
             zero_point=zeros[name],
             pieces=nesting.pieces[name],
+            window=window if name == INPUT else None,
         )
 
     maps = {name: view(name, home[name], nesting.root(name)[1]) for name in names}
@@ -276,6 +334,30 @@ def lay_out(network: Network, config: Configuration, keep: bool) -> Layout:
                 for name, offset in zip(layer.inputs, nesting.offsets[layer.name], strict=True)
             )
     return Layout(maps, joined, peak)
+
+
+def _input_form(
+    network: Network, sizes: dict[str, Shape], config: Configuration
+) -> tuple[Window | None, int]:
+    """Window and pitch of the network's input, where it lies by itself."""
+    _, width, channels = sizes[INPUT]
+    readers = [layer for layer in network.layers if INPUT in layer.inputs]
+    if not all(isinstance(one, Convolution) and one.groups == 1 for one in readers):
+        return None, -(-channels // config.activation_word) * config.activation_word
+    # Only what the engine writes has to fill words.
+    plain = -(-channels // config.width) * config.width
+    (reader, *others) = readers
+    if others or not isinstance(reader, Convolution) or not isinstance(reader.weights, Stored):
+        return None, plain
+    columns, kernel = sizes[reader.name][1], reader.kernel[1]
+    unrolled = -(-kernel * channels // config.width) * config.width
+    better = unrolled - kernel * plain, columns * unrolled - width * plain
+    if better >= (0, 0):
+        return None, plain
+    return (
+        Window(kernel, reader.stride[1], reader.dilation[1], reader.padding[1], columns),
+        unrolled,
+    )
 
 
 def _misfit(

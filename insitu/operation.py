@@ -175,14 +175,14 @@ class Operation:
         Byte address of the first output pixel.
     pitch : int
         Bytes from output pixel to output pixel.
-    dataflow : STORED, INTRA or CROSS
+    dataflow : STORED, INTRA, CROSS or TILE
     terms, kernels : int
         Bi and Bo, where there are any.
     s1, s2 : int
         Shifts of the levels.
     flat : bool
         Cross level without an intra level.
-    depthwise, shifted_sums, rectified_sums : bool
+    depthwise, shifted_sums, rectified_sums, to_tile : bool
         As in the record.
     table : int8 [256] or None
         What results from -128 to 127 become.
@@ -209,6 +209,7 @@ class Operation:
     depthwise: bool = False
     shifted_sums: bool = False
     rectified_sums: bool = False
+    to_tile: bool = False
     table: Int8 | None = None
 
     @property

@@ -23,12 +23,13 @@ from rtl.record import (
     RECORD_WORDS,
     STORED,
     TABLE_WORDS,
+    TILE,
     field_bits,
 )
 
 __all__ = ["DATAFLOWS", "LayerPlan", "Plan", "Planned", "plan"]
 
-DATAFLOWS = {STORED: "stored", INTRA: "intra", CROSS: "cross"}
+DATAFLOWS = {STORED: "stored", INTRA: "intra", CROSS: "cross", TILE: "tile"}
 
 
 def _ceil(a: int, b: int) -> int:
@@ -410,7 +411,6 @@ def _record(
     walk, segments = operation.walk, _by_kind(operation)
     cross = operation.dataflow == CROSS
     blocks = _ceil(operation.kernels, config.lanes) if cross else 1
-    stream = segments["stream"]
     record = {
         **walk.fields(config.width),
         "dataflow": operation.dataflow,
@@ -419,6 +419,7 @@ def _record(
         "depthwise": int(operation.depthwise),
         "shifted_sums": int(operation.shifted_sums),
         "rectified_sums": int(operation.rectified_sums),
+        "to_tile": int(operation.to_tile),
         "table": int(operation.table is not None),
         "uniform": int(operation.uniform),
         "intra_shift": operation.s1,
@@ -432,9 +433,8 @@ def _record(
         "activation_max": operation.activation_max,
         "coefficient_base": coefficient_base,
         "cross_base": 0,
-        "stream_repeats": (stream.count if cross else walk.pixels) - 1,
-        # Only a tile and the generator count taps.
-        "taps": walk.taps - 1 if operation.dataflow != STORED else 0,
+        "stream_repeats": (segments["stream"].count if cross else walk.pixels) - 1,
+        "taps": _counted_taps(operation) - 1,
         "blocks": blocks - 1,
         "last_block_steps": 0,
         "parameter_base": parameter_base,
@@ -452,6 +452,13 @@ def _record(
     return record
 
 
+def _counted_taps(operation: Operation) -> int:
+    """Taps as the generator and the tile count them; nothing else does."""
+    if operation.to_tile:
+        return operation.walk.pixels
+    return operation.walk.taps if operation.dataflow in (INTRA, CROSS) else 1
+
+
 def _work(operation: Operation, config: Configuration) -> Work:
     walk, segments = operation.walk, _by_kind(operation)
     figures = {}
@@ -467,13 +474,20 @@ def _work(operation: Operation, config: Configuration) -> Work:
         steps=walk.steps,
         taps=walk.taps,
         pixels=walk.pixels,
-        inputs=segments["stream"].count // (walk.taps if operation.flat else 1),
+        inputs=_inputs(operation),
         kernels=operation.kernels,
         table=operation.table is not None,
         uniform=operation.uniform,
         last_group_words=_last_group_words(operation, config),
         **figures,
     )
+
+
+def _inputs(operation: Operation) -> int:
+    """Channels of the input, where weights are generated into a tile."""
+    if operation.dataflow != CROSS:
+        return 0
+    return _by_kind(operation)["stream"].count // (operation.walk.taps if operation.flat else 1)
 
 
 _SMALLER = {

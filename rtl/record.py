@@ -22,6 +22,7 @@ __all__ = [
     "STORED",
     "SUM_SHIFT",
     "TABLE_WORDS",
+    "TILE",
     "WALK_WORDS",
     "Field",
     "field_bits",
@@ -35,6 +36,7 @@ OP_LAYER = 1
 STORED = 0
 INTRA = 1
 CROSS = 2
+TILE = 3
 
 RECORD_WORDS = 19
 FIRST_WALK_WORD = 1
@@ -63,7 +65,8 @@ class Field(NamedTuple):
 
 FIELDS = {
     # How weights come about.
-    "dataflow": Field(0, 0, 2),  # STORED, INTRA (intra level alone), CROSS (tile)
+    # STORED, INTRA (intra level alone), CROSS (a tile is generated), TILE (it is there already)
+    "dataflow": Field(0, 0, 2),
     "double_rounding": Field(0, 2, 1),  # requantiser: 1 rounds twice, 0 once
     "flat": Field(0, 3, 1),  # CROSS: 1 where U is W1 itself, tap by tap (no intra level)
     "basis_precision": Field(0, 4, 3),  # qb - 1
@@ -78,6 +81,7 @@ FIELDS = {
     "rectified_sums": Field(0, 22, 1),  # before a kernel row's last tap negative sums become 0
     "table": Field(0, 23, 1),  # results are looked up; the table is in front of the parameters
     "groups": Field(0, 24, 8),  # ceil(Co / lanes) - 1
+    "to_tile": Field(15, 28, 1),  # STORED, one lane group: results are weights, for a TILE record
     "uniform": Field(16, 31, 1),  # the channels have one multiplier and one shift (see below)
     # Input. After each tap the address generator adds one of six steps to the beat address, modulo
     # 2**20, and to the tap's row and column, from which it knows whether a tap lies in the padding:

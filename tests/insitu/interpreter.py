@@ -127,6 +127,7 @@ class Interpreter:
             layout.STORED: self._stored,
             layout.INTRA: self._intra,
             layout.CROSS: self._cross,
+            layout.TILE: lambda *_: self._tile,
         }[f["dataflow"]]
         words = lanes // config.activation_word
         for group in range(f["groups"] + 1):
@@ -150,6 +151,12 @@ class Interpreter:
             ]
             if table is not None:
                 results = [[table[value & 255] for value in lane.tolist()] for lane in results]
+            if f["to_tile"]:
+                assert f["groups"] == 0
+                assert f["taps"] + 1 == len(steps)
+                self._tile = np.zeros((1, len(steps), lanes, config.width), np.int64)
+                self._tile[0, :, :, 0] = np.array(results).T
+                return
             for pixel in range(len(steps)):
                 word = f["output_base"] + pixel * f["output_pitch"] + group * words
                 for lane in range(written * config.activation_word):

@@ -13,6 +13,7 @@ from golden.network import (
     Convolution,
     Layer,
     Mean,
+    Multiply,
     Network,
     Pad,
     Pooling,
@@ -61,6 +62,8 @@ class _Growth:
             self._table,
             self._pad,
         ]
+        if self.config.activation_word == self.config.lanes:
+            kinds.append(self._product)
         while len(self.layers) < count:
             kinds[int(self.rng.integers(len(kinds)))]()
             if np.prod(self.shape) > LARGEST:
@@ -245,6 +248,40 @@ class _Growth:
         if self.rng.random() < 0.2:
             before.append(before[0])
         self._append(Concatenation(name=self._name("concatenation"), inputs=tuple(before)))
+
+    def _product(self) -> None:
+        """Squeeze and excitation: a map times a function of its mean."""
+        before, zero_point, shape = self.head, self.zero_point, self.shape
+        self._mean()
+        if self.rng.random() < 0.5:
+            self._table()
+        if self.rng.random() < 0.3:
+            self.zero_point = -128
+            table = self.rng.integers(-128, 128, 256).astype(np.int8)
+            self._append(
+                Table(
+                    name=self._name("gate"),
+                    inputs=(self.head,),
+                    table=table,
+                    output_zero_point=-128,
+                )
+            )
+        inputs, points = [before, self.head], [zero_point, self.zero_point]
+        if self.rng.random() < 0.5:
+            inputs, points = inputs[::-1], points[::-1]
+        after = self._int(-100, 100)
+        self._append(
+            Multiply(
+                name=self._name("product"),
+                inputs=tuple(inputs),
+                input_zero_points=(points[0], points[1]),
+                output_scaling=_scaling(after, float(self.rng.uniform(0.005, 0.05))),
+                double_rounding=bool(self.rng.integers(2)),
+                **self._limits(),
+            )
+        )
+        self.zero_point = after
+        assert self.shape == shape
 
     def _average(self) -> None:
         window = self._windowed(small=True)

@@ -418,14 +418,18 @@ def test_image_of_another_version(files):
 def test_image_for_another_configuration(files):
     path = files / "net.image"
     image = read_image(path)
-    Image(CONFIGURATIONS["ecp5-45f"].digest, image.metadata, image.payload).write(path)
+    Image(CONFIGURATIONS["ecp5-45f"].digest, image.metadata, image.payload, image.network).write(
+        path
+    )
     simulate(files, path, cause="is for ecp5-45f", next_step="--config up5k")
 
 
 def test_image_for_a_configuration_unknown_here(files):
     path = files / "net.image"
     image = read_image(path)
-    Image(image.digest, image.metadata | {"configuration": "x9"}, image.payload).write(path)
+    Image(
+        image.digest, image.metadata | {"configuration": "x9"}, image.payload, image.network
+    ).write(path)
     simulate(files, path, cause="configuration 'x9'", next_step="up5k")
 
 

@@ -18,6 +18,7 @@ MAP = {
     "address": 0,
     "zero_point": -128,
     "pieces": [[0, 1]],
+    "window": None,
 }
 METADATA = {
     "network": "test",
@@ -119,6 +120,7 @@ def test_damage_is_named(damage, message):
         ({"input": {**MAP, "shape": [1, -1, 1]}}, "bad input.shape"),
         ({"input": {**MAP, "zero_point": 200}}, "bad input.zero_point: 200"),
         ({"input": {**MAP, "pieces": [[0]]}}, "bad input.pieces"),
+        ({"input": {**MAP, "window": {"kernel": -1}}}, "bad input.window"),
         ({"layers": [{"inputs": [], "output": MAP}]}, r"without layers\[0\].inputs"),
         ({"layers": [{"inputs": [MAP], "output": MAP}]}, r"without layers\[0\].operations"),
         (
