@@ -76,7 +76,7 @@ class Constants:
     turns: int = 4
     round_trip: int = 24
     late: int = 3
-    buffered: int = 5
+    buffered: int = 6
     table: int = 7
 
 
@@ -175,7 +175,7 @@ def _waiting(
 ) -> int:
     """Cycles that a lane group of `available` cycles waits for the parameters of the next.
 
-    All its steps are issued `behind` cycles before its end.
+    All its steps are issued `behind` cycles before its end, less what the way behind is longer.
     From the second on these are read when the group before is done: two groups take at least one
     group's cycles, the way from its last step through the requantiser and to the first step of the
     next but one, and the reading.
@@ -186,13 +186,11 @@ def _waiting(
     reading = parameters * constants.turns
     if lost and reading > available - constants.round_trip:
         lost += constants.late
-    # The stream takes its turns, of which some are over; and while its words wait to be decoded the
-    # memory can give only as many others.
+    # The stream takes its turns, of which some are over. Where it is slow, memory waits with it.
     wanted = max(0, words - constants.buffered)
-    if words * constants.turns > available * (constants.turns - 1):
-        reading = min(reading, parameters + wanted)
-    else:
-        reading = parameters + int(min(parameters, wanted) * (available / max(1, words) - 1))
+    taken = wanted // (constants.turns - 1)  # parameters meanwhile
+    pace = max(1.0, available / max(1, words))
+    reading = min(reading, int(wanted * pace) + max(parameters - taken, taken))
     return max(lost, _ceil(constants.round_trip + reading - available - behind, 2))
 
 
@@ -244,7 +242,8 @@ def operation_cost(work: Work, config: Configuration, constants: Constants = CON
             steady -= behind
         elif streams:
             stream = work.pixels * work.stream_words + work.basis_words
-            load += _waiting(stream, parameters, slowest, behind - basis, group, constants)
+            later = behind - basis - 2 * config.slow_memory
+            load += _waiting(stream, parameters, slowest, later, group, constants)
         for name, cycles in one.items():
             terms[name] += cycles
 

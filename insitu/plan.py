@@ -241,6 +241,8 @@ class Plan:
             "activation_bytes": self.configuration.activation_bytes,
             "cycles": self.cycles,
             "ideal_cycles": self.ideal_cycles,
+            "frames_per_second": round(self.configuration.clock_hz / self.cycles, 1),
+            "clock_mhz": self.configuration.clock_hz / 1e6,
             "layers": [layer.report(self.configuration) for layer in self.layers],
         }
 

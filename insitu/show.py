@@ -91,6 +91,10 @@ def network(report: Report) -> RenderableType:
             "cycles an inference",
             f"{report['cycles']:,} predicted, {report['ideal_cycles']:,} ideal",
         ),
+        (
+            "frames a second",
+            f"{report['frames_per_second']:,} at {report['clock_mhz']:g} MHz",
+        ),
     ]
     title = f"{report['network']} on {report['configuration']}"
     return Group(
