@@ -263,7 +263,8 @@ def image(rng: Random, words: int = 40) -> Image:
     }
     config = CONFIGURATIONS["up5k"]
     metadata = {"network": "fake", "configuration": config.name, "cycles": 12_000, **maps}
-    return Image(config.digest, metadata | {"layers": [maps]}, payload, b"")
+    layer = {"inputs": [maps["input"]], "operations": [], "output": maps["output"]}
+    return Image(config.digest, metadata | {"layers": [layer]}, payload, b"")
 
 
 # --- the line, and what may happen on it ---

@@ -534,7 +534,7 @@ def test_options_for_floating_point_only(files):
 def test_unknown_configuration(files):
     for verb in (("compile", files / "net.npz"), ("verilog",)):
         arguments = (*verb, "-o", files / "a", "--config", "up6k")
-        refused(files, *arguments, cause="'up6k'", next_step="sim-8x1, up5k, ecp5-45f")
+        refused(files, *arguments, cause="'up6k'", next_step=", ".join(CONFIGURATIONS))
 
 
 def test_unknown_block(files):

@@ -148,7 +148,7 @@ REFUSED = {
     "tile": (
         lambda: network((3, 3, 100), conv(generated(8, 100, 9, terms=2, kernels=4, qu=4, s1=0))),
         "weight tile of 7200 bytes, small has 6144: 1056 bytes are missing",
-        "sim-8x1 or ecp5-45f",
+        "sim-8x1 or sim-16x4 or ecp5-45f",
     ),
     "kernels": (
         lambda: network((3, 3, 2), conv(generated(200, 2, 9, terms=2, kernels=130))),
