@@ -11,6 +11,7 @@ from golden.network import (
     Concatenation,
     Convolution,
     Generated,
+    Multiply,
     Network,
     Scaling,
     Stored,
@@ -19,7 +20,6 @@ from insitu.errors import FitError
 from insitu.maps import Map
 from insitu.plan import plan
 from rtl.config import CONFIGURATIONS
-from tests.golden.graphs import every_kind
 from tests.insitu.networks import random_generated, random_network, random_stored
 
 SIM, UP5K, ECP5 = (CONFIGURATIONS[name] for name in ("sim-8x1", "up5k", "ecp5-45f"))
@@ -384,8 +384,14 @@ def test_cross_level_sum_is_proved():
 
 def test_what_the_engine_cannot_run_is_named(seed):
     rng = np.random.default_rng(seed)
-    with pytest.raises(FitError, match="'multiply' multiplies maps, for which the memory of up5k"):
-        plan(every_kind(rng), UP5K)
+    square = Multiply(
+        name="square",
+        inputs=("input", "input"),
+        input_zero_points=(0, 0),
+        output_scaling=Scaling(0, 1 << 30, 3),
+    )
+    with pytest.raises(FitError, match="'square' multiplies two maps of several pixels each"):
+        plan(graph((2, 2, 3), square), UP5K)
     layers = [
         {"weights": random_stored(rng, 3, 3, 1, 8), "kernel": (1, 1)},
         {"weights": random_stored(rng, 3, 3, 1, 8), "kernel": (1, 1)},
