@@ -693,8 +693,8 @@ def _(
     a, b = sources
     if a.pieces != b.pieces or a.pitch != b.pitch:
         raise _Unable(
-            "adds maps of which one lies in a concatenation and one does not",
-            "add before the concatenation",
+            "adds maps of which one is a concatenation with gaps",
+            f"give what is joined channels that are multiples of {config.activation_word}",
         )
     limits = {"activation_min": layer.activation_min, "activation_max": layer.activation_max}
     found = _exact(

@@ -344,7 +344,7 @@ def test_sums_are_in_place():
     assert kept.activation_bytes == 4 * 128
 
 
-def test_sums_with_part_of_a_concatenation_are_refused():
+def test_what_is_summed_and_joined_is_copied():
     made = graph(
         (4, 4, 8),
         convolution("a", "input", 8, 8),
@@ -352,7 +352,22 @@ def test_sums_with_part_of_a_concatenation_are_refused():
         add("sum", "a", "b"),
         Concatenation(name="both", inputs=("a", "sum")),
     )
-    with pytest.raises(FitError, match="'sum' adds maps of which one lies in a concatenation"):
+    planned = plan(made, SIM)
+    a, b, _, both = (layer.output for layer in planned.layers)
+    assert a.pitch == b.pitch == 8
+    assert both.pitch == 16
+    assert [len(layer.operations) for layer in planned.layers] == [1, 1, 1, 1]
+
+
+def test_sums_with_gaps_are_refused():
+    made = graph(
+        (4, 4, 3),
+        convolution("a", "input", 5, 3),
+        Concatenation(name="both", inputs=("input", "a")),
+        convolution("b", "both", 8, 8),
+        add("sum", "both", "b"),
+    )
+    with pytest.raises(FitError, match="'sum' adds maps of which one is a concatenation with gaps"):
         plan(made, SIM)
 
 
