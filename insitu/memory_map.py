@@ -6,7 +6,7 @@ All of it comes from a plan's report, which an image carries as its metadata.
 import io
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from insitu.errors import InputError
 from insitu.files import check_writable, write_file
-from insitu.plan import Map
+from insitu.maps import Map
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,6 +37,8 @@ Report = Mapping[str, Any]
 SUFFIXES = (".svg", ".png")
 PROGRAM, PARAMETERS, FREE = "program", "parameters", "free"
 _KINDS = {"basis": "bases B", "stream": "coefficients U", "cross": "coefficients V"}
+_WHOLE = {"stored": "stored weights", "": "constants"}
+"""What dataflows without these have: pooling, for one, runs with weights that are all the same."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,14 @@ class Span:
     ----------
     name : str
     address, size : int
-        Bytes.
+        Bytes; of a map inside another, those that are its own.
     first, last : int
         Layers, both inclusive, by their place in the report, during which it is there.
+    inside : str or None
+        The map of which it is some channels of every pixel.
+    low, high : float
+        Where it is drawn, as byte addresses: a map inside another where its share of the bytes
+        would be, were they not spread over the pixels.
     """
 
     name: str
@@ -57,6 +64,14 @@ class Span:
     size: int
     first: int
     last: int
+    inside: str | None
+    low: float
+    high: float
+
+    def shares(self, other: "Span") -> bool:
+        """Whether some layer finds both in the same bytes."""
+        together = self.first <= other.last and other.first <= self.last
+        return together and self.low < other.high and other.low < self.high
 
 
 @dataclass(frozen=True)
@@ -84,7 +99,6 @@ def spans(report: Report) -> list[Span]:
     A map is there from the layer that writes it to the last that reads it; the input is from the
     first layer on, and what nothing reads is left for the host.
     """
-    layers = report["layers"]
     found: dict[str, Map] = {}
     first: dict[str, int] = {}
     last: dict[str, int] = {}
@@ -93,17 +107,35 @@ def spans(report: Report) -> list[Span]:
         found.setdefault(one.name, one)
         first.setdefault(one.name, step)
         last[one.name] = step
-    last[report["output"]["name"]] = len(layers) - 1
-    return [
-        Span(name, one.address, one.size, first[name], last[name]) for name, one in found.items()
-    ]
+    last[report["output"]["name"]] = len(report["layers"]) - 1
+
+    def around(one: Map) -> Map:
+        """The outermost map that has all bytes of `one`, and more, while it is there."""
+        for other in found.values():
+            together = first[one.name] <= last[other.name] and first[other.name] <= last[one.name]
+            within = other.address <= one.address < other.address + other.pitch
+            if together and within and other.pitch == one.pitch and other.extent > one.extent:
+                return around(other)
+        return one
+
+    result = []
+    for name, one in found.items():
+        outer, size = around(one), one.size
+        low, high = float(one.address), float(one.address + one.size)
+        if outer is not one:
+            size = size // one.pitch * one.extent
+            low = outer.address + (one.address - outer.address) * outer.size / outer.pitch
+            high = low + size
+        inside = None if outer is one else outer.name
+        result.append(Span(name, one.address, size, first[name], last[name], inside, low, high))
+    return result
 
 
 def _mentions(report: Report) -> Iterator[tuple[int, Report]]:
     """The maps that a report names, each with the layer that uses it."""
     yield 0, report["input"]
     for step, layer in enumerate(report["layers"]):
-        for one in layer["inputs"] if "inputs" in layer else [layer["input"]]:
+        for one in layer["inputs"]:
             yield step, one
         yield step, layer["output"]
 
@@ -115,11 +147,13 @@ def coefficients(report: Report) -> list[Coefficients]:
     """
     weights = []
     for index, layer in enumerate(report["layers"]):
-        words = {part["kind"]: part["words"] * part["count"] for part in layer.get("segments", ())}
+        words: dict[str, int] = {}
+        for part in (part for one in layer["operations"] for part in one["segments"]):
+            kind = _WHOLE.get(layer["dataflow"], _KINDS[part["kind"]])
+            words[kind] = words.get(kind, 0) + part["words"] * part["count"]
         for kind, count in words.items():
-            name = "stored weights" if layer["dataflow"] == "stored" else _KINDS[kind]
             size = layer["weight_bytes"] * count // sum(words.values())
-            weights.append(Coefficients(name, size, index))
+            weights.append(Coefficients(kind, size, index))
     program, used = report["program_bytes"], report["payload_bytes"]
     parameters = used - program - sum(part.size for part in weights)
     return [
@@ -136,8 +170,8 @@ def memory(report: Report) -> dict[str, Any]:
     Returns
     -------
     dict
-        `maps`, each with `name`, `address`, `size` and the names of its `first` and `last` layer;
-        `coefficients`: bytes by kind.
+        `maps`, each with `name`, `address`, `size`, the names of its `first` and `last` layer, and
+        the map that it is `inside` of or None; `coefficients`: bytes by kind.
     """
     names = [layer["name"] for layer in report["layers"]]
     kinds: dict[str, int] = {}
@@ -145,7 +179,14 @@ def memory(report: Report) -> dict[str, Any]:
         kinds[part.kind] = kinds.get(part.kind, 0) + part.size
     return {
         "maps": [
-            asdict(span) | {"first": names[span.first], "last": names[span.last]}
+            {
+                "name": span.name,
+                "address": span.address,
+                "size": span.size,
+                "first": names[span.first],
+                "last": names[span.last],
+                "inside": span.inside,
+            }
             for span in spans(report)
         ],
         "coefficients": kinds,
@@ -251,17 +292,18 @@ def draw(report: Report, kind: str) -> bytes:
 def _draw_maps(axes: "Axes", report: Report, renderer: "RendererBase") -> None:
     found, capacity = spans(report), report["activation_bytes"]
     count = len(report["layers"])
-    ranges = [(span.address, span.address + span.size) for span in found]
+    ranges = [(one.address, one.address + one.size) for one in found if one.inside is None]
     scale = _Scale(ranges, capacity)
     axes.set(xlim=(0, count), ylim=(0, 1.02 * scale.end), ylabel="byte address")
     for low, high in scale.unused:
         text = ("never used", f"{high - low:,}")
         _box(axes, (0, scale[low]), (count, scale[high]), _FREE, text, renderer)
-    for number, (span, (low, high)) in enumerate(zip(found, ranges, strict=True)):
+    for number, span in enumerate(found):
         colour = _INPUT if number == 0 else _LAYERS[(number - 1) % len(_LAYERS)]
         text = (_printable(span.name), f"{span.size:,}")
-        corners = (span.first, scale[low]), (span.last + 1, scale[high])
-        _box(axes, *corners, colour, text, renderer)
+        for left, right in _visible(number, found):
+            corners = (left, scale[span.low]), (right, scale[span.high])
+            _box(axes, *corners, colour, text, renderer)
     axes.axhline(scale[capacity], color=_LIMIT, linewidth=2)
     axes.set_title(
         f"{_printable(report['network'])} on {report['configuration']}: "
@@ -271,6 +313,22 @@ def _draw_maps(axes: "Axes", report: Report, renderer: "RendererBase") -> None:
     scale.label(axes.yaxis, [capacity, 0, *ends], 0.035)
     axes.tick_params(axis="x", length=0)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _visible(number: int, found: list[Span]) -> list[tuple[float, float]]:
+    """From where to where the map `found[number]` is drawn.
+
+    A map that takes the bytes of another, in place or all around it, does so in the middle of the
+    layer that writes it; from then on it is drawn, and not the other.
+    """
+    span = found[number]
+    earlier = [other for other in found[:number] if span.shares(other)]
+    later = [other for other in found[number + 1 :] if span.shares(other)]
+    left, right = span.first + (0.5 if earlier else 0.0), span.last + 1.0
+    if not later:
+        return [(left, right)]
+    hidden = min(other.first for other in later) + 0.5, max(other.last for other in later) + 1.0
+    return [part for part in ((left, hidden[0]), (hidden[1], right)) if part[0] < part[1]]
 
 
 def _draw_coefficients(
@@ -316,8 +374,8 @@ def _box(
     axes.add_patch(box)
     room = box.get_window_extent(renderer)
     name, size = text
-    forms = [f"{name}\n{size}", f"{name}  {size}", name]
-    for form, rotation in [(form, rotation) for form in forms for rotation in (0, 90)]:
+    two, one = f"{name}\n{size}", f"{name}  {size}"
+    for form, rotation in ((two, 0), (one, 0), (two, 90), (one, 90), (name, 0), (name, 90)):
         label = axes.text(x + width / 2, y + height / 2, form, rotation=rotation)
         label.set(ha="center", va="center")
         taken = label.get_window_extent(renderer)
@@ -346,7 +404,7 @@ class _Scale:
             self._addresses.append(address)
             self._places.append(self._places[-1] + length)
 
-    def __getitem__(self, address: int) -> float:
+    def __getitem__(self, address: float) -> float:
         return float(np.interp(address, self._addresses, self._places))
 
     @property

@@ -8,7 +8,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["board", "demonstration", "evaluation", "memory", "model", "network", "simulation"]
+__all__ = [
+    "board",
+    "demonstration",
+    "device",
+    "evaluation",
+    "inference",
+    "memory",
+    "model",
+    "network",
+    "simulation",
+]
 
 Report = Mapping[str, Any]
 
@@ -33,7 +43,9 @@ def _pairs(title: str, rows: Sequence[tuple[str, str]]) -> Table:
 
 def _form(layer: Report) -> str:
     """Ranks and bits of a layer's weights: "Bi 2 Bo 40: 4/4/4", or "8" where they are stored."""
-    ranks, bits = layer.get("ranks", {}), layer["precisions"]
+    ranks, bits = layer["ranks"], layer["precisions"]
+    if not bits:
+        return ""
     if "w" in bits:
         return f"{bits['w']}"
     names = {"terms": "Bi", "kernels": "Bo"}
@@ -80,6 +92,10 @@ def network(report: Report) -> RenderableType:
             "cycles an inference",
             f"{report['cycles']:,} predicted, {report['ideal_cycles']:,} ideal",
         ),
+        (
+            "frames a second",
+            f"{report['frames_per_second']:,} at {report['clock_mhz']:g} MHz",
+        ),
     ]
     title = f"{report['network']} on {report['configuration']}"
     return Group(
@@ -90,15 +106,20 @@ def network(report: Report) -> RenderableType:
 
 def memory(report: Report) -> RenderableType:
     """What lies where in both memories, and when."""
+    columns = ["map", "bytes", "address", "from layer", "to layer"]
     maps = [
-        (one["name"], f"{one['size']:,}", f"{one['address']:,}", one["first"], one["last"])
+        [one["name"], f"{one['size']:,}", f"{one['address']:,}", one["first"], one["last"]]
         for one in report["maps"]
     ]
+    if any(one["inside"] for one in report["maps"]):
+        columns.append("inside")
+        for row, one in zip(maps, report["maps"], strict=True):
+            row.append(one["inside"] or "")
     parts = report["coefficients"]
     whole = sum(parts.values())
     shares = [(kind, f"{size:,}", f"{size / whole:.1%}") for kind, size in parts.items()]
     return Group(
-        _table("Activation memory", ("map", "bytes", "address", "from layer", "to layer"), maps),
+        _table("Activation memory", columns, maps),
         _table("Coefficient memory", ("", "bytes", "share"), shares),
     )
 
@@ -295,3 +316,40 @@ _NEXT = """\
   the core        insitu verilog --config ecp5-45f -o accelerator.v
   a testbench     make sim TB=weight_generator WAVES=1
   how it works    docs/architecture.md"""
+
+
+def device(report: Report) -> RenderableType:
+    """A device that answered."""
+    image = report["image"]
+    rows = [
+        ("configuration", f"{report['configuration'] or 'unknown'}, digest {report['digest']}"),
+        ("hardware", f"{report['hardware_version']}, image format {report['image_format']}"),
+        ("array", f"{report['lanes']} x {report['width']}"),
+        ("coefficient memory", f"{report['coefficient_bytes']:,} bytes"),
+        ("activation memory", f"{report['activation_bytes']:,} bytes"),
+        (
+            "image",
+            f"{image['network']}, {image['payload_bytes']:,} bytes" if image else "none known",
+        ),
+    ]
+    if report["retries"]:
+        rows.append(("retries", f"{report['retries']}"))
+    return _pairs(f"Device at {report['port']}", rows)
+
+
+def inference(report: Report) -> RenderableType:
+    """Inputs that were run on a device."""
+    rate = report["frames_per_second"]
+    rows = [
+        ("samples", f"{report['samples']}"),
+        ("cycles an inference", f"{report['cycles']:,} (predicted {report['predicted_cycles']:,})"),
+    ]
+    if "compute" in rate:
+        rows.append(
+            ("compute alone", f"{rate['compute']:,} frames/s at {report['clock_mhz']:g} MHz")
+        )
+    rows.append(("end to end", f"{rate['end_to_end']:,} frames/s"))
+    if "accuracy" in report:
+        rows.append(("right", f"{report['accuracy']:.2%}"))
+    rows.append(("retries", f"{report['retries']}"))
+    return _pairs(f"{report['network']} at {report['port']}", rows)

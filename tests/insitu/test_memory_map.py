@@ -1,5 +1,7 @@
 """What lies where in memory, and its picture, against plans."""
 
+import contextlib
+import itertools
 import json
 import re
 import subprocess
@@ -9,10 +11,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from insitu.errors import FileError, InputError
+from insitu.errors import FileError, FitError, InputError
 from insitu.memory_map import (
     Coefficients,
     Span,
+    _visible,
     check_picture,
     coefficients,
     draw,
@@ -23,7 +26,9 @@ from insitu.memory_map import (
 from insitu.plan import plan
 from rtl.config import CONFIGURATIONS
 from sim.build import ROOT
+from tests.golden.graphs import every_kind
 from tests.insitu.networks import random_generated, random_network, random_stored
+from tests.insitu.random_networks import random_layers
 
 INPUT = "#e2e8f0"
 
@@ -49,18 +54,22 @@ def one(name, address, size):
         "pitch": size,
         "address": address,
         "zero_point": 0,
+        "pieces": [[0, size]],
+        "window": None,
     }
 
 
+def step(name, inputs, output):
+    """A layer without weights in a report."""
+    rest = {"dataflow": "", "weight_bytes": 0, "operations": []}
+    return {"name": name, "inputs": inputs, "output": output} | rest
+
+
 def graph(name="add"):
-    """A report with a shortcut, of layers that read several maps and have no weights."""
+    """A report with a shortcut."""
     source, a, b = one("input", 0, 64), one("a", 64, 128), one("b", 192, 128)
     total = one(name, 0, 32)
-    layers = [
-        {"name": "a", "inputs": [source], "output": a},
-        {"name": "b", "inputs": [a], "output": b},
-        {"name": name, "inputs": [b, a], "output": total},
-    ]
+    layers = [step("a", [source], a), step("b", [a], b), step(name, [b, a], total)]
     return {
         "network": name,
         "configuration": "up5k",
@@ -94,10 +103,12 @@ def texts(svg):
 
 def test_maps_of_a_chain(report):
     found = spans(report)
+    assert all((s.low, s.high) == (s.address, s.address + s.size) for s in found)
     names = ["input", *(layer["name"] for layer in report["layers"])]
     assert [span.name for span in found] == names
     assert [(span.first, span.last) for span in found] == [(0, 0), (0, 1), (1, 2), (2, 3), (3, 3)]
-    assert found[0] == Span("input", report["input"]["address"], 10 * 10 * 4, 0, 0)
+    address = report["input"]["address"]
+    assert found[0] == Span("input", address, 300, 0, 0, None, address, address + 300)
     assert found[-1].address == report["output"]["address"]
     alive = [sum(s.size for s in found if s.first <= step <= s.last) for step in range(4)]
     assert max(alive) == report["activation_bytes_used"]
@@ -110,6 +121,45 @@ def test_maps_of_a_graph_live_until_their_last_reader():
         ("b", 1, 2),
         ("add", 2, 2),
     ]
+
+
+def test_maps_of_a_concatenation_are_inside_it(seed):
+    report = plan(every_kind(np.random.default_rng(seed)), CONFIGURATIONS["sim-8x1"]).report()
+    found = {span.name: span for span in spans(report)}
+    inside = {name: span.inside for name, span in found.items() if span.inside}
+    assert inside == dict.fromkeys(("add", "requantise"), "concatenation")
+    whole, first, second = (found[name] for name in ("concatenation", "add", "requantise"))
+    # 30 pixels of 24 bytes hold 4 channels of `add`, of `requantise` 8 bytes further, of a copy.
+    assert (first.address, second.address) == (whole.address, whole.address + 8)
+    assert (whole.size, first.size, second.size) == (720, 120, 120)
+    assert (second.low, second.high) == (whole.address + 240, whole.address + 360)
+    assert memory(report)["maps"][6]["inside"] == "concatenation"
+
+
+@pytest.mark.parametrize("config", ["sim-8x1", "ecp5-45f"])
+def test_every_map_is_drawn_and_none_over_another(config, seed):
+    configuration = CONFIGURATIONS[config]
+    rng = np.random.default_rng(seed)
+    reports = []
+    for network in (every_kind(rng), *(random_layers(rng, configuration, 12) for _ in range(16))):
+        with contextlib.suppress(FitError):
+            reports.append(plan(network, configuration).report())
+    assert len(reports) > 5
+    shared = 0
+    for report in reports:
+        found = spans(report)
+        assert len(found) == len(report["layers"]) + 1
+        drawn = []
+        for number, span in enumerate(found):
+            assert 0 <= span.low < span.high <= report["activation_bytes_used"]
+            parts = _visible(number, found)
+            assert parts
+            shared += parts[0][1] < span.last + 1
+            drawn += [(*part, span.low, span.high) for part in parts]
+        for (left, right, low, high), other in itertools.combinations(drawn, 2):
+            beside = right <= other[0] or other[1] <= left
+            assert beside or high <= other[2] or other[3] <= low
+    assert shared
 
 
 def test_coefficients_fill_the_memory(report):
@@ -136,6 +186,7 @@ def test_memory_is_plain_data(report):
         "size": 8 * 8 * 8,
         "first": "layer0",
         "last": "layer1",
+        "inside": None,
     }
     kinds = values["coefficients"]
     stored = report["layers"][0]["weight_bytes"] + report["layers"][3]["weight_bytes"]
@@ -192,7 +243,7 @@ def test_a_hundred_layers_can_be_drawn():
     layers, before = [], one("input", 0, 64)
     for index in range(100):
         after = one(f"model/block{index}/activation", 64 * (1 - index % 2), 64)
-        layers.append({"name": after["name"], "inputs": [before], "output": after})
+        layers.append(step(after["name"], [before], after))
         before = after
     said = texts(draw(graph() | {"layers": layers, "output": before}, "svg"))
     assert all(layer["name"] in said for layer in layers)
