@@ -272,7 +272,9 @@ def draw(report: Report, kind: str) -> bytes:
     upright = longest * 0.08 > (width - left - right) / len(names)
     foot = 0.2 + 0.07 * longest if upright else 0.3
     height = 5.9 + foot
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()  # Whatever the user has set for other pictures.
+        matplotlib.rcParams.update(_STYLE)
         # A letter that the font lacks becomes a box; the table has it.
         warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
         figure = Figure(figsize=(width, height))

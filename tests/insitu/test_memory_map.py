@@ -8,6 +8,7 @@ import subprocess
 import sys
 from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -204,7 +205,13 @@ def test_picture_shows_every_map_and_layer(report):
     for layer in report["layers"]:
         assert layer["name"] in said
     assert {"input", "never used", "free", "parameters"} <= set(said)
-    assert draw(report, "svg") == svg
+
+
+def test_picture_is_the_same_whatever_the_user_has_set(report):
+    svg = draw(report, "svg")
+    with matplotlib.rc_context({"font.size": 20, "savefig.transparent": True, "text.usetex": True}):
+        assert draw(report, "svg") == svg
+        assert matplotlib.rcParams["font.size"] == 20
 
 
 def test_picture_is_to_scale_and_has_no_overlaps():
