@@ -21,6 +21,7 @@ __all__ = [
     "Operands",
     "Output",
     "kernels_layout",
+    "values_delay",
 ]
 
 QUEUE_DEPTH = 4
@@ -31,6 +32,11 @@ RING_DEPTH = 16
 
 HOST_DELAY = 3
 """Cycles from the host's request to its data, or until what it writes is written."""
+
+
+def values_delay(config):
+    """Cycles from taking a step's values to having them."""
+    return 1 + config.slow_memory
 
 
 def kernels_layout(config):
@@ -50,7 +56,7 @@ class Operands(wiring.Signature):
     take : In(1)
         Read the values of the next of the steps that were transferred.
     values : Out(signed(8) x `activation_word`)
-        They follow a cycle later. A dense layer's channels are the first C of them.
+        They follow `values_delay` later. A dense layer's channels are the first C of them.
     """
 
     def __init__(self, config):
@@ -252,8 +258,9 @@ class ActivationBuffer(wiring.Component):
             writer.en.eq(found_now),
             writer.data.eq(Mux(pads, zeros, found) if config.slow_memory else found),
             reader.en.eq(self.o.take),
-            self.o.values.eq(reader.data),
         ]
+        (values,) = delayed(m, values_delay(config) - 1, values=reader.data)
+        m.d.comb += self.o.values.eq(values)
 
         # Read, by steps or by the host, whose turn is a cycle later.
         turn = Signal()

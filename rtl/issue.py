@@ -4,7 +4,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from .activation_buffer import Operands
+from .activation_buffer import Operands, values_delay
 from .coefficient_decoder import vector_delay
 from .config import Configuration
 from .delay import delayed
@@ -99,14 +99,14 @@ class Issue(wiring.Component):
         with m.Elif(full):
             m.d.sync += [left.eq(left - 1), full.eq(left != 1)]
 
-        # A cycle before the weights the values are read, which takes that cycle.
-        late = weight_delay(config) - vector_delay(config)
-        taken, marks = delayed(m, vector_delay(config) - 1, taken=go, marks=step.as_value())
+        # The values are read as long before the weights come as it takes.
+        lead, late = values_delay(config), weight_delay(config) - vector_delay(config)
+        taken, marks = delayed(m, vector_delay(config) - lead, taken=go, marks=step.as_value())
         taken_late, marks_late = delayed(m, late, taken_late=taken, marks_late=marks)
         m.d.comb += activations.take.eq(Mux(self.from_generator, taken_late, taken))
         valid, marks = delayed(
             m,
-            1,
+            lead,
             valid=activations.take,
             marks_issued=Mux(self.from_generator, marks_late, marks),
         )

@@ -3,6 +3,7 @@
 from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
 from .config import Configuration
 from .delay import delayed
@@ -64,8 +65,8 @@ class MacArray(wiring.Component):
 
     Nothing here ever waits: whoever sends steps keeps those marked `last` R/P cycles apart.
 
-    Latency: 4 cycles (5 if C > 1) from a pixel's last step to its first sums. Throughput: one step
-    a cycle.
+    Latency: 4 + log2(C) cycles from a pixel's last step to its first sums. Throughput: one step a
+    cycle.
 
     Cost: R*C/2 `ByteMultipliers`, and two registers of `accumulator_bits` a lane.
 
@@ -119,7 +120,7 @@ class MacArray(wiring.Component):
                     ]
                 column += [multiply.products[0], multiply.products[1]]
             products.append(column)
-        stages = LATENCY + (1 if width > 1 else 0)
+        stages = LATENCY + ceil_log2(width)
         step, marks = delayed(m, stages, step=i.valid, marks=i.payload.marks.as_value())
         marks = data.View(marks_layout(), marks)
 
@@ -134,11 +135,17 @@ class MacArray(wiring.Component):
             m.d.sync += first.eq(marks.last)
         accumulators = []
         for lane in range(lanes):
-            dot = sum(products[k][lane] for k in range(width))
-            if width > 1:
-                registered = Signal(dot.shape(), name=f"dot{lane}", reset_less=True)
-                m.d.sync += registered.eq(dot)
-                dot = registered
+            # A tree of additions, each with a register.
+            terms = [products[k][lane] for k in range(width)]
+            while len(terms) > 1:
+                pairs = [low + high for low, high in zip(terms[::2], terms[1::2], strict=True)]
+                level = len(pairs)
+                terms = []
+                for n, pair in enumerate(pairs):
+                    term = Signal(pair.shape(), name=f"dot{lane}_{level}_{n}", reset_less=True)
+                    m.d.sync += term.eq(pair)
+                    terms.append(term)
+            (dot,) = terms
             accumulated = Signal(accumulator, name=f"accumulator{lane}", reset_less=True)
             # One choice a bit, in front of the adder.
             before = Signal(accumulator, name=f"before{lane}")

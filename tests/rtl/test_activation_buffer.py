@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import sim
-from rtl.activation_buffer import HOST_DELAY, ActivationBuffer, kernels_layout
+from rtl.activation_buffer import HOST_DELAY, ActivationBuffer, kernels_layout, values_delay
 from rtl.address_generator import tap_layout
 from rtl.config import Configuration
 from rtl.mac_array import marks_layout
@@ -44,6 +44,7 @@ class Steps:
 
     async def _take(self) -> None:
         dut, delay = self._bench.dut, 4
+        lead = values_delay(CONFIGURATIONS[self._bench.parameters["config"]])
         due = deque([False] * delay)
         while True:
             await self._bench.clock.edge
@@ -51,7 +52,7 @@ class Steps:
             if due[0]:
                 self.values.append(int(dut.o__values.value))
             due.popleft()
-            dut.o__take.value = int(due[1])
+            dut.o__take.value = int(due[lead])
 
 
 class World:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import sim
+from rtl.activation_buffer import values_delay
 from rtl.coefficient_decoder import vector_delay
 from rtl.config import Configuration
 from rtl.issue import Issue
@@ -75,18 +76,21 @@ class WeightsSource:
 class Values:
     """Plays the ring: gives the values of step after step, each when it is taken."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, config: Configuration) -> None:
         self.rows: deque[int] = deque()
         self._bench = bench
+        self._lead = values_delay(config)
         cocotb.start_soon(self._serve())
 
     async def _serve(self) -> None:
         dut, rng = self._bench.dut, self._bench.rng
+        taken = deque([False] * (self._lead - 1))
         while True:
             await self._bench.clock.edge
             width = len(dut.activations__values)
-            take = bool(dut.activations__take.value)
-            dut.activations__values.value = self.rows.popleft() if take else rng.getrandbits(width)
+            taken.append(bool(dut.activations__take.value))
+            here = taken.popleft()
+            dut.activations__values.value = self.rows.popleft() if here else rng.getrandbits(width)
 
 
 @testbench
@@ -95,12 +99,12 @@ async def issues(bench: Bench) -> None:
     config = CONFIGURATIONS[bench.parameters["config"]]
     dut, rng = bench.dut, np.random.default_rng(bench.seed)
     idle, stall = bench.parameters["idle"], bench.parameters["stall"]
-    steps, ring = bench.source("activations__marks", idle), Values(bench)
+    steps, ring = bench.source("activations__marks", idle), Values(bench, config)
     sink = bench.sink("o")
     source = WeightsSource(bench, config, "decoder", stall)
     apart = config.lanes // config.requantiser_outputs
     for kind in SOURCES * 2:
-        await bench.cycles(10)  # Until nothing of the other source is on its way.
+        await bench.cycles(10 + apart)  # Until nothing of the other source is on its way.
         source.kind = kind
         dut.from_generator.value = int(kind == "generator")
         dut.from_tile.value = int(kind == "tile")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from amaranth.utils import ceil_log2
 from numpy.random import Generator
 from numpy.typing import NDArray
 
@@ -175,7 +176,7 @@ async def works_by_lane(bench: Bench) -> None:
 async def keeps_pace(bench: Bench) -> None:
     """Sums follow a pixel's last step at once, P lanes a cycle."""
     config = CONFIGURATIONS[bench.parameters["config"]]
-    latency = 5 if config.width > 1 else 4
+    latency = 4 + ceil_log2(config.width)
     unload = config.lanes // config.requantiser_outputs
     pixels = 5
     source, sink = bench.source("i"), bench.sink("o")
