@@ -216,7 +216,7 @@ class _Difference:
 class _AgainstLiteRT:
     def __init__(self, model: Model, inputs: Inputs):
         self._inputs = inputs
-        self._tensors = [model.tensors[layer.name] for layer in model.network.layers]
+        self._tensors = [int(model.tensors[layer.name]) for layer in model.network.layers]
         self._names = [layer.name for layer in model.network.layers]
         self._kept = model.kept
         self._reference = LiteRT(model.path, reference=True)

@@ -9,7 +9,7 @@ is `input_scale * weight_scale / output_scale`, as a 31-bit multiplier and a rig
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.fixed import symmetric_range
-from golden.network import Convolution, Generated, Network, Stored, chain, run
+from golden.network import INPUT, Convolution, Generated, Layer, Network, Stored, chain, run
 from insitu.errors import InputError, ModelError
 from insitu.files import read_arrays
-from insitu.import_onnx import FloatLayer, FloatNetwork
+from insitu.float_network import (
+    FloatConcatenation,
+    FloatConvolution,
+    FloatLayer,
+    FloatNetwork,
+    FloatPad,
+    FloatPooling,
+    Quantisation,
+)
+from insitu.integer_layers import integer_layers
 
 __all__ = [
     "Calibration",
@@ -33,6 +42,7 @@ __all__ = [
     "quantise",
     "quantise_inputs",
     "quantised_layer",
+    "quantised_network",
     "round_weights",
     "run_layer",
 ]
@@ -165,7 +175,7 @@ def calibrate(network: FloatNetwork, inputs: NDArray[np.float32]) -> Calibration
     """Scale and zero point of every map, from sample inputs.
 
     Each map's range is that of the samples, shrunk where this lowers the mean square error of
-    quantising them.
+    quantising them. Maps that a pooling, a padding or a concatenation ties together have one.
 
     Parameters
     ----------
@@ -178,28 +188,57 @@ def calibrate(network: FloatNetwork, inputs: NDArray[np.float32]) -> Calibration
     ModelError
         If a map is zero for all samples.
     """
-    x: NDArray[Any] = inputs
-    scale, zero_point = _range(x, shrink=False)
-    scales, zero_points = [scale], [zero_point]
-    for layer in network.layers:
-        x = layer.run(x)
+    ties = _ties(network)
+    last = network.layers[-1].name
+    seen = {ties[INPUT]: [_sample(inputs)]}
+    for layer, x in network.maps(inputs):
         if not x.any():
             raise ModelError(
                 f"the output of layer {layer.name!r} is zero for all samples",
                 "check the samples' scale against what the model was trained with",
             )
-        scale, zero_point = _range(x, shrink=layer is not network.layers[-1])
-        scales.append(scale)
-        zero_points.append(zero_point)
-    return Calibration(inputs, tuple(scales), tuple(zero_points))
+        seen.setdefault(ties[layer.name], []).append(_sample(x))
+    whole = {ties[INPUT], ties[last]}  # Inputs are not clipped, and outputs are what counts.
+    found = {root: _range(maps, root not in whole) for root, maps in seen.items()}
+    ranges = [found[ties[name]] for name in (INPUT, *(layer.name for layer in network.layers))]
+    return Calibration(
+        inputs, tuple(scale for scale, _ in ranges), tuple(zero_point for _, zero_point in ranges)
+    )
 
 
-def _range(x: NDArray[Any], shrink: bool) -> tuple[float, int]:
-    low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
+def _ties(network: FloatNetwork) -> dict[str, str]:
+    """For each map, by its layer's name, one that stands for all that share its scale."""
+    root = {INPUT: INPUT}
+    for layer in network.layers:
+        root[layer.name] = layer.name
+        if isinstance(layer, FloatConcatenation | FloatPad | FloatPooling):
+            old = {root[name] for name in layer.inputs}
+            root = {name: layer.name if found in old else found for name, found in root.items()}
+    return root
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """Range of a map, and some of its values."""
+
+    low: float
+    high: float
+    values: NDArray[np.float64]
+
+
+def _sample(x: NDArray[Any]) -> _Sample:
+    values = x.reshape(-1)
+    some = values[:: max(1, values.size // 200_000)].astype(np.float64)
+    return _Sample(float(values.min()), float(values.max()), some)
+
+
+def _range(maps: Sequence[_Sample], shrink: bool) -> tuple[float, int]:
+    """Scale and zero point for all of some maps."""
+    low = min(0.0, *(one.low for one in maps))
+    high = max(0.0, *(one.high for one in maps))
     if high == low:
         high = 1.0
-    values = x.reshape(-1)
-    values = values[:: max(1, values.size // 200_000)].astype(np.float64)
+    values = np.concatenate([one.values for one in maps])
     best = (math.inf, 1.0, 0)
     for factor in np.linspace(1, 0.4, 25) if shrink else (1.0,):
         scale = (high - low) * factor / 255
@@ -254,7 +293,7 @@ def round_weights(weights: Floats, q: int) -> tuple[Stored, Floats]:
 
 
 def quantised_layer(
-    layer: FloatLayer,
+    layer: FloatConvolution,
     weights: Stored | Generated,
     weight_scale: Floats,
     input_quantisation: tuple[float, int],
@@ -267,7 +306,7 @@ def quantised_layer(
 
     Parameters
     ----------
-    layer : FloatLayer
+    layer : FloatConvolution
     weights : Stored or Generated
         Integers that, times `weight_scale`, stand for the layer's weights.
     weight_scale : float64 [Co]
@@ -306,10 +345,12 @@ def quantised_layer(
 
     result = Convolution(
         name=layer.name,
+        inputs=layer.inputs,
         kernel=layer.kernel,
         stride=layer.stride,
         padding=layer.padding,
         dilation=layer.dilation,
+        groups=layer.groups,
         weights=weights,
         bias=bias.astype(np.int32),
         multiplier=multiplier.astype(np.int32),
@@ -355,29 +396,107 @@ def quantise(
     calibration : Calibration
     q : int or mapping of layer name to int, optional
         Bits of the weights; layers that a mapping leaves out get 8.
+
+    Raises
+    ------
+    ModelError
+        If the scales are too far apart for the integers of a layer.
     """
-    layers = []
-    quantisation = calibration.scales[0], calibration.zero_points[0]
-    samples, x = calibration.inputs, calibration.integers()
-    for index, layer in enumerate(network.layers):
-        bits = q.get(layer.name, 8) if isinstance(q, Mapping) else q
-        weights, scale = round_weights(layer.weights, bits)
-        after = calibration.scales[index + 1], calibration.zero_points[index + 1]
-        integer, after = quantised_layer(layer, weights, scale, quantisation, after)
-        sums = layer.sums(samples)
-        if bits < 8:
-            wanted = sums.reshape(-1, sums.shape[-1]).mean(axis=0, dtype=np.float64)
-            integer = correct_bias(integer, x, wanted, after[0])
-        samples, x = np.clip(sums, layer.low, layer.high), run_layer(integer, x)
-        layers.append(integer)
-        quantisation = after
-    return Network(
-        layers=chain(layers),
-        input_shape=network.input_shape,
-        input_scale=calibration.scales[0],
-        input_zero_point=calibration.zero_points[0],
-        output_scale=quantisation[0],
+    bits = {
+        layer.name: q.get(layer.name, 8) if isinstance(q, Mapping) else q
+        for layer in network.layers
+    }
+    # What layers give for the samples is needed to correct biases, and only for that.
+    wanted = {}
+    if min(bits.values()) < 8:
+        for layer, sums in network.sums(calibration.inputs):
+            wanted[layer.name] = sums.reshape(-1, sums.shape[-1]).mean(axis=0, dtype=np.float64)
+    names = (INPUT, *(layer.name for layer in network.layers))
+    found = dict(
+        zip(names, map(Quantisation, calibration.scales, calibration.zero_points), strict=True)
     )
+    builder = _Builder(network, found)
+    samples = {INPUT: calibration.integers()} if wanted else {}
+    for layer in network.layers:
+        if isinstance(layer, FloatPad | FloatPooling):
+            found[layer.name] = found[layer.inputs[0]]
+        if not isinstance(layer, FloatConvolution) or layer.weight_scale is not None:
+            made = builder.add(layer)
+        else:
+            weights, scale = round_weights(layer.weights, bits[layer.name])
+            integer, after = quantised_layer(
+                layer, weights, scale, found[layer.inputs[0]], found[layer.name]
+            )
+            if bits[layer.name] < 8:
+                x = samples[layer.inputs[0]]
+                integer = correct_bias(integer, x, wanted[layer.name], after[0])
+            found[layer.name] = Quantisation(*after)
+            made = builder.append(layer, [integer])
+        if wanted:
+            for one in made:
+                samples[one.name] = one.compute(*(samples[name] for name in one.inputs))
+    return builder.network()
+
+
+def quantised_network(network: FloatNetwork) -> Network:
+    """The integers of a network from a quantised model, with the model's own scales.
+
+    Raises
+    ------
+    ModelError
+        If the scales are too far apart for the integers of a layer.
+    """
+    builder = _Builder(network, network.quantisations)
+    for layer in network.layers:
+        builder.add(layer)
+    return builder.network()
+
+
+class _Builder:
+    """Puts a network of integers together.
+
+    Parameters
+    ----------
+    network : FloatNetwork
+    quantisations : mapping
+        Of the input and each layer's output, by name; looked at when a layer is added.
+    """
+
+    def __init__(self, network: FloatNetwork, quantisations: Mapping[str, Quantisation]):
+        self._network = network
+        self._quantisations = quantisations
+        self._shapes = {INPUT: network.input_shape}
+        self._layers: list[Layer] = []
+
+    def add(self, layer: FloatLayer) -> list[Layer]:
+        """Add the integers of a layer, with the scales of the maps."""
+        sources = [self._quantisations[name] for name in layer.inputs]
+        result = self._quantisations[layer.name]
+        shape = self._shapes[layer.inputs[0]]
+        return self.append(layer, integer_layers(layer, sources, result, shape))
+
+    def append(self, layer: FloatLayer, made: list[Layer]) -> list[Layer]:
+        """Add layers that stand for one."""
+        shapes = (self._shapes[name] for name in layer.inputs)
+        self._shapes[layer.name] = layer.output_shape(*shapes)
+        self._layers += made
+        return made
+
+    def network(self) -> Network:
+        """All of it."""
+        given = self._quantisations[INPUT]
+        try:
+            return Network(
+                layers=tuple(self._layers),
+                input_shape=self._network.input_shape,
+                input_scale=given.scale,
+                input_zero_point=given.zero_point,
+                output_scale=self._quantisations[self._layers[-1].name].scale,
+            )
+        except ValueError as error:
+            raise ModelError(
+                f"network {self._network.name!r} is inconsistent: {error}", "check the model"
+            ) from None
 
 
 def run_layer(layer: Convolution, x: Int8) -> Int8:

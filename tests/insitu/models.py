@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["chain", "example"]
+__all__ = ["chain", "example", "graph"]
 
 
 def chain(nodes, input_shape, constants, output_shape=("N", "M")):
@@ -14,22 +14,26 @@ def chain(nodes, input_shape, constants, output_shape=("N", "M")):
     """
     built, current = [], "x"
     for index, (operator, inputs, attributes) in enumerate(nodes):
-        output = f"t{index}"
-        built.append(
-            helper.make_node(
-                operator, [current, *inputs], [output], name=f"{operator}{index}", **attributes
-            )
-        )
-        current = output
-    graph = helper.make_graph(
+        built.append((operator, [current, *inputs], f"t{index}", attributes))
+        current = f"t{index}"
+    return graph(built, input_shape, constants, output_shape)
+
+
+def graph(nodes, input_shape, constants, output_shape=("N", "M")):
+    """A model of any nodes: (operator, inputs, output, attributes). The last gives its output."""
+    built = [
+        helper.make_node(operator, inputs, [output], name=f"{operator}{index}", **attributes)
+        for index, (operator, inputs, output, attributes) in enumerate(nodes)
+    ]
+    made = helper.make_graph(
         built,
         "test",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *input_shape])],
-        [helper.make_tensor_value_info(current, TensorProto.FLOAT, output_shape)],
+        [helper.make_tensor_value_info(nodes[-1][2], TensorProto.FLOAT, output_shape)],
         [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
     )
     opset = [helper.make_opsetid("", 17)]
-    return helper.make_model(graph, opset_imports=opset, ir_version=8)
+    return helper.make_model(made, opset_imports=opset, ir_version=8)
 
 
 def example(rng, channels=(3, 8, 12), size=(9, 8), classes=5):

@@ -475,10 +475,10 @@ def test_network_that_does_not_fit(files, seed):
 def test_unsupported_operator(files, seed):
     rng = np.random.default_rng(seed)
     weights = rng.standard_normal((4, 3, 3, 3)).astype(np.float32)
-    nodes = [("Conv", ["w"], {}), ("MaxPool", [], {"kernel_shape": [2, 2]})]
-    onnx.save(chain(nodes, (3, 9, 8), {"w": weights}), files / "pool.onnx")
+    nodes = [("Conv", ["w"], {}), ("LeakyRelu", [], {})]
+    onnx.save(chain(nodes, (3, 9, 8), {"w": weights}), files / "leaky.onnx")
     options = ("--calibration", files / "samples.npz")
-    compile_(files, "pool.onnx", *options, cause="(MaxPool)", next_step="use a convolution")
+    compile_(files, "leaky.onnx", *options, cause="(LeakyRelu)", next_step="use Relu")
 
 
 @pytest.mark.parametrize("model", ["net.onnx", "net.npz", "net.tflite"])

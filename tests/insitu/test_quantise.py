@@ -6,7 +6,8 @@ import pytest
 
 from golden.network import run
 from insitu.errors import FileError, InputError, ModelError
-from insitu.import_onnx import FloatLayer, FloatNetwork, import_onnx
+from insitu.float_network import FloatConvolution, FloatNetwork
+from insitu.import_onnx import import_onnx
 from insitu.quantise import (
     calibrate,
     check_inputs,
@@ -89,7 +90,7 @@ def test_rounded_weights_are_near(q, seed):
 
 
 def one_layer(weights, bias, **options):
-    return FloatLayer(name="one", kernel=(1, 1), weights=weights, bias=bias, **options)
+    return FloatConvolution(name="one", kernel=(1, 1), weights=weights, bias=bias, **options)
 
 
 def test_dead_channel_keeps_its_bias():
@@ -135,7 +136,7 @@ def test_bias_is_corrected_for_the_mean(seed):
 def test_uint8_inputs_are_quantised_exactly():
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
     x = check_inputs(pixels, (16, 16, 1))
-    layer = FloatLayer(name="a", kernel=(1, 1), weights=np.ones((1, 1, 1)), bias=np.zeros(1))
+    layer = FloatConvolution(name="a", kernel=(1, 1), weights=np.ones((1, 1, 1)), bias=np.zeros(1))
     calibration = calibrate(FloatNetwork("n", (16, 16, 1), (layer,)), x)
     assert calibration.zero_points[0] == -128
     assert calibration.scales[0] == pytest.approx(1 / 255, rel=1e-7)
