@@ -186,12 +186,25 @@ def _integer_weights(
     if layer.weight_scale is not None:
         scale = layer.weight_scale.astype(np.float64)
     else:
-        scale = np.abs(weights).max(axis=(1, 2)) / 127
+        largest = np.abs(weights).max(axis=(1, 2))
+        scale = largest / (
+            127 if weights[0].size > 1 else _weight(largest, layer.bias, input_scale)
+        )
         # A channel without weights, or with very small ones, still has a bias to express.
         scale = np.maximum(scale, np.abs(layer.bias) / (input_scale * _LARGEST_BIAS))
         scale[scale == 0] = 1
     integers = np.rint(weights / scale[:, np.newaxis, np.newaxis])
     return integers.astype(np.int8), scale
+
+
+def _weight(
+    gain: NDArray[np.float64], bias: NDArray[np.floating], input_scale: float
+) -> NDArray[np.int64]:
+    """The integer for the only weight of each channel: any will do, one rounds the bias least."""
+    choice = np.arange(64, 128)
+    unit = input_scale * np.maximum(gain, 1e-30)[:, np.newaxis] / choice
+    exact = bias[:, np.newaxis] / unit
+    return choice[np.argmin(np.abs(exact - np.rint(exact)) * unit, axis=1)]
 
 
 def _convolution(layer: FloatConvolution, given: Quantisation, result: Quantisation) -> Convolution:
