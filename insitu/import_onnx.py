@@ -322,9 +322,7 @@ class _Importer:
                 "with at least one layer",
                 "export a network with layers",
             )
-        layers = self._needed(output.source)
-        if self._quantisations:
-            self._check_quantised(layers)
+        layers = tuple(self._saturated(layer) for layer in self._needed(output.source))
         kept = {layer.name for layer in layers}
         return FloatNetwork(
             self._name,
@@ -360,19 +358,13 @@ class _Importer:
                 needed |= {*layer.inputs}
         return tuple(layer for layer in self._layers.values() if layer.name in needed)
 
-    def _check_quantised(self, layers: Sequence[FloatLayer]) -> None:
-        if INPUT not in self._quantisations:
-            raise ModelError(
-                f"{self._source} is quantised, but not its input",
-                "quantise the input too, and the first layer",
-            )
-        for layer in layers:
-            if layer.name not in self._quantisations:
-                raise self._fail(
-                    self._nodes[layer.name],
-                    "gives a map that is not quantised, in a quantised model",
-                    "quantise what it gives, or the whole model",
-                )
+    def _saturated(self, layer: FloatLayer) -> FloatLayer:
+        """A layer whose limits are those of its integers too: they often are its activation."""
+        if layer.name not in self._quantisations:
+            return layer
+        scale, zero_point = self._quantisations[layer.name]
+        low, high = (-128 - zero_point) * scale, (127 - zero_point) * scale
+        return replace(layer, low=max(layer.low, low), high=min(layer.high, high))
 
     def _append(self, node: Any, layer: FloatLayer, *sources: _Map, **changes: object) -> None:
         """Add the layer of a node, which reads `sources`."""
@@ -393,9 +385,9 @@ class _Importer:
         self._maps[node.output[0]] = replace(made, **changes)  # type: ignore[arg-type]
         if any(source.integers for source in sources):
             # An operator on integers that leaves scale and zero point as they are.
-            self._quantisations[layer.name] = self._quantisations[sources[0].source]
-            self._tensors[layer.name] = node.output[0]
-            self._maps[node.output[0]] = replace(self._maps[node.output[0]], integers=True)
+            made = self._maps[node.output[0]]
+            self._quantised(node, made, self._quantisations[sources[0].source])
+            self._maps[node.output[0]] = replace(made, integers=True)
 
     def _open(self, source: _Map) -> FloatLayer | None:
         """The layer that makes a map, if what follows it can still become part of it."""
@@ -493,14 +485,17 @@ class _Importer:
         wanted = self._quantisation(node)
         found = self._quantisations.get(source.source)
         if found is None:
-            self._quantisations[source.source] = wanted
-            self._tensors[source.source] = node.output[0]
+            self._quantised(node, source, wanted)
         elif found != wanted:
             self._append(node, FloatLimit(name=node.name), source)
             source = self._maps[node.output[0]]
-            self._quantisations[source.source] = wanted
-            self._tensors[source.source] = node.output[0]
+            self._quantised(node, source, wanted)
         self._alias(node, source, integers=True)
+
+    def _quantised(self, node: Any, source: _Map, quantisation: Quantisation) -> None:
+        self._quantisations[source.source] = quantisation
+        if source.axes == "CHW" or source.single:
+            self._tensors[source.source] = node.output[0]
 
     def _dequantize(self, node: Any) -> None:
         source = self._map(node, integers=True, host=True)

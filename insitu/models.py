@@ -118,7 +118,7 @@ def _load(
             "convert it to TensorFlow Lite (int8), or export it as ONNX in floating point",
         )
     if calibration is not None or stored is not None:
-        raise _needs_nothing(path)
+        raise _needs_nothing(path, "--calibration or --stored")
     if path.suffix == ".npz":
         from insitu.network import load
 
@@ -129,10 +129,10 @@ def _load(
     return Model(path, made.network, made.notes, made.tensors)
 
 
-def _needs_nothing(path: Path) -> InputError:
+def _needs_nothing(path: Path, options: str) -> InputError:
     return InputError(
-        f"network {path} is of integers already: it needs no --calibration or --stored",
-        "leave the options out, or name an .onnx in floating point",
+        f"network {path} is of integers already: it needs no {options}",
+        "leave that out, or name an .onnx in floating point",
     )
 
 
@@ -147,21 +147,29 @@ def _onnx(
     from insitu.quantise import calibrate, load_inputs, quantise, quantised_network
 
     floating = import_onnx(path)
-    if floating.quantisations:
-        if calibration is not None or stored is not None:
-            raise _needs_nothing(path)
-        network = quantised_network(floating)
-        return Model(path, network, floating.notes, dict(floating.tensors))
+    missing = [layer.name for layer in floating.layers if layer.name not in floating.quantisations]
+    if floating.quantisations and stored is not None:
+        raise _needs_nothing(path, "--stored")
+    if floating.quantisations and calibration is not None and not missing:
+        raise _needs_nothing(path, "--calibration")
     beside = path.parent / "calibration.npz"
-    if calibration is None and not beside.is_file():
-        raise InputError(
-            f"scales are found with sample inputs, and there is no {beside}",
-            "name some hundred of them with --calibration FILE.npz",
-        )
-    inputs, _ = load_inputs(calibration or beside, floating.input_shape)
-    tell(0, None, "calibrating")
-    scales = calibrate(floating, inputs)
+    if calibration is None and not floating.quantisations:
+        if not beside.is_file():
+            raise InputError(
+                f"scales are found with sample inputs, and there is no {beside}",
+                "name some hundred of them with --calibration FILE.npz",
+            )
+        calibration = beside
+    scales = None
+    if calibration is not None:
+        inputs, _ = load_inputs(calibration, floating.input_shape)
+        tell(0, None, "calibrating")
+        scales = calibrate(floating, inputs)
     notes = floating.notes
+    if floating.quantisations or scales is None:
+        if missing:
+            notes += (f"scales of {', '.join(missing)} come from the calibration",)
+        return Model(path, quantised_network(floating, scales), notes, floating.tensors)
     if floating.chain is None and configuration is not None and stored is None:
         notes += ("weights are stored at 8 bits: only chains of convolutions are compressed",)
         stored = 8

@@ -411,10 +411,7 @@ def quantise(
     if min(bits.values()) < 8:
         for layer, sums in network.sums(calibration.inputs):
             wanted[layer.name] = sums.reshape(-1, sums.shape[-1]).mean(axis=0, dtype=np.float64)
-    names = (INPUT, *(layer.name for layer in network.layers))
-    found = dict(
-        zip(names, map(Quantisation, calibration.scales, calibration.zero_points), strict=True)
-    )
+    found = _quantisations(network, calibration)
     builder = _Builder(network, found)
     samples = {INPUT: calibration.integers()} if wanted else {}
     for layer in network.layers:
@@ -438,18 +435,40 @@ def quantise(
     return builder.network()
 
 
-def quantised_network(network: FloatNetwork) -> Network:
+def quantised_network(network: FloatNetwork, calibration: Calibration | None = None) -> Network:
     """The integers of a network from a quantised model, with the model's own scales.
+
+    Parameters
+    ----------
+    network : FloatNetwork
+    calibration : Calibration, optional
+        For maps that the model leaves in floating point.
 
     Raises
     ------
     ModelError
-        If the scales are too far apart for the integers of a layer.
+        If there are such maps and no calibration, or the scales are too far apart for the integers
+        of a layer.
     """
-    builder = _Builder(network, network.quantisations)
+    found = {} if calibration is None else _quantisations(network, calibration)
+    found |= network.quantisations
+    for name in (INPUT, *(layer.name for layer in network.layers)):
+        if name not in found:
+            what = "the input" if name == INPUT else f"what layer {name!r} gives"
+            raise ModelError(
+                f"model {network.name!r} is quantised, but leaves {what} in floating point",
+                "quantise that too, or name sample inputs with --calibration FILE.npz",
+            )
+    builder = _Builder(network, found)
     for layer in network.layers:
         builder.add(layer)
     return builder.network()
+
+
+def _quantisations(network: FloatNetwork, calibration: Calibration) -> dict[str, Quantisation]:
+    names = (INPUT, *(layer.name for layer in network.layers))
+    pairs = map(Quantisation, calibration.scales, calibration.zero_points)
+    return dict(zip(names, pairs, strict=True))
 
 
 class _Builder:

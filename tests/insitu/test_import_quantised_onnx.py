@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from golden.network import Convolution, Mean, Pooling, Requantise, Table, run
 from insitu.errors import ModelError
 from insitu.import_onnx import import_onnx
-from insitu.quantise import quantised_network
+from insitu.quantise import calibrate, quantise_inputs, quantised_network
 from tests.insitu.onnx_models import Quantised, run_tensors
 
 FORMS = [(form, dtype) for form in ("qdq", "qlinear") for dtype in (np.int8, np.uint8)]
@@ -318,6 +318,32 @@ def test_reference_evaluator_agrees(tmp_path, seed):
     assert (apart > 0).mean() <= 1e-3
 
 
+def test_maps_in_floating_point_are_calibrated(tmp_path, seed):
+    """A mean over what batch normalisation gives, as the quantiser leaves it in DenseNet."""
+    rng = np.random.default_rng(seed)
+    builder = Quantised()
+    # What is limited by the smallest integer alone, as the quantiser leaves activations.
+    weights, scale = rng.integers(-127, 128, (6, 6, 1, 1)), np.float32(0.0047)
+    x = builder.input(SHAPE, 0.1, 4)
+    x = builder.linear("Conv", x, weights, scale, None, 0.05, -128)
+    norm = [builder.constant(rng.uniform(0.5, 1.5, 6).astype(np.float32)) for _ in range(4)]
+    n = builder.node("BatchNormalization", [builder.real(x), *norm])
+    m = builder.node("GlobalAveragePool", [builder.node("Relu", [n])])
+    model = builder.build(builder.quantise(m, 0.02, -128))
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    real = import_onnx(path)
+    assert (real.layers[0].low, real.layers[0].high) == (0, 255 * np.float32(0.05))
+    with pytest.raises(ModelError, match="leaves what layer 'BatchNormalization_"):
+        quantised_network(real)
+    given = rng.uniform(-12, 12, (20, *SHAPE)).astype(np.float32)
+    network = quantised_network(real, calibrate(real, given.transpose(0, 2, 3, 1)))
+    *_, expected = run_tensors(model, real.tensors.values(), given, optimised=False)
+    x = quantise_inputs(given.transpose(0, 2, 3, 1), 0.1, 4)
+    apart = np.abs(run(network, x).transpose(0, 3, 1, 2).astype(int) - expected)
+    assert apart.max() <= 1
+
+
 # Refusals
 
 
@@ -413,10 +439,15 @@ REFUSALS = {
         "layer 'Conv_4' has a bias that does not fit int32",
         "quantise the model again",
     ),
-    "not quantised": ("qdq", unquantised, r"'Sigmoid_7' .* is not quantised", "the whole model"),
+    "not quantised": (
+        "qdq",
+        unquantised,
+        "leaves what layer 'Sigmoid_7' gives in floating point",
+        "name sample inputs with --calibration",
+    ),
     "integers": ("qlinear", on_integers, "'Relu_3' .* with the integers", "DequantizeLinear"),
     "dynamic": ("qdq", dynamic, "takes its scale from the graph", "statically"),
-    "input": ("qdq", real_input, "is quantised, but not its input", "quantise the input too"),
+    "input": ("qdq", real_input, "but leaves the input in floating point", "--calibration"),
     "leaky": ("qlinear", leaky, r"\(QLinearLeakyRelu\) is an operator", "use Relu"),
 }
 
