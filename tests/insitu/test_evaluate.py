@@ -203,10 +203,12 @@ def test_quantised_onnx(quantised, tmp_path, seed):
     kernels = comparison["kernels"]
     assert list(kernels["reference"]["layers"]) == names
     assert list(kernels["default"]["layers"]) == names[-1:]
-    values = {"values": 30 * 120, "different": 0, "largest": 0, "samples": 0}
     for one in (*kernels.values(), comparison["alone"]):
-        assert set(map(str, one["layers"].values())) == {str(values)}
-    assert kernels["default"]["equal_outputs"] == kernels["reference"]["equal_outputs"] == 1
+        for layer in one["layers"].values():
+            assert layer["values"] == 30 * 120
+            assert layer["different"] <= 3  # Halves, and roundings of single precision.
+            assert layer["largest"] <= 1
+    assert min(one["equal_outputs"] for one in kernels.values()) >= 0.9
     real = ((x.astype(np.float32) - 4) * np.float32(0.1)).transpose(0, 3, 1, 2)
     again = inputs(tmp_path, quantised, inputs=real)
     assert evaluate(quantised, again, compare=True)["comparison"] == comparison
@@ -219,11 +221,11 @@ def test_a_layer_alone_is_not_blamed_for_those_before_it(quantised, tmp_path, se
     found = inputs(tmp_path, quantised, inputs=x)
     report = evaluate(replace(quantised, network=spoilt), found, compare=True)
     different = [
-        [one["different"] > 0 for one in kernels["layers"].values()]
+        [one["different"] > 3 for one in kernels["layers"].values()]
         for kernels in (report["comparison"]["kernels"]["reference"], report["comparison"]["alone"])
     ]
     assert different == [[True, False, True], [True, False, False]]
-    assert report["comparison"]["kernels"]["default"]["equal_outputs"] < 1
+    assert report["comparison"]["kernels"]["default"]["equal_outputs"] < 0.9
 
 
 def test_without_onnx_runtime(quantised, tmp_path, monkeypatch):
