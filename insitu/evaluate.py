@@ -369,7 +369,7 @@ class _AgainstONNX:
     def add(self, start: int, maps: list[Int8]) -> None:
         """Run the samples from `start` on."""
         for x in self._real[start : start + len(maps[-1])]:
-            self._outputs.append(self._runtime.run(x)[0].reshape(-1))
+            self._outputs.append(_flat(self._runtime.run(x)[0]))
 
     def report(self, results: NDArray[Any]) -> dict[str, Any]:
         """All figures."""

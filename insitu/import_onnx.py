@@ -94,6 +94,14 @@ def import_onnx(path: str | Path) -> FloatNetwork:
         model = onnx.load_model_from_string(data)
         if not data or not model.graph.node:
             raise ValueError("it has no nodes")
+        if not all(isinstance(name, str) for node in model.graph.node for name in _names(node)):
+            raise ValueError("a name is no text")
+        for tensor in model.graph.initializer:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                raise ModelError(
+                    f"{source} keeps {tensor.name!r} in another file",
+                    "save it as one file: onnx.save(onnx.load(FILE), NEW)",
+                )
         onnx.checker.check_model(model)
     except (DecodeError, ValueError, RuntimeError, onnx.checker.ValidationError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -157,7 +165,7 @@ class _Importer:
         self._source = source
         self._name = name
         self._opsets = {opset.domain: opset.version for opset in model.opset_import}
-        self._constants = {t.name: _Constant(numpy_helper.to_array(t)) for t in graph.initializer}
+        self._constants = {t.name: self._stored(t) for t in graph.initializer}
         self._maps: dict[str, _Map] = {}
         self._layers: dict[str, FloatLayer] = {}
         self._quantisations: dict[str, Quantisation] = {}
@@ -208,6 +216,15 @@ class _Importer:
         }
 
     # What can be wrong
+
+    def _stored(self, tensor: Any) -> _Constant:
+        try:
+            return _Constant(numpy_helper.to_array(tensor))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"{self._source} holds {tensor.name!r}, which is no undamaged tensor: {error}",
+                _AGAIN,
+            ) from None
 
     def _fail(self, node: Any, what: str, next_step: str = _EXPORT) -> ModelError:
         name = node.name or (node.output[0] if node.output else "")
@@ -322,6 +339,10 @@ class _Importer:
                 "with at least one layer",
                 "export a network with layers",
             )
+        if not output.single and (output.flat or output.axes != "CHW"):
+            self._notes.append(
+                "the model flattens or transposes its output; here it stays height, width, channels"
+            )
         layers = tuple(self._saturated(layer) for layer in self._needed(output.source))
         kept = {layer.name for layer in layers}
         return FloatNetwork(
@@ -340,11 +361,11 @@ class _Importer:
                 f"{self._source} takes an input that is not float32",
                 "export it with float32 inputs, which it may quantise itself",
             )
-        if len(dims) not in (2, 4) or min(dims[1:]) < 1:
+        if len(dims) not in (2, 4) or min(dims[1:]) < 1 or dims[0] > 1:
             raise ModelError(
                 f"{self._source} takes inputs of shape {dims}",
-                "export it for inputs [N, channels, height, width] or [N, features], all but N "
-                "fixed",
+                "export it for inputs [N, channels, height, width] or [N, features], N open or 1, "
+                "all else fixed",
             )
         if len(dims) == 2:
             return _Map(INPUT, (1, 1, dims[1]), flat=True)
@@ -494,7 +515,7 @@ class _Importer:
 
     def _quantised(self, node: Any, source: _Map, quantisation: Quantisation) -> None:
         self._quantisations[source.source] = quantisation
-        if source.axes == "CHW" or source.single:
+        if source.single or (source.axes == "CHW" and not source.flat):
             self._tensors[source.source] = node.output[0]
 
     def _dequantize(self, node: Any) -> None:
@@ -896,6 +917,8 @@ class _Importer:
                 node, f"pads with mode {mode} and {pads}", "pad height and width with zeros"
             )
         value = float(attributes.get("value", 0.0))
+        if source.integers and not (len(node.input) > 2 and node.input[2]):
+            raise self._fail(node, "pads integers with 0", "pad with the zero point")
         if len(node.input) > 2 and node.input[2]:
             constant = self._constants.get(node.input[2])
             if constant is None or constant.value.size != 1:
@@ -1026,6 +1049,10 @@ def _ceil(
         reach = (count - 1) * stride[axis] + kernel[axis]
         after.append(max(0, reach - size - before))
     return padding[0], padding[1], after[0], after[1]
+
+
+def _names(node: Any) -> list[Any]:
+    return [node.name, node.op_type, node.domain, *node.input, *node.output]
 
 
 def _attributes(node: Any) -> dict[str, Any]:

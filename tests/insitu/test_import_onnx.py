@@ -8,7 +8,9 @@ import pytest
 from insitu.errors import FileError, ModelError
 from insitu.float_network import FloatConvolution, FloatPad
 from insitu.import_onnx import import_onnx
-from tests.insitu.models import chain, example, graph
+from insitu.quantise import quantised_network
+from tests.insitu.models import branches, chain, example, graph
+from tests.insitu.onnx_models import Quantised
 
 
 def imported(model, tmp_path):
@@ -424,6 +426,29 @@ def test_input_shape_must_be_fixed(shape, tmp_path):
         imported(chain([CONV], shape, CONSTANTS), tmp_path)
 
 
+def test_one_sample_at_a_time(tmp_path):
+    model = chain([CONV], (2, 4, 4), CONSTANTS, ANY)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 8
+    with pytest.raises(ModelError, match=r"inputs of shape \[8, 2, 4, 4\]"):
+        imported(model, tmp_path)
+
+
+def test_output_that_is_flattened_is_noted(tmp_path):
+    network = imported(chain([CONV, ("Flatten", [], {})], (2, 4, 4), CONSTANTS), tmp_path)
+    assert "stays height, width, channels" in network.notes[0]
+    network = imported(chain([CONV], (2, 4, 4), CONSTANTS, ANY), tmp_path)
+    assert not network.notes
+
+
+def test_weights_in_another_file(tmp_path):
+    model = chain([CONV], (2, 4, 4), CONSTANTS, ANY)
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="weights", size_threshold=0)
+    with pytest.raises(ModelError, match="keeps 'w' in another file") as error:
+        import_onnx(path)
+    assert "save it as one file" in error.value.next_step
+
+
 def test_damaged_files_are_named(tmp_path, seed):
     rng = np.random.default_rng(seed)
     path = tmp_path / "model.onnx"
@@ -435,3 +460,33 @@ def test_damaged_files_are_named(tmp_path, seed):
             import_onnx(path)
     with pytest.raises(FileError, match="does not exist"):
         import_onnx(tmp_path / "none.onnx")
+
+
+def small(rng, kind):
+    if kind == "example":
+        return example(rng, channels=(2, 2, 3), size=(5, 5), classes=2)
+    if kind == "branches":
+        return branches(rng, size=(3, 3))
+    builder = Quantised(kind)
+    x = builder.input((3, 5, 5), 0.1, 4)
+    weights, scales = rng.integers(-64, 65, (4, 3, 2, 2)), np.full(4, 0.01)
+    window = {"strides": [1, 2], "pads": [1, 0, 1, 0]}
+    return builder.build(builder.linear("Conv", x, weights, scales, np.ones(4), 0.2, 5, **window))
+
+
+@pytest.mark.parametrize("kind", ["example", "branches", "qdq", "qlinear"])
+def test_flipped_bytes_are_found_or_give_a_network(kind, tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    data = small(rng, kind).SerializeToString()
+    path = tmp_path / "model.onnx"
+    for position in range(0, len(data), 3):
+        damaged = bytearray(data)
+        damaged[position] ^= int(rng.integers(1, 256))
+        path.write_bytes(damaged)
+        try:
+            network = import_onnx(path)
+            if network.quantisations:
+                quantised_network(network)
+        except ModelError:
+            continue
+        assert network.layers
