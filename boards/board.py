@@ -28,6 +28,8 @@ class Board:
         Name of the accelerator's configuration.
     clock_hz : int
         Clock that the PLL makes and that place and route must reach.
+    loader : str
+        What openFPGALoader calls the board.
     seeds : tuple of int
         Seeds of place and route, tried in turn until one reaches the clock.
     """
@@ -36,6 +38,7 @@ class Board:
     platform: type
     configuration: str
     clock_hz: int
+    loader: str
     seeds: tuple[int, ...] = (1, 2, 3, 4)
 
     @property

@@ -11,4 +11,5 @@ BOARD = Board(
     platform=ICEBreakerPlatform,
     configuration="up5k",
     clock_hz=24_000_000,
+    loader="ice40_generic",
 )

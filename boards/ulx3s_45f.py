@@ -11,4 +11,5 @@ BOARD = Board(
     platform=ULX3S_45F_Platform,
     configuration="ecp5-45f",
     clock_hz=80_000_000,
+    loader="ulx3s",
 )

@@ -280,6 +280,11 @@ class Convolution(Layer):
         """Channels of the output map."""
         return self.weights.shape[0]
 
+    @property
+    def depthwise(self) -> bool:
+        """Whether each output channel has an input channel of its own."""
+        return self.groups == self.input_channels == self.output_channels
+
     def _output_shape(self, *shapes: Shape) -> Shape:
         (shape,) = shapes
         if shape[2] != self.input_channels:

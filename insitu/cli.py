@@ -5,6 +5,8 @@ bad input. Whatever a verb needs is imported when it runs, so that help comes at
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO_REPORT = ROOT / "build" / "demo.json"
 BUILDS = ROOT / "build" / "boards"
 DEFAULT_SAMPLES = 4
+DEFAULT_BAUD = 1_000_000
 
 
 class _Group(TyperGroup):
@@ -84,6 +87,14 @@ PruneOption = Annotated[
         "--prune", help="Drop channels that are constant or unused; no output changes by it."
     ),
 ]
+
+
+PortOption = Annotated[
+    str,
+    typer.Option(metavar="PORT", help="Serial port of the board, or what insitu serve printed."),
+]
+BaudOption = Annotated[int, typer.Option(min=1, metavar="N", help="Bits a second on the line.")]
+BoardOption = Annotated[str, typer.Option(metavar="NAME", help="icebreaker or ulx3s-45f.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -298,12 +309,12 @@ def simulate(
     from insitu import show
     from insitu.evaluate import read_inputs
     from insitu.image import read_image
-    from insitu.pack import unpack
-    from insitu.simulate import image_configuration, simulate_image
+    from insitu.network import from_bytes
+    from insitu.simulate import simulate_image
 
     _check_outputs(None, json_file)
     loaded = read_image(image)
-    network = unpack(loaded, image_configuration(loaded, f"image {image}"))
+    network = from_bytes(loaded.network, f"the network in image {image}")
     found = read_inputs(inputs, network)
     integers, labels = found.integers, found.labels
     if samples is not None and samples > len(integers):
@@ -378,7 +389,7 @@ def verilog(
 
 @app.command(epilog="Example: insitu build --board icebreaker")
 def build(
-    board: Annotated[str, typer.Option(metavar="NAME", help="icebreaker or ulx3s-45f.")],
+    board: BoardOption,
     folder: Annotated[
         Path | None,
         typer.Option(
@@ -406,6 +417,192 @@ def build(
         )
     _write_json(json_file, report)
     output().print(show.board(report))
+
+
+@app.command(epilog="Example: insitu program --board icebreaker")
+def program(
+    board: BoardOption,
+    bitstream: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What to write.",
+            show_default="what insitu build left in build/boards/NAME",
+        ),
+    ] = None,
+    flash: Annotated[
+        bool,
+        typer.Option("--flash", help="Write the SPI flash, so that it survives switching off."),
+    ] = False,
+) -> None:
+    """Write a board's bitstream to the board, with openFPGALoader."""
+    from boards import find_board
+    from boards.program import program as write
+
+    chosen = find_board(board)
+    with progress() as tell:
+        tell(0, None, f"programming {board}")
+        written = write(chosen, bitstream, folder=BUILDS / board, flash=flash)
+    output().print(f"Programmed {board}: {written}", soft_wrap=True)
+
+
+@app.command(epilog="Example: insitu serve --config up5k, then insitu ping --port /dev/pts/3")
+def serve(
+    config: ConfigOption,
+    level: Annotated[
+        str,
+        typer.Option(
+            metavar="LEVEL",
+            help="byte: whole bytes pass the line; bit: every level of its wires.",
+        ),
+    ] = "byte",
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", metavar="FILE", help="Write the port and all else to FILE once it is ready."
+        ),
+    ] = None,
+) -> None:
+    """Simulate a board, with a pseudo-terminal for a serial port, until interrupted."""
+    import os
+
+    from insitu.serve import LEVELS
+    from insitu.serve import serve as run
+
+    configuration = _configuration(config)
+    if level not in LEVELS:
+        raise InputError(f"there is no level {level!r}", f"choose one of {', '.join(LEVELS)}")
+    _check_outputs(None, json_file)
+    if json_file is not None:
+        json_file.unlink(missing_ok=True)
+
+    def ready(port: str) -> None:
+        report = {"port": port, "configuration": config, "level": level, "pid": os.getpid()}
+        _write_json(json_file, report)
+        output().print(f"{config} at {port}, until interrupted: insitu ping --port {port}")
+
+    with progress() as tell:
+        run(configuration, level, ready=ready, progress=tell)
+
+
+@app.command(epilog="Example: insitu ping --port /dev/ttyUSB1")
+def ping(port: PortOption, baud: BaudOption = DEFAULT_BAUD, json_file: JsonOption = None) -> None:
+    """Ask a device what it is, and what is loaded."""
+    from insitu import show
+
+    _check_outputs(None, json_file)
+    with _device(port, baud) as device:
+        loaded = device.loaded()
+    found = device.identity
+    report = {
+        "port": port,
+        "configuration": found.configuration.name if found.configuration else None,
+        "digest": f"{found.digest:08x}",
+        "hardware_version": f"{found.hardware[0]}.{found.hardware[1]}",
+        "image_format": found.image_format,
+        "lanes": found.lanes,
+        "width": found.width,
+        "coefficient_bytes": found.coefficient_bytes,
+        "activation_bytes": found.activation_bytes,
+        "image": None if loaded is None else loaded.report(),
+        "retries": device.retries,
+    }
+    _write_json(json_file, report)
+    output().print(show.device(report))
+
+
+@app.command(epilog="Example: insitu load a.image --port /dev/ttyUSB1")
+def load(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Made by insitu compile.")],
+    port: PortOption,
+    baud: BaudOption = DEFAULT_BAUD,
+    json_file: JsonOption = None,
+) -> None:
+    """Load an image into a device, and check that it arrived."""
+    from insitu.image import read_image
+
+    _check_outputs(None, json_file)
+    made = read_image(image)
+    with _device(port, baud) as device:
+        loaded = device.load(made)
+    report = {"port": port, "image": loaded.report(), "retries": device.retries}
+    _write_json(json_file, report)
+    output().print(
+        f"Loaded {loaded.network}: {loaded.payload_bytes:,} bytes, checked", soft_wrap=True
+    )
+
+
+@app.command(
+    epilog="Example: insitu infer --port /dev/ttyUSB1 --inputs examples/fashion/fashion500.npz"
+)
+def infer(
+    port: PortOption,
+    inputs: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Inputs (.npz) as the model takes them, or int8 with the channels last; labels "
+            "if there are any.",
+        ),
+    ],
+    image: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[IMAGE]",
+            help="Run this, and load it first if it is not loaded.",
+            show_default="what is loaded",
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="How many of the inputs to run.", show_default="all"),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Save the outputs (.npz): int8 [N, H, W, C]."
+        ),
+    ] = None,
+    baud: BaudOption = DEFAULT_BAUD,
+    json_file: JsonOption = None,
+) -> None:
+    """Run inputs on a device; an answer that may be wrong is asked for again, or is an error."""
+    import io
+    from typing import cast
+
+    import numpy as np
+
+    from golden.network import Network
+    from insitu import show
+    from insitu.evaluate import read_inputs
+    from insitu.image import read_image
+    from insitu.infer import infer as run
+    from insitu.infer import make_ready
+
+    _check_outputs(file, json_file, "outputs")
+    made = None if image is None else read_image(image)
+    with _device(port, baud) as device:
+        loaded = make_ready(device, made)
+        # Of the network it needs the input alone.
+        found = read_inputs(inputs, cast(Network, loaded), samples=samples)
+        report, outputs = run(device, loaded, found)
+    report = {"port": port} | report
+    if file is not None:
+        saved = io.BytesIO()
+        np.savez(saved, outputs=outputs)
+        write_file(file, saved.getvalue(), "outputs")
+    _write_json(json_file, report)
+    output().print(show.inference(report))
+
+
+@contextmanager
+def _device(port: str, baud: int) -> Iterator[Any]:
+    """The device at a port, with a bar for what goes on."""
+    from insitu.device import Device
+    from insitu.link import Link, open_port
+
+    with open_port(port, baud) as opened, progress() as tell:
+        yield Device(Link(opened), progress=tell)
 
 
 def _configuration(name: str) -> Configuration:

@@ -1,9 +1,9 @@
-"""Cycles of a layer, predicted from its shape: the cost model of the engine.
+"""Cycles of an operation, predicted from its shape: the cost model of the engine.
 
 The engine runs lane groups outermost, then rows, pixels, channel groups and taps. A lane group
 takes as long as the slowest of four, each for all its output pixels:
 
-    array           ceil(Ci/C) * T steps
+    array           steps: ceil(Ci/C) * T, or depthwise the taps of each word
     coefficients    words of the stream segment (stored, intra), and at least one cycle a vector, or
                     where U follows U (intra) half of Bi + T + 1 for each channel group
     activations     one access a step; where the memory has one port, also the words written
@@ -22,12 +22,13 @@ top; `Constants` are those times of the RTL, fitted to it (tests/rtl/test_accele
 `ideal_cycles` is the array's work alone, from the shapes.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 
 from rtl.config import Configuration
-from rtl.record import CROSS, INTRA, PARAMETER_WORDS, STORED
+from rtl.record import CROSS, INTRA, PARAMETER_WORDS, STORED, TABLE_WORDS
 
-__all__ = ["CONSTANTS", "Constants", "Cost", "Work", "layer_cost"]
+__all__ = ["CONSTANTS", "Constants", "Cost", "Work", "operation_cost", "total_cost"]
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,20 @@ class Constants:
         Start and drain the generation of a tile, and start the pixels.
     segment : int
         From the last U of a stream segment to its first W1 at the multipliers; one more where the
-        generator has to round (`generator_sum_bits` > 8).
+        generator has to round (`generator_sum_bits` > 8), and where memory is slow.
     block : int
-        At the cross level, from one block of W1 to the next; one more where the generator has to
-        round.
+        At the cross level, from one block of W1 to the next; as `segment`.
     turns : int
         Of so many words from the coefficient memory one may be a parameter.
+    round_trip : int
+        From a lane group's last step until its parameters' memory is free, and from the arrival of
+        parameters to the first step of their lane group.
+    late : int
+        For a lane group whose parameters arrive last of all.
+    buffered : int
+        Words of a stream that wait outside the coefficient memory.
+    table : int
+        For a word of a table; `wide` counts here too, but only one of it.
     """
 
     program: int = 4
@@ -63,8 +72,12 @@ class Constants:
     intra_group: int = 1
     tile: int = 43
     segment: int = 7
-    block: int = 5
+    block: int = 4
     turns: int = 4
+    round_trip: int = 24
+    late: int = 3
+    buffered: int = 6
+    table: int = 7
 
 
 CONSTANTS = Constants()
@@ -72,31 +85,38 @@ CONSTANTS = Constants()
 
 @dataclass(frozen=True)
 class Work:
-    """What the cost of a layer depends on.
+    """What the cost of an operation depends on.
 
     Parameters
     ----------
-    dataflow : STORED, INTRA or CROSS
+    dataflow : STORED, INTRA, CROSS or TILE
     flat : bool
         Cross level without an intra level.
-    outputs, inputs, taps : int
-        Co, Ci and T.
+    groups : int
+        Lane groups.
+    steps, taps : int
+        Of an output pixel, and of a channel group.
     pixels : int
         Output pixels.
+    inputs : int
+        Ci, at the cross level.
     kernels : int
         Bo; 0 where there is no cross level.
     basis_vectors, basis_words, stream_vectors, stream_words, cross_words : int
         Of one segment each, as in the record.
     last_group_words : int
         Activation words of the last lane group.
+    table, uniform : bool
+        There is a table to load; channels have biases only.
     """
 
     dataflow: int
     flat: bool
-    outputs: int
-    inputs: int
+    groups: int
+    steps: int
     taps: int
     pixels: int
+    inputs: int
     kernels: int
     basis_vectors: int
     basis_words: int
@@ -104,16 +124,18 @@ class Work:
     stream_words: int
     cross_words: int
     last_group_words: int
+    table: bool = False
+    uniform: bool = False
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Predicted cycles of a layer.
+    """Predicted cycles of an operation, or of a layer's operations.
 
-    `array`, `coefficients`, `activations` and `requantiser` are the four terms over the whole
-    layer, of which each output group takes the slowest (`steady` in all); `load` is parameters
-    and bases, `generate` the weight tiles, `fill` what is left. `cycles` is their total, `bound`
-    the slowest term's name, `ideal` the array's work alone.
+    `array`, `coefficients`, `activations` and `requantiser` are the four terms over all of it, of
+    which each output group takes the slowest (`steady` in all); `load` is parameters, bases and
+    tables, `generate` the weight tiles, `fill` what is left. `cycles` is their total, `bound` the
+    slowest term's name, `ideal` the array's work alone.
     """
 
     cycles: int
@@ -148,8 +170,32 @@ def _contention(words: int, parameters: int, available: int, turns: int) -> int:
     return max(round(turned), words + parameters - available, 0)
 
 
-def layer_cost(work: Work, config: Configuration, constants: Constants = CONSTANTS) -> Cost:
-    """Predict the cycles of a layer.
+def _waiting(
+    words: int, parameters: int, available: int, behind: int, group: int, constants: Constants
+) -> int:
+    """Cycles that a lane group of `available` cycles waits for the parameters of the next.
+
+    All its steps are issued `behind` cycles before its end, less what the way behind is longer.
+    From the second on these are read when the group before is done: two groups take at least one
+    group's cycles, the way from its last step through the requantiser and to the first step of the
+    next but one, and the reading.
+    """
+    lost = _contention(words, parameters + 1, available, constants.turns)
+    if group == 0:
+        return lost
+    reading = parameters * constants.turns
+    if lost and reading > available - constants.round_trip:
+        lost += constants.late
+    # The stream takes its turns, of which some are over. Where it is slow, memory waits with it.
+    wanted = max(0, words - constants.buffered)
+    taken = wanted // (constants.turns - 1)  # parameters meanwhile
+    pace = max(1.0, available / max(1, words))
+    reading = min(reading, int(wanted * pace) + max(parameters - taken, taken))
+    return max(lost, _ceil(constants.round_trip + reading - available - behind, 2))
+
+
+def operation_cost(work: Work, config: Configuration, constants: Constants = CONSTANTS) -> Cost:
+    """Predict the cycles of an operation.
 
     Parameters
     ----------
@@ -162,16 +208,16 @@ def layer_cost(work: Work, config: Configuration, constants: Constants = CONSTAN
     Cost
     """
     lanes, width = config.lanes, config.width
-    groups = _ceil(work.outputs, lanes)
-    steps = _ceil(work.inputs, width) * work.taps
+    groups, steps = work.groups, work.steps
     roundings = _ceil(lanes, config.requantiser_outputs)
     words = lanes // config.activation_word
-    parameters = lanes * PARAMETER_WORDS
+    parameters = lanes * (1 if work.uniform else PARAMETER_WORDS)
 
     streams = work.dataflow in (STORED, INTRA)
+    basis = max(work.basis_words, work.basis_vectors)
     terms = dict.fromkeys(("array", "coefficients", "activations", "requantiser"), 0)
     steady = 0
-    load = parameters
+    load = parameters + (PARAMETER_WORDS if work.uniform else 0)
     vectors = work.stream_vectors
     if work.dataflow == INTRA:
         # Two slots of U: one is filled, with a cycle on top, in the time of the other's taps.
@@ -189,16 +235,23 @@ def layer_cost(work: Work, config: Configuration, constants: Constants = CONSTAN
             one["coefficients"] = work.pixels * max(work.stream_words, vectors)
         slowest = max(one.values())
         steady += slowest
-        if streams and not last:
+        # A pixel's sums are requantised behind it, and those of the last while nothing else is.
+        fed = max(one["array"], one["coefficients"], one["activations"]) // work.pixels
+        behind = max(0, roundings - fed)
+        if last:
+            steady -= behind
+        elif streams:
             stream = work.pixels * work.stream_words + work.basis_words
-            load += _contention(stream, parameters, slowest, constants.turns)
+            later = behind - basis - 2 * config.slow_memory
+            load += _waiting(stream, parameters, slowest, later, group, constants)
         for name, cycles in one.items():
             terms[name] += cycles
 
-    basis = max(work.basis_words, work.basis_vectors)
     generate = 0
     fill = constants.layer + (constants.wide if config.coefficient_port > 32 else 0)
     ideal = groups * steps * work.pixels
+    if work.table:
+        load += TABLE_WORDS * (constants.table + (config.coefficient_port > 32))
     if work.dataflow == INTRA:
         load += basis
         fill += (groups - 1) * max(1, basis - work.taps + constants.intra_group)
@@ -206,14 +259,14 @@ def layer_cost(work: Work, config: Configuration, constants: Constants = CONSTAN
         vectors = _ceil(work.kernels, width)
         taps = 1 if work.flat else work.taps
         segments = work.inputs * work.taps // taps
-        rounds = int(config.generator_sum_bits > 8)
-        full, block = lanes // width, constants.block + rounds
+        delays = int(config.generator_sum_bits > 8) + config.slow_memory
+        full, block = lanes // width, constants.block + delays
         blocks = _ceil(work.kernels, lanes)
         paced = (blocks - 1) * max(full, block)  # all blocks of a weight but the last
         rest = vectors - (blocks - 1) * full
         weight = max(paced + max(rest, block), work.cross_words, roundings)
         ends = max(paced + rest, work.cross_words - 1)
-        ends += max(work.stream_words, work.stream_vectors) + constants.segment + rounds
+        ends += max(work.stream_words, work.stream_vectors) + constants.segment + delays
         segment = (taps - 1) * weight + max(ends, roundings)
         words = segments * (work.stream_words + taps * work.cross_words) + work.basis_words
         lost = _contention(words, parameters, segments * segment, constants.turns)
@@ -222,17 +275,22 @@ def layer_cost(work: Work, config: Configuration, constants: Constants = CONSTAN
         fill += groups * constants.tile
         ideal += groups * work.inputs * work.taps * vectors
 
-    # Of equals the array: a layer that the array bounds is as fast as it can be.
-    bound = max(terms, key=lambda name: (terms[name], name == "array"))
-    if generate > steady:
-        bound = "generation"
-    return Cost(
-        cycles=steady + load + generate + fill,
-        ideal=ideal,
-        bound=bound,
-        steady=steady,
-        load=load,
-        generate=generate,
-        fill=fill,
-        **terms,
-    )
+    figures = {**terms, "steady": steady, "load": load, "generate": generate, "fill": fill}
+    cycles = steady + load + generate + fill
+    return Cost(cycles=cycles, ideal=ideal, bound=_bound(figures), **figures)
+
+
+def _bound(figures: dict[str, int]) -> str:
+    """The slowest term. Of equals the array: what it bounds is as fast as it can be."""
+    if figures["generate"] > figures["steady"]:
+        return "generation"
+    terms = ("array", "coefficients", "activations", "requantiser")
+    return max(terms, key=lambda name: (figures[name], name == "array"))
+
+
+def total_cost(costs: Sequence[Cost], ideal: int) -> Cost:
+    """The cost of operations one after the other; `ideal` is that of what they do together."""
+    names = [field.name for field in fields(Cost) if field.name not in ("cycles", "ideal", "bound")]
+    figures = {name: sum(getattr(cost, name) for cost in costs) for name in names}
+    cycles = sum(cost.cycles for cost in costs)
+    return Cost(cycles=cycles, ideal=ideal, bound=_bound(figures) if costs else "", **figures)

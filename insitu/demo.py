@@ -100,7 +100,7 @@ def demo(
         "accuracy": float(np.mean(np.concatenate(right))),
         "accuracy_float": float(np.mean(np.concatenate(right_float))),
         "images": len(images),
-        "weights": sum(one.layer.weights.W.size for one in planned.layers),
+        "weights": planned.dense_int8_bytes,
         "weight_bytes": -(-planned.weight_bits // 8),
         "dense_int8_bytes": planned.dense_int8_bytes,
         "payload_bytes": len(make_image(planned).payload),
@@ -125,12 +125,12 @@ def _generated(planned: Plan) -> dict[str, Any]:
     """What is recovered on chip, and from how much."""
     weights = bits = both = 0
     for one in planned.layers:
-        form = one.layer.weights
+        form = one.layer.weights if isinstance(one.layer, Convolution) else None
         if isinstance(form, Generated):
             weights += form.W.size
             bits += one.weight_bits
             both += form.W.size * (form.B is not None and form.V is not None)
-    total = sum(one.layer.weights.W.size for one in planned.layers)
+    total = planned.dense_int8_bytes
     return {
         "weights": weights,
         "bits": bits,
@@ -143,13 +143,13 @@ def _generated(planned: Plan) -> dict[str, Any]:
 def _layers(planned: Plan, device: Simulation) -> list[dict[str, Any]]:
     rows = []
     for one, ran in zip(planned.layers, device.layers, strict=True):
-        report = one.report()
+        report = one.report(planned.configuration)
         kept = ("kind", "kernel", "precisions", "ranks", "weight_bytes", "dense_int8_bytes")
         rows.append(
             ran.report()
             | {key: report[key] for key in kept if key in report}
             | {
-                "weights": one.layer.weights.W.size,
+                "weights": one.weights,
                 "output": list(one.output.shape),
                 "bound": one.cost.bound,
                 "error_cycles": ran.cycles - ran.predicted,

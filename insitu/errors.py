@@ -10,6 +10,8 @@ __all__ = [
     "InsituError",
     "ModelError",
     "NetworkError",
+    "PortError",
+    "ProgramError",
     "SimulatorError",
 ]
 
@@ -62,6 +64,14 @@ class FitError(InsituError):
 
 class BuildError(InsituError):
     """A bitstream cannot be built: no such board, a tool missing, too large, too slow."""
+
+
+class PortError(InsituError):
+    """A serial port cannot be opened."""
+
+
+class ProgramError(InsituError):
+    """A board cannot be programmed: no tool, no bitstream, no board."""
 
 
 class SimulatorError(InsituError):

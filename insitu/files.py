@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from insitu.errors import FileError, InsituError
 
-__all__ = ["check_writable", "read_arrays", "read_file", "write_file"]
+__all__ = ["check_writable", "parse_arrays", "read_arrays", "read_file", "write_file"]
 
 
 def read_file(path: str | Path, what: str) -> bytes:
@@ -64,7 +64,13 @@ def read_arrays(
     InsituError
         `error`, if it is not an undamaged .npz archive.
     """
-    data = read_file(path, what)
+    return parse_arrays(read_file(path, what), f"{what} {path}", error, next_step)
+
+
+def parse_arrays(
+    data: bytes, source: str, error: type[InsituError], next_step: str
+) -> dict[str, NDArray[Any]]:
+    """The arrays in the bytes of an .npz file; as `read_arrays`."""
     try:
         archive = np.load(io.BytesIO(data), allow_pickle=False)
         if isinstance(archive, np.lib.npyio.NpzFile):
@@ -75,7 +81,7 @@ def read_arrays(
         fault = f"is truncated, corrupt or not an .npz archive: {reason}"
     except (MemoryError, SyntaxError, TypeError, NotImplementedError, RuntimeError):
         fault = "is corrupt: it holds an array that cannot be"
-    raise error(f"{what} {path} {fault}", next_step)
+    raise error(f"{source} {fault}", next_step)
 
 
 def check_writable(path: str | Path, what: str) -> None:

@@ -1,4 +1,4 @@
-"""The image file: a payload for the coefficient memory, and how to use it.
+"""The image file: a payload for the coefficient memory, how to use it, and what it computes.
 
 The format is docs/image-format.md. Reading checks everything before any of it is used, and
 trusts no length in the file.
@@ -19,8 +19,8 @@ from rtl.config import CONFIGURATIONS, Configuration
 __all__ = ["FORMAT_VERSION", "MAGIC", "Image", "read_image"]
 
 MAGIC = b"INSITU\r\n"
-FORMAT_VERSION = 1
-_HEADER = struct.Struct("<8sIIIIII")
+FORMAT_VERSION = 2
+_HEADER = struct.Struct("<8sIIIIIIII")
 _COMPILE_AGAIN = "compile the model again with insitu compile"
 _COPY_AGAIN = "copy the file again, or compile the model again with insitu compile"
 
@@ -37,11 +37,15 @@ class Image:
         Plain data: `network`, `configuration` (its name), `input`, `output`, `layers`, ...
     payload : bytes
         The coefficient memory from address 0.
+    network : bytes
+        The integer network that it was made from (`insitu.network`): what a device's answers are
+        compared with. No device needs it.
     """
 
     digest: int
     metadata: dict[str, Any]
     payload: bytes
+    network: bytes
 
     def to_bytes(self) -> bytes:
         """The image as the bytes of a file."""
@@ -51,12 +55,14 @@ class Image:
             FORMAT_VERSION,
             len(metadata),
             len(self.payload),
+            len(self.network),
             self.digest,
             zlib.crc32(self.payload),
+            zlib.crc32(self.network),
             0,
         )[:-4]
         check = struct.pack("<I", zlib.crc32(metadata, zlib.crc32(start)))
-        return start + check + metadata + self.payload
+        return start + check + metadata + self.payload + self.network
 
     @classmethod
     def from_bytes(cls, data: bytes, source: str = "image") -> "Image":
@@ -85,29 +91,37 @@ class Image:
             )
         if len(data) < _HEADER.size:
             raise damaged(f"is truncated: {len(data)} bytes, a header alone has {_HEADER.size}")
-        _, version, n_metadata, n_payload, digest, payload_crc, crc = _HEADER.unpack_from(data)
+        header = _HEADER.unpack_from(data)
+        version, n_metadata, n_payload, n_network, digest, payload_crc, network_crc, crc = header[
+            1:
+        ]
         if version != FORMAT_VERSION:
             raise ImageError(
                 f"{source} has format version {version}, this insitu reads {FORMAT_VERSION}",
                 _COMPILE_AGAIN,
             )
-        expected = _HEADER.size + n_metadata + n_payload
+        expected = _HEADER.size + n_metadata + n_payload + n_network
         if len(data) != expected:
             fault = "is truncated" if len(data) < expected else "is too long"
             raise damaged(f"{fault}: {len(data)} bytes where its header says {expected}")
         metadata = data[_HEADER.size : _HEADER.size + n_metadata]
-        payload = data[_HEADER.size + n_metadata :]
+        payload = data[_HEADER.size + n_metadata : len(data) - n_network]
+        network = data[len(data) - n_network :]
         if zlib.crc32(metadata, zlib.crc32(data[: _HEADER.size - 4])) != crc:
             raise damaged("is corrupt: the CRC of its header and metadata does not match")
-        if zlib.crc32(payload) != payload_crc:
-            raise damaged("is corrupt: the CRC of its payload does not match")
+        for what, part, expected in (
+            ("payload", payload, payload_crc),
+            ("network", network, network_crc),
+        ):
+            if zlib.crc32(part) != expected:
+                raise damaged(f"is corrupt: the CRC of its {what} does not match")
         if len(payload) % 4 or not payload:
             raise damaged(f"has a payload of {len(payload)} bytes, not a multiple of 4")
         try:
             values = json.loads(metadata)
         except ValueError as error:
             raise damaged(f"has metadata that is not JSON: {error}") from None
-        return cls(digest, _checked_metadata(values, damaged), payload)
+        return cls(digest, _checked_metadata(values, damaged), payload, network)
 
     def write(self, path: str | Path) -> None:
         """Write the image to a file, whole or not at all.
@@ -186,6 +200,12 @@ _MAP: dict[str, Callable[[Any], bool]] = {
     "address": _natural,
     "pitch": _natural,
     "zero_point": lambda v: isinstance(v, int) and -128 <= v <= 127,
+    "window": lambda v: v is None or (isinstance(v, dict) and all(map(_natural, v.values()))),
+    "pieces": lambda v: (
+        isinstance(v, list)
+        and bool(v)
+        and all(isinstance(p, list) and len(p) == 2 and all(map(_natural, p)) for p in v)
+    ),
 }
 
 
@@ -213,6 +233,12 @@ def _checked_metadata(values: Any, damaged: Callable[[str], ImageError]) -> dict
         where = f"layers[{number}]"
         if not isinstance(layer, dict):
             raise damaged(f"has metadata without {where}")
-        check_map(layer.get("input"), f"{where}.input")
+        inputs = layer.get("inputs")
+        if not isinstance(inputs, list) or not inputs:
+            raise damaged(f"has metadata without {where}.inputs")
+        for position, source in enumerate(inputs):
+            check_map(source, f"{where}.inputs[{position}]")
+        if not isinstance(layer.get("operations"), list):
+            raise damaged(f"has metadata without {where}.operations")
         check_map(layer.get("output"), f"{where}.output")
     return values

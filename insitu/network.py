@@ -37,9 +37,9 @@ from golden.network import (
     chain,
 )
 from insitu.errors import NetworkError
-from insitu.files import read_arrays, write_file
+from insitu.files import parse_arrays, read_file, write_file
 
-__all__ = ["FORMAT", "load", "save"]
+__all__ = ["FORMAT", "from_bytes", "load", "save", "to_bytes"]
 
 FORMAT = "insitu-network-2"
 _CHAINS = "insitu-network-1"
@@ -55,6 +55,11 @@ def save(network: Network, path: str | Path) -> None:
     FileError
         If it cannot be written.
     """
+    write_file(path, to_bytes(network), "network")
+
+
+def to_bytes(network: Network) -> bytes:
+    """A network as the bytes of a file."""
     arrays: dict[str, Any] = {
         "format": FORMAT,
         "n_layers": len(network.layers),
@@ -71,7 +76,7 @@ def save(network: Network, path: str | Path) -> None:
         arrays |= {f"L{index}.{key}": np.array(value) for key, value in values.items()}
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
-    write_file(path, file.getvalue(), "network")
+    return file.getvalue()
 
 
 def _stored(weights: Stored | Generated) -> dict[str, Any]:
@@ -101,8 +106,20 @@ def load(path: str | Path, input_shape: tuple[int, int, int] | None = None) -> N
     NetworkError
         If it is not an undamaged, complete and consistent network of this version.
     """
-    arrays = read_arrays(path, "network", NetworkError, _AGAIN)
-    source = f"network {path}"
+    return from_bytes(read_file(path, "network"), f"network {path}", input_shape)
+
+
+def from_bytes(
+    data: bytes, source: str, input_shape: tuple[int, int, int] | None = None
+) -> Network:
+    """The network in the bytes of a file; `source` says for messages where they come from.
+
+    Raises
+    ------
+    NetworkError
+        As for `load`.
+    """
+    arrays = parse_arrays(data, source, NetworkError, _AGAIN)
     found = str(arrays["format"]) if "format" in arrays else None
     if found not in (FORMAT, _CHAINS):
         fault = f"has format {found!r}" if found else "has no format"

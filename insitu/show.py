@@ -8,7 +8,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["board", "demonstration", "evaluation", "model", "network", "simulation"]
+__all__ = [
+    "board",
+    "demonstration",
+    "device",
+    "evaluation",
+    "inference",
+    "model",
+    "network",
+    "simulation",
+]
 
 Report = Mapping[str, Any]
 
@@ -33,7 +42,9 @@ def _pairs(title: str, rows: Sequence[tuple[str, str]]) -> Table:
 
 def _form(layer: Report) -> str:
     """Ranks and bits of a layer's weights: "Bi 2 Bo 40: 4/4/4", or "8" where they are stored."""
-    ranks, bits = layer.get("ranks", {}), layer["precisions"]
+    ranks, bits = layer["ranks"], layer["precisions"]
+    if not bits:
+        return ""
     if "w" in bits:
         return f"{bits['w']}"
     names = {"terms": "Bi", "kernels": "Bo"}
@@ -79,6 +90,10 @@ def network(report: Report) -> RenderableType:
         (
             "cycles an inference",
             f"{report['cycles']:,} predicted, {report['ideal_cycles']:,} ideal",
+        ),
+        (
+            "frames a second",
+            f"{report['frames_per_second']:,} at {report['clock_mhz']:g} MHz",
         ),
     ]
     title = f"{report['network']} on {report['configuration']}"
@@ -285,3 +300,40 @@ _NEXT = """\
   the core        insitu verilog --config ecp5-45f -o accelerator.v
   a testbench     make sim TB=weight_generator WAVES=1
   how it works    docs/architecture.md"""
+
+
+def device(report: Report) -> RenderableType:
+    """A device that answered."""
+    image = report["image"]
+    rows = [
+        ("configuration", f"{report['configuration'] or 'unknown'}, digest {report['digest']}"),
+        ("hardware", f"{report['hardware_version']}, image format {report['image_format']}"),
+        ("array", f"{report['lanes']} x {report['width']}"),
+        ("coefficient memory", f"{report['coefficient_bytes']:,} bytes"),
+        ("activation memory", f"{report['activation_bytes']:,} bytes"),
+        (
+            "image",
+            f"{image['network']}, {image['payload_bytes']:,} bytes" if image else "none known",
+        ),
+    ]
+    if report["retries"]:
+        rows.append(("retries", f"{report['retries']}"))
+    return _pairs(f"Device at {report['port']}", rows)
+
+
+def inference(report: Report) -> RenderableType:
+    """Inputs that were run on a device."""
+    rate = report["frames_per_second"]
+    rows = [
+        ("samples", f"{report['samples']}"),
+        ("cycles an inference", f"{report['cycles']:,} (predicted {report['predicted_cycles']:,})"),
+    ]
+    if "compute" in rate:
+        rows.append(
+            ("compute alone", f"{rate['compute']:,} frames/s at {report['clock_mhz']:g} MHz")
+        )
+    rows.append(("end to end", f"{rate['end_to_end']:,} frames/s"))
+    if "accuracy" in report:
+        rows.append(("right", f"{report['accuracy']:.2%}"))
+    rows.append(("retries", f"{report['retries']}"))
+    return _pairs(f"{report['network']} at {report['port']}", rows)

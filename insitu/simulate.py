@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from golden.network import Network, run
 from insitu.errors import DeviceError, ImageError, SimulatorError
 from insitu.image import Image
-from insitu.pack import unpack
-from insitu.plan import Map
+from insitu.maps import Map
+from insitu.network import from_bytes
 from rtl.config import CONFIGURATIONS, Configuration
 from rtl.record import OP_END, OP_LAYER, pack_step
 from sim.accelerator import Job, Step, accelerator, simulate
@@ -187,17 +187,16 @@ def simulate_image(
     tell = progress or (lambda done, total, what: None)
     config = image_configuration(image)
     if network is None:
-        network = unpack(image, config)
+        network = from_bytes(image.network, "image's network")
     golden = run(network, inputs, keep=True)
 
     prepare(config, tell)
     started = time.monotonic()
     maps = [Map.from_report(layer["output"]) for layer in image.metadata["layers"]]
-    whole = Step((), maps[-1].address, _words(maps[-1]))
-    program = _program(image, len(maps))
+    whole = Step((), maps[-1].address, maps[-1].span)
     singles = [
-        Step([word, pack_step(OP_END)], one.address, _words(one))
-        for word, one in zip(program, maps, strict=False)
+        Step([*program, pack_step(OP_END)], one.address, one.span)
+        for program, one in zip(_programs(image), maps, strict=True)
     ]
     predicted = sum(layer["cost"]["cycles"] for layer in image.metadata["layers"])
     total = len(inputs) * len(maps) + 1 if layers else len(inputs)
@@ -206,7 +205,7 @@ def simulate_image(
     def go(samples: Int8, steps: list[Step], before: int) -> Any:
         source = Map.from_report(image.metadata["input"])
         job = Job(image.payload, source.address, [source.place(x) for x in samples], steps)
-        moved = len(image.payload) + source.size + sum(step.size for step in steps)
+        moved = len(image.payload) + source.span + sum(step.size for step in steps)
         limit = 100_000 + len(samples) * (4 * predicted + _HOST_CYCLES * moved)
         try:
             return simulate(
@@ -263,20 +262,19 @@ def simulate_image(
     )
 
 
-def _words(one: Map) -> int:
-    """Bytes to read of a map: whole 32-bit words."""
-    return -(-one.size // 4) * 4
-
-
-def _program(image: Image, layers: int) -> list[int]:
-    """The steps of an image's program, one a layer."""
-    words = [int(word) for word in np.frombuffer(image.payload, "<u4", layers)]
-    if any(word >> 28 != OP_LAYER for word in words):
+def _programs(image: Image) -> list[list[int]]:
+    """The steps of an image's program, by layer."""
+    counts = [len(layer["operations"]) for layer in image.metadata["layers"]]
+    words = np.frombuffer(image.payload, "<u4").tolist()
+    ends = np.cumsum(counts).tolist()
+    programs = [words[end - count : end] for end, count in zip(ends, counts, strict=True)]
+    steps = [word >> 28 for word in words[: ends[-1] + 1]]
+    if steps != [OP_LAYER] * ends[-1] + [OP_END]:
         raise ImageError(
             "image has a program that does not run its layers in order",
             "compile the model again with insitu compile",
         )
-    return words
+    return programs
 
 
 def _compare(expected: Int8, got: Int8, name: str) -> tuple[int, str | None]:

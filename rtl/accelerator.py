@@ -16,7 +16,7 @@ from .host_port import HostPort
 from .issue import Issue
 from .mac_array import MacArray
 from .parameter_loader import ParameterLoader
-from .record import CROSS, INTRA
+from .record import CROSS, INTRA, TILE
 from .requantiser import Requantiser
 from .sequencer import Sequencer
 from .weight_broadcast import WeightBroadcast
@@ -81,11 +81,15 @@ class Accelerator(wiring.Component):
         record = self._sequencer.record
         cross = Signal()
         generating = Signal()  # the tile, of a layer with a cross level
+        to_tile = Signal()  # results go to the tile
         m.d.sync += [
             cross.eq(record.dataflow == CROSS),
             generating.eq(self._sequencer.tile),
+            to_tile.eq(self._sequencer.tile | record.to_tile),
             self._issue.from_generator.eq(record.dataflow == INTRA),
-            self._issue.from_tile.eq((record.dataflow == CROSS) & ~self._sequencer.tile),
+            self._issue.from_tile.eq(
+                ((record.dataflow == CROSS) & ~self._sequencer.tile) | (record.dataflow == TILE)
+            ),
         ]
 
         connect(m, flipped(self.bus), self._host.bus)
@@ -94,7 +98,7 @@ class Accelerator(wiring.Component):
         self._connect_host(m)
         self._connect_coefficients(m)
         self._connect_operands(m, cross)
-        self._connect_results(m, generating)
+        self._connect_results(m, to_tile)
         return m
 
     def _configure(self, m, record, cross, generating):
@@ -117,6 +121,8 @@ class Accelerator(wiring.Component):
             loader.start.eq(sequencer.layer_start),
             loader.base.eq(record.parameter_base),
             loader.tile.eq(cross),
+            loader.uniform.eq(record.uniform),
+            loader.look_up.eq(record.table),
             loader.groups.eq(record.groups),
             loader.started.eq(fetch.started),
             loader.group_done.eq(requantiser.group_done),
@@ -131,6 +137,7 @@ class Accelerator(wiring.Component):
             generator.taps.eq(Mux(record.flat, 0, record.taps)),
             generator.blocks.eq(record.blocks),
             generator.shift.eq(record.intra_shift),
+            self._array.depthwise.eq(record.depthwise),
             self._broadcast.last_block_steps.eq(record.last_block_steps),
             self._tile.taps.eq(record.taps),
             sequencer.tile_complete.eq(self._tile.complete),
@@ -142,10 +149,12 @@ class Accelerator(wiring.Component):
             output.pitch.eq(record.output_pitch),
             output.groups.eq(record.groups),
             output.last_group_words.eq(record.last_group_words),
-            sequencer.written.eq(self._activations.final_written),
+            sequencer.written.eq(self._activations.final_written | self._tile.complete),
             requantiser.clear.eq(sequencer.layer_start),
             requantiser.tile.eq(generating),
             requantiser.double_rounding.eq(record.double_rounding),
+            requantiser.uniform.eq(record.uniform),
+            requantiser.look_up.eq(record.table),
             requantiser.zero_point.eq(record.output_zero_point),
             requantiser.minimum.eq(record.activation_min),
             requantiser.maximum.eq(record.activation_max),
@@ -179,6 +188,7 @@ class Accelerator(wiring.Component):
             loader.words.data.eq(memory.words.data),
         ]
         connect(m, loader.parameters, self._requantiser.parameters)
+        connect(m, loader.table, self._requantiser.table)
 
     def _connect_host(self, m):
         """The host's access to the memories, while no program runs."""
@@ -250,18 +260,20 @@ class Accelerator(wiring.Component):
             self._broadcast.i.valid.eq(generator.o.valid),
             self._broadcast.i.payload.eq(generator.o.payload),
             generator.o.ready.eq(self._broadcast.i.ready),
+            tile.silent.eq(~issue.from_tile),
+            self._decoder.silent.eq(issue.from_tile),
             tile.next.eq(issue.tile_next),
             tile.last.eq(issue.tile_last),
             issue.tile.eq(tile.weights),
         ]
 
-    def _connect_results(self, m, generating):
+    def _connect_results(self, m, to_tile):
         """From the array through the requantiser to the activation buffer or the tile."""
         connect(m, self._array.o, self._requantiser.i)
         results = self._requantiser.o
         m.d.comb += [
             self._activations.i.payload.eq(results.payload),
-            self._activations.i.valid.eq(results.valid & ~generating),
+            self._activations.i.valid.eq(results.valid & ~to_tile),
             self._tile.i.payload.eq(results.payload),
-            self._tile.i.valid.eq(results.valid & generating),
+            self._tile.i.valid.eq(results.valid & to_tile),
         ]

@@ -8,30 +8,59 @@ from amaranth.utils import ceil_log2
 from .address_generator import tap_layout
 from .config import Configuration
 from .delay import delayed
+from .mac_array import marks_layout
+from .memory import block_memory
 from .push import Push
 from .queue import Queue
 from .requantiser import results_layout
 from .storage import Storage
 
-__all__ = ["ActivationBuffer", "Output", "activations_layout"]
+__all__ = [
+    "HOST_DELAY",
+    "ActivationBuffer",
+    "Operands",
+    "Output",
+    "kernels_layout",
+]
 
 QUEUE_DEPTH = 4
 """Steps fetched ahead: enough for one a cycle with the memory's latency."""
+
+RING_DEPTH = 16
+"""Steps whose values are kept: those fetched ahead, and those issued ahead of their weights."""
 
 HOST_DELAY = 3
 """Cycles from the host's request to its data, or until what it writes is written."""
 
 
-def activations_layout(config):
-    """A step's activations and marks (`rtl.mac_array.operands_layout`)."""
+def kernels_layout(config):
+    """C kernels W1 in place of activations, and their marks."""
     return data.StructLayout(
-        {
-            "values": data.ArrayLayout(signed(8), config.width),
-            "last": 1,
-            "group_last": 1,
-            "final": 1,
-        }
+        {"values": data.ArrayLayout(signed(8), config.width), "marks": marks_layout()}
     )
+
+
+class Operands(wiring.Signature):
+    """Steps to be issued, and their values when their weights come.
+
+    Members
+    -------
+    marks : Out(stream of marks_layout)
+        A step.
+    take : In(1)
+        Read the values of the next of the steps that were transferred.
+    values : Out(signed(8) x `activation_word`)
+        They follow a cycle later. A dense layer's channels are the first C of them.
+    """
+
+    def __init__(self, config):
+        super().__init__(
+            {
+                "marks": Out(stream.Signature(marks_layout())),
+                "take": In(1),
+                "values": Out(data.ArrayLayout(signed(8), config.activation_word)),
+            }
+        )
 
 
 class Output(wiring.Signature):
@@ -57,7 +86,10 @@ class ActivationBuffer(wiring.Component):
     that exist in the last lane group are dropped. With one port a write takes the cycle from a
     read.
 
-    Latency: 3 cycles from a step to its activations. Throughput: one step a cycle, less the
+    Steps wait in two places: their marks in a queue, until they are issued, and their values in a
+    ring, until their weights are there. A depthwise step has a whole word of values.
+
+    Latency: 3 cycles from a tap to its step. Throughput: one step a cycle, less the
     writes where there is one port; one word written a cycle.
 
     Parameters
@@ -69,9 +101,9 @@ class ActivationBuffer(wiring.Component):
     Members
     -------
     taps : In(stream of tap_layout)
-    kernels : In(stream of activations_layout)
+    kernels : In(stream of kernels_layout)
         W1 in place of activations, while a tile is generated and there are no taps.
-    o : Out(stream of activations_layout)
+    o : Out(Operands)
     i : In(push of results_layout)
     zero_point : In(signed(8))
         Of the input map.
@@ -97,8 +129,8 @@ class ActivationBuffer(wiring.Component):
         super().__init__(
             {
                 "taps": In(stream.Signature(tap_layout(config))),
-                "kernels": In(stream.Signature(activations_layout(config))),
-                "o": Out(stream.Signature(activations_layout(config))),
+                "kernels": In(stream.Signature(kernels_layout(config))),
+                "o": Out(Operands(config)),
                 "i": In(Push(results_layout(config))),
                 "zero_point": In(signed(8)),
                 "output": In(Output(config)),
@@ -132,7 +164,6 @@ class ActivationBuffer(wiring.Component):
         last_group = Signal()
         cleared = Signal()
         begins = Signal()
-        writing = Signal()
         result = self.i.payload
         exists = ~last_group | (word <= self.output.last_group_words)
         m.d.comb += [
@@ -140,7 +171,7 @@ class ActivationBuffer(wiring.Component):
             self.final_written.eq(self.i.valid & result.last & result.final),
             begins.eq(cleared | self.group_written),
         ]
-        m.d.sync += [cleared.eq(self.clear), writing.eq(self.i.valid & exists)]
+        m.d.sync += cleared.eq(self.clear)
         start = Mux(begins, self.output.base, address)
         distance = Mux(result.last, self.output.pitch - (pixel_words - 1), 1)
         distance = Mux(begins, group * pixel_words, distance)
@@ -152,61 +183,80 @@ class ActivationBuffer(wiring.Component):
         with m.Elif(begins):
             m.d.sync += [group.eq(group + 1), last_group.eq(group == self.output.groups)]
 
-        # Steps to activations. A step is issued when the queue will have room for it.
-        m.submodules.queue = queue = Queue(activations_layout(config), QUEUE_DEPTH)
-        connect(m, queue.o, flipped(self.o))
-        beats = config.activation_word // config.width
-        log_beats = ceil_log2(beats)
-        issue = Signal()
+        # Written, by layers or by the host.
+        writing = Signal()
+        host_writes = self.host_request & self.host_write
+        enable = Signal.like(write.enable)
+        target = Signal.like(write.address, reset_less=True)
+        value = Signal.like(write.data, reset_less=True)
+        part = self.host_address[:log_parts]
+        host_word = self.host_address >> log_parts
+        domain = m.d.sync if config.slow_memory else m.d.comb
+        domain += [
+            writing.eq(self.i.valid & exists),
+            enable.eq(Mux(host_writes, 1 << part, (self.i.valid & exists).replicate(parts))),
+            target.eq(Mux(host_writes, host_word, address)),
+            value.eq(Mux(host_writes, Cat([self.host_data_w] * parts), result.values.as_value())),
+        ]
+        m.d.comb += [write.enable.eq(enable), write.address.eq(target), write.data.eq(value)]
+
+        # Steps, fetched when the queue of their marks will have room.
+        m.submodules.queue = queue = Queue(marks_layout(), QUEUE_DEPTH)
+        connect(m, queue.o, flipped(self.o.marks))
+        taps, kernels = self.taps, self.kernels
+        fetch = Signal()
+        instead = Signal()  # of activations, kernels
         room = Signal(range(QUEUE_DEPTH + 1), init=QUEUE_DEPTH)
         m.d.comb += [
-            issue.eq(self.taps.valid & self.taps.ready),
-            self.taps.ready.eq((room != 0) & (~writing if config.activation_ports == 1 else 1)),
-        ]
-        kernels = self.kernels
-        instead = Signal()
-        m.d.comb += [
+            taps.ready.eq((room != 0) & (~writing if config.activation_ports == 1 else 1)),
+            fetch.eq(taps.valid & taps.ready),
             kernels.ready.eq(room != 0),
             instead.eq(kernels.valid & kernels.ready),
         ]
-        m.d.sync += room.eq(room - (issue | instead) + (self.o.valid & self.o.ready))
-        tap = self.taps.payload
-        marks = Cat(tap.padding, tap.last, tap.group_last, tap.final)
-        (place,) = delayed(m, 1, place=tap.beat[:log_beats])
-        found_now, marks = delayed(m, 2, found_now=issue, marks=marks)
-        found = Signal(8 * config.width, reset_less=True)
-        m.d.sync += found.eq(read.data.word_select(place, 8 * config.width))
-        m.d.comb += [
-            queue.i.valid.eq(found_now | instead),
-            queue.i.payload.values.as_value().eq(
-                Mux(marks[0], Cat([self.zero_point] * config.width), found)
-            ),
-            Cat(queue.i.payload.last, queue.i.payload.group_last, queue.i.payload.final).eq(
-                marks[1:]
-            ),
-        ]
-        with m.If(~found_now):
-            m.d.comb += queue.i.payload.eq(kernels.payload)
+        m.d.sync += room.eq(room - (fetch | instead) + (queue.o.valid & queue.o.ready))
 
-        # The memory, written and read by layers or by the host.
-        turn = Signal()  # the host's
-        host_writes = Signal()
-        target = Signal.like(write.address, reset_less=True)
-        value = Signal.like(write.data, reset_less=True)
+        beats = config.activation_word // config.width
+        log_beats = ceil_log2(beats)
+        read_now, padding, place, marks = delayed(
+            m,
+            1,
+            read_now=fetch,
+            padding=taps.payload.padding,
+            place=taps.payload.beat[:log_beats],
+            marks=taps.payload.marks.as_value(),
+        )
+        found_now = Signal()
+        found_marks = Signal(marks_layout(), reset_less=True)
+        found = Signal(word_bits, reset_less=True)
+        channels = read.data.word_select(place, 8 * config.width)
+        values = Cat(channels, read.data[8 * config.width :])
+        values = Mux(padding, Cat([self.zero_point] * config.activation_word), values)
         m.d.sync += [
-            turn.eq(self.host_request),
-            host_writes.eq(self.host_request & self.host_write),
-            target.eq(address),
-            value.eq(result.values.as_value()),
+            found_now.eq(read_now | instead),
+            found_marks.as_value().eq(Mux(read_now, marks, kernels.payload.marks.as_value())),
+            found.eq(Mux(read_now, values, kernels.payload.values.as_value())),
         ]
-        part = self.host_address[:log_parts]
-        host_word = self.host_address >> log_parts
+        m.d.comb += [queue.i.valid.eq(found_now), queue.i.payload.eq(found_marks)]
+
+        m.submodules.ring = ring = block_memory(word_bits, RING_DEPTH)
+        writer, reader = ring.write_port(), ring.read_port()
+        with m.If(found_now):
+            m.d.sync += writer.addr.eq(writer.addr + 1)
+        with m.If(self.o.take):
+            m.d.sync += reader.addr.eq(reader.addr + 1)
         m.d.comb += [
-            write.enable.eq(Mux(turn, host_writes << part, writing.replicate(parts))),
-            write.address.eq(Mux(turn, host_word, target)),
-            write.data.eq(Mux(turn, Cat([self.host_data_w] * parts), value)),
-            read.enable.eq(issue | (turn & ~host_writes)),
-            read.address.eq(Mux(turn, host_word, self.taps.payload.beat >> log_beats)),
+            writer.en.eq(found_now),
+            writer.data.eq(found),
+            reader.en.eq(self.o.take),
+            self.o.values.eq(reader.data),
+        ]
+
+        # Read, by steps or by the host, whose turn is a cycle later.
+        turn = Signal()
+        m.d.sync += turn.eq(self.host_request & ~self.host_write)
+        m.d.comb += [
+            read.enable.eq(fetch | turn),
+            read.address.eq(Mux(turn, host_word, taps.payload.beat >> log_beats)),
         ]
         m.d.sync += self.host_data_r.eq(read.data.word_select(part, 32) if log_parts else read.data)
         return m

@@ -9,6 +9,7 @@ from amaranth.utils import ceil_log2
 
 from .config import Configuration
 from .fixed import count_down
+from .mac_array import marks_layout
 from .memory import block_memory
 from .record import WALK_WORDS
 
@@ -19,15 +20,13 @@ def tap_layout(config):
     """Where a step's activations are.
 
     `beat` addresses `width` bytes of the activation memory; `padding` says that the tap lies
-    outside the map. Marks as in `rtl.mac_array.operands_layout`.
+    outside the map. Marks as in `rtl.mac_array.marks_layout`.
     """
     return data.StructLayout(
         {
             "beat": ceil_log2(config.activation_bytes // config.width),
             "padding": 1,
-            "last": 1,
-            "group_last": 1,
-            "final": 1,
+            "marks": marks_layout(),
         }
     )
 
@@ -46,6 +45,8 @@ class Walk(wiring.Signature):
                 "groups": Out(8),
                 "input_width": Out(10),
                 "input_height": Out(10),
+                "shifted_sums": Out(1),
+                "rectified_sums": Out(1),
             }
         )
 
@@ -158,16 +159,21 @@ class AddressGenerator(wiring.Component):
         beat = Signal.like(o.payload.beat)
         row = Signal(signed(11))
         column = Signal(signed(11))
+        taps_ended = Signal()
         row_ended = Signal()
         group_ended = Signal()
+        marks = o.payload.marks
         with m.If(advance):
             m.d.sync += o.valid.eq(counting)
         with m.If(step):
             m.d.sync += [
+                taps_ended.eq(ends["ky"]),
                 row_ended.eq(ends["x"]),
                 group_ended.eq(ends["y"]),
-                o.payload.last.eq(ends["channel"]),
-                o.payload.final.eq(ends["group"]),
+                marks.shift.eq(taps_ended & walk.shifted_sums),
+                marks.rectify.eq(ends["kx"] & walk.rectified_sums),
+                marks.last.eq(ends["channel"]),
+                marks.final.eq(ends["group"]),
             ]
         with m.If(begun | (o.valid & o.ready)):
             to_beat, to_row, to_column = (
@@ -186,6 +192,6 @@ class AddressGenerator(wiring.Component):
                 (row.as_unsigned() >= walk.input_height)
                 | (column.as_unsigned() >= walk.input_width)
             ),
-            o.payload.group_last.eq(group_ended),
+            marks.group_last.eq(group_ended),
         ]
         return m

@@ -5,16 +5,18 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from .coefficient_decoder import VECTOR_DELAY, Segment, Vectors
+from .coefficient_decoder import Segment, Vectors, vector_delay
 from .config import Configuration
 from .delay import delayed
 from .fixed import recoded
 from .memory import block_memory
 
-__all__ = ["BASIS_DELAY", "BasisBuffer", "BasisPort", "basis_layout"]
+__all__ = ["BasisBuffer", "BasisPort", "basis_delay", "basis_layout"]
 
-BASIS_DELAY = 2
-"""Cycles from a read to its data: block RAM is slow, and a register behind it."""
+
+def basis_delay(config):
+    """Cycles from a read to its data."""
+    return 1 + config.slow_memory
 
 
 def basis_layout(config):
@@ -25,7 +27,7 @@ def basis_layout(config):
 
 
 class BasisPort(wiring.Signature):
-    """Read port: `BASIS_DELAY` cycles after a read is enabled its `data` is there, and holds."""
+    """Read port: `basis_delay` cycles after a read is enabled its `data` is there, and holds."""
 
     def __init__(self, config):
         super().__init__(
@@ -49,7 +51,7 @@ class BasisBuffer(wiring.Component):
     ceil(Bi / width) vectors.
 
     Throughput: one vector a cycle in, one word a cycle out. What is announced to `vectors` is in
-    memory, for a read in the cycle after, `VECTOR_DELAY` cycles later.
+    memory, for a read in the cycle after, `vector_delay` cycles later.
 
     Cost: `basis_depth * lanes * generator_terms * generator_b_bits` bits of block RAM.
 
@@ -119,7 +121,9 @@ class BasisBuffer(wiring.Component):
         with m.If(self.clear):
             m.d.sync += [half.eq(0), index.eq(0), group.eq(0)]
 
-        write, group, address = delayed(m, VECTOR_DELAY, write=write, group=group, address=address)
+        write, group, address = delayed(
+            m, vector_delay(config), write=write, group=group, address=address
+        )
         for term in range(config.generator_terms):
             m.submodules[f"term{term}"] = memory = block_memory(
                 config.lanes * config.generator_b_bits, config.basis_depth
@@ -141,6 +145,6 @@ class BasisBuffer(wiring.Component):
                 reader.en.eq(self.read.enable),
                 reader.addr.eq(self.read.address),
             ]
-            (word,) = delayed(m, BASIS_DELAY - 1, **{f"word{term}": reader.data})
+            (word,) = delayed(m, basis_delay(config) - 1, **{f"word{term}": reader.data})
             m.d.comb += self.read.data[term].eq(word)
         return m

@@ -11,10 +11,12 @@ from amaranth.utils import ceil_log2
 from .config import Configuration
 from .delay import delayed
 
-__all__ = ["VECTOR_DELAY", "CoefficientDecoder", "Segment", "Vectors", "word_layout"]
+__all__ = ["CoefficientDecoder", "Segment", "Vectors", "vector_delay", "word_layout"]
 
-VECTOR_DELAY = 3
-"""Cycles from the announcement of a vector to its values."""
+
+def vector_delay(config):
+    """Cycles from the announcement of a vector to its values."""
+    return 2 + config.slow_memory
 
 
 class Segment(Enum, shape=2):
@@ -43,7 +45,7 @@ class Vectors(wiring.Signature):
 
     In a cycle with `taken` a vector has left its words for good: whoever it is for knows from
     `segment`, `final` (of a lane group's last stream segment) and `last` (of its segment), and has
-    had room for it. Its values, a signed byte a stripe, follow `VECTOR_DELAY` cycles later and
+    had room for it. Its values, a signed byte a stripe, follow `vector_delay` cycles later and
     stay for one cycle.
     """
 
@@ -200,6 +202,8 @@ class CoefficientDecoder(wiring.Component):
     i : In(stream of word_layout)
         Words of the coefficient memory, in order. Words of one segment follow each other.
     o : Out(Vectors)
+    silent : In(1)
+        The next values are 0.
     basis_room, stream_room, array_room : In(1)
         A vector of a BASIS, of a STREAM, of a WEIGHT or CROSS segment may be taken.
     basis_precision, stream_precision, cross_precision : In(3)
@@ -220,6 +224,7 @@ class CoefficientDecoder(wiring.Component):
                 "basis_room": In(1),
                 "stream_room": In(1),
                 "array_room": In(1),
+                "silent": In(1),
                 "basis_precision": In(3),
                 "stream_precision": In(3),
                 "cross_precision": In(3),
@@ -281,32 +286,33 @@ class CoefficientDecoder(wiring.Component):
         return m
 
     def _extract(self, m, control):
-        """The words, a cycle behind the control, and the coefficients in them."""
+        """The words, a cycle behind the control if memory is slow, and the coefficients in them."""
         bits = self.config.stripe_bits
-        arriving = Signal(self.config.coefficient_port, reset_less=True)
-        m.d.sync += arriving.eq(self.i.payload.word)
+        behind = int(self.config.slow_memory)
+        (arriving,) = delayed(m, behind, arriving=self.i.payload.word)
         words = [arriving]
         for n in reversed(range(control.registers)):
             word = Signal(self.config.coefficient_port, name=f"word{n}", reset_less=True)
-            place = Signal(name=f"place{n}")  # the arriving word comes here
-            change = Signal(name=f"change{n}")
-            m.d.sync += [
-                place.eq(control.place == n),
-                change.eq((control.place == n) | control.move),
-            ]
+            here = control.place == n  # the arriving word comes here
+            place, change = delayed(
+                m, behind, **{f"place{n}": here, f"change{n}": here | control.move}
+            )
             with m.If(change):
                 m.d.sync += word.eq(Mux(place, arriving, words[0]))
             words.insert(0, word)
 
         # The window at the offset; then, a cycle later, cut to the precision and sign extended.
-        (within,) = delayed(m, 1, within=control.offset[: ceil_log2(bits)])
+        (within,) = delayed(m, behind, within=control.offset[: ceil_log2(bits)])
         keep = Cat(control.top_bit >= bit for bit in range(8))
         binary = control.top_bit == 0
-        top_bit, keep, binary = delayed(m, 2, top_bit=control.top_bit, keep=keep, binary=binary)
+        top_bit, keep, binary = delayed(
+            m, 1 + behind, top_bit=control.top_bit, keep=keep, binary=binary
+        )
         for stripe in range(self.config.stripes):
             pieces = Cat(word.word_select(stripe, bits) for word in words)
             (window,) = delayed(m, 1, **{f"window{stripe}": (pieces >> within)[:8]})
             sign = window.bit_select(top_bit, 1)
             value = Cat(Mux(keep[bit], window[bit], sign) for bit in range(8)) | binary
-            (value,) = delayed(m, 1, **{f"value{stripe}": value})
-            m.d.comb += self.o.values[stripe].eq(value)
+            result = Signal(8, name=f"value{stripe}", reset_less=True)
+            m.d.sync += result.eq(Mux(self.silent, 0, value))
+            m.d.comb += self.o.values[stripe].eq(result)

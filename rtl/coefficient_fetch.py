@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from .coefficient_decoder import Segment
 from .coefficient_memory import fetch_layout
 from .config import Configuration
-from .record import CROSS, STORED, field_bits
+from .record import CROSS, STORED, TILE, field_bits
 
 __all__ = ["CoefficientFetch", "Segments"]
 
@@ -50,6 +50,7 @@ class CoefficientFetch(wiring.Component):
         intra     the basis, then the stream segment `stream_repeats + 1` times
         cross     the basis, then `stream_repeats + 1` times: the next stream segment, and the
                   group's cross segment `taps + 1` times (once if `flat`)
+        tile      nothing
 
     (docs/image-format.md). Counters only.
 
@@ -150,7 +151,7 @@ class CoefficientFetch(wiring.Component):
         with m.Elif(begin_cross):
             m.d.sync += state.eq(_State.CROSS)
         with m.Elif(self.started):
-            m.d.sync += state.eq(_State.BASIS)
+            m.d.sync += state.eq(Mux(segments.dataflow == TILE, _State.IDLE, _State.BASIS))
 
         to_mark = pass_done & ~group_done
         to_base = self.start | (end_cross & group_done)

@@ -27,7 +27,8 @@ def fetch_layout(config):
 class WordPort(wiring.Signature):
     """Reads 32-bit words: one is asked for where `request` meets `grant`.
 
-    The words come in that order, each when `valid` is set, some cycles later.
+    The words come in that order, each when `valid` is set, some cycles later; and `data` holds
+    while neither another is asked for nor a word of the stream.
     """
 
     def __init__(self, config):
@@ -119,7 +120,9 @@ class CoefficientMemory(wiring.Component):
             storage.write.data.eq(Cat([self.host_data] * parts)),
         ]
         with m.If(words.grant):
-            m.d.sync += [asked.eq(words.request), address.eq(words.address)]
+            m.d.sync += asked.eq(words.request)
+            with m.If(words.request):
+                m.d.sync += address.eq(words.address)
         with m.If(served):
             m.d.sync += wait.eq(WORD_TURNS - 1)
         with m.Elif(fetch.valid & fetch.ready & (wait != 0)):

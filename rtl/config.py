@@ -66,6 +66,8 @@ class Configuration:
         Largest `ceil(Bo / lanes)` of the cross level, a power of two.
     requantiser_outputs : int
         Outputs requantised per cycle (P), a divisor of `activation_word`.
+    slow_memory : bool
+        Block memories take most of a cycle to give a word: before arithmetic comes a register.
     accumulator_bits : int
         Width of the accumulators (16..32); the compiler proves that no layer overflows it.
     clock_hz : int
@@ -94,6 +96,7 @@ class Configuration:
     basis_blocks: int
     requantiser_outputs: int
     accumulator_bits: int
+    slow_memory: bool
     clock_hz: int
 
     def __post_init__(self):
@@ -147,6 +150,8 @@ class Configuration:
                 f"requantiser_outputs must divide activation_word {self.activation_word}, "
                 f"not {self.requantiser_outputs!r}"
             )
+        if not isinstance(self.slow_memory, bool):
+            raise TypeError(f"slow_memory must be a bool, not {self.slow_memory!r}")
         if not 16 <= self.accumulator_bits <= 32:
             raise ValueError(f"accumulator_bits must be in 16..32, not {self.accumulator_bits!r}")
 
@@ -220,6 +225,28 @@ CONFIGURATIONS = {
             basis_blocks=32,
             requantiser_outputs=1,
             accumulator_bits=32,
+            slow_memory=False,
+            clock_hz=100_000_000,
+        ),
+        Configuration(
+            name="sim-16x4",
+            family="sim",
+            lanes=16,
+            width=4,
+            activation_bytes=1 << 20,
+            activation_word=16,
+            activation_ports=2,
+            coefficient_bytes=1 << 20,
+            coefficient_port=512,
+            tile_bytes=1 << 16,
+            generator_terms=2,
+            generator_u_bits=4,
+            generator_b_bits=4,
+            basis_depth=256,
+            basis_blocks=16,
+            requantiser_outputs=2,
+            accumulator_bits=32,
+            slow_memory=True,
             clock_hz=100_000_000,
         ),
         Configuration(
@@ -240,6 +267,7 @@ CONFIGURATIONS = {
             basis_blocks=16,
             requantiser_outputs=1,
             accumulator_bits=24,
+            slow_memory=False,
             clock_hz=24_000_000,
         ),
         Configuration(
@@ -260,6 +288,7 @@ CONFIGURATIONS = {
             basis_blocks=16,
             requantiser_outputs=2,
             accumulator_bits=32,
+            slow_memory=True,
             clock_hz=80_000_000,
         ),
     )

@@ -1,11 +1,11 @@
 """Where activations meet weights: the one place at which the datapath waits."""
 
 from amaranth import Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from .activation_buffer import activations_layout
-from .coefficient_decoder import VECTOR_DELAY
+from .activation_buffer import Operands
+from .coefficient_decoder import vector_delay
 from .config import Configuration
 from .delay import delayed
 from .mac_array import operands_layout
@@ -20,9 +20,9 @@ class Issue(wiring.Component):
 
     A step is issued when its activations are at hand, its weights can be had, and the sums it may
     end will find room: steps marked `last` are issued R/P cycles apart. From then on nothing waits.
-    The source of the weights, told of the issue, delivers them a fixed number of cycles later;
-    the activations travel along a delay line of that length, and array and requantiser behind take
-    what comes. So no signal that says "wait" has to reach the registers of the datapath.
+    The source of the weights, told of the issue, delivers them a fixed number of cycles later; the
+    activations are read so that they meet them, and array and requantiser behind take what comes.
+    So no signal that says "wait" has to reach the registers of the datapath.
 
     Sources of weights:
 
@@ -38,8 +38,7 @@ class Issue(wiring.Component):
 
     Members
     -------
-    activations : In(stream of activations_layout)
-        Or W1 in their place, while a tile is generated.
+    activations : In(Operands)
     from_generator, from_tile : In(1)
         Source of the weights; by default the decoder.
     permit : Out(1)
@@ -51,7 +50,8 @@ class Issue(wiring.Component):
     tile_next, tile_last : Out(1)
         To the tile: read a word; it is the pixel's last.
     coefficients, generated, tile : In(8 bits x R*C)
-        Weights, `VECTOR_DELAY`, `weight_delay` or `VECTOR_DELAY` cycles behind their issue.
+        Weights, `vector_delay`, `weight_delay` or `vector_delay` cycles behind their issue. Where
+        they come from the tile, coefficients are 0; where not, the tile's are.
     o : Out(push of operands_layout)
     """
 
@@ -62,7 +62,7 @@ class Issue(wiring.Component):
         weights = data.ArrayLayout(8, config.stripes)
         super().__init__(
             {
-                "activations": In(stream.Signature(activations_layout(config))),
+                "activations": In(Operands(config)),
                 "from_generator": In(1),
                 "from_tile": In(1),
                 "permit": Out(1),
@@ -81,41 +81,44 @@ class Issue(wiring.Component):
         m = Module()
         config, o = self.config, self.o
         activations = self.activations
+        step = activations.marks.payload
         spacing = config.lanes // config.requantiser_outputs
 
-        step = activations.payload
         go = Signal()
         left = Signal(range(spacing))  # cycles before a step may be the last of a pixel again
         full = Signal()
         m.d.comb += [
-            self.permit.eq(activations.valid & ~(step.last & full)),
+            self.permit.eq(activations.marks.valid & ~(step.last & full)),
             self.tile_next.eq(self.permit & self.from_tile),
             self.tile_last.eq(step.last),
             go.eq(self.taken | self.issued | self.tile_next),
-            activations.ready.eq(go),
+            activations.marks.ready.eq(go),
         ]
         with m.If(go & step.last):
             m.d.sync += [left.eq(spacing - 1), full.eq(spacing > 1)]
         with m.Elif(full):
             m.d.sync += [left.eq(left - 1), full.eq(left != 1)]
 
-        valid, early = delayed(m, VECTOR_DELAY, valid=go, early=step.as_value())
-        valid_late, late = delayed(
-            m, weight_delay(config) - VECTOR_DELAY, valid_late=valid, late=early
+        # A cycle before the weights the values are read, which takes that cycle.
+        late = weight_delay(config) - vector_delay(config)
+        taken, marks = delayed(m, vector_delay(config) - 1, taken=go, marks=step.as_value())
+        taken_late, marks_late = delayed(m, late, taken_late=taken, marks_late=marks)
+        m.d.comb += activations.take.eq(Mux(self.from_generator, taken_late, taken))
+        valid, marks = delayed(
+            m,
+            1,
+            valid=activations.take,
+            marks_issued=Mux(self.from_generator, marks_late, marks),
         )
         weights = Mux(
-            self.from_tile,
-            self.tile.as_value(),
-            Mux(self.from_generator, self.generated.as_value(), self.coefficients.as_value()),
+            self.from_generator,
+            self.generated.as_value(),
+            self.coefficients.as_value() | self.tile.as_value(),
         )
-        operands = Signal(activations_layout(config))
         m.d.comb += [
-            operands.as_value().eq(Mux(self.from_generator, late, early)),
-            o.valid.eq(Mux(self.from_generator, valid_late, valid)),
+            o.valid.eq(valid),
             o.payload.weights.eq(weights),
-            o.payload.activations.eq(operands.values),
-            o.payload.last.eq(operands.last),
-            o.payload.group_last.eq(operands.group_last),
-            o.payload.final.eq(operands.final),
+            o.payload.activations.eq(activations.values),
+            o.payload.marks.as_value().eq(marks),
         ]
         return m

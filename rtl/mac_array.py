@@ -8,23 +8,33 @@ from .config import Configuration
 from .delay import delayed
 from .multiplier import LATENCY, ByteMultipliers
 from .push import Push
+from .record import SUM_SHIFT
 
-__all__ = ["MacArray", "operands_layout", "sums_layout"]
+__all__ = ["MacArray", "marks_layout", "operands_layout", "sums_layout"]
+
+
+def marks_layout():
+    """Where in the work a step stands.
+
+    `last` ends the sum of an output pixel; `group_last` marks the last pixel of a lane group,
+    `final` the last of a layer or, generating a tile, of the lane group. Before a step with `shift`
+    the sum so far is multiplied by 2**SUM_SHIFT; before one with `rectify` it is set to 0 if it is
+    negative.
+    """
+    return data.StructLayout({"shift": 1, "rectify": 1, "last": 1, "group_last": 1, "final": 1})
 
 
 def operands_layout(config):
-    """C activations for all lanes, R*C weights, and where in the work they stand.
+    """A word of activations, R*C weights, and where in the work they stand.
 
-    `last` ends the sum of an output pixel; `group_last` marks the last pixel of a lane group,
-    `final` the last of a layer or, generating a tile, of the lane group.
+    The first C activations are channels for all lanes; or, depthwise, they are channels for lanes
+    of their own.
     """
     return data.StructLayout(
         {
-            "activations": data.ArrayLayout(signed(8), config.width),
+            "activations": data.ArrayLayout(signed(8), config.activation_word),
             "weights": data.ArrayLayout(signed(8), config.stripes),
-            "last": 1,
-            "group_last": 1,
-            "final": 1,
+            "marks": marks_layout(),
         }
     )
 
@@ -49,6 +59,9 @@ class MacArray(wiring.Component):
     has proved not to overflow. Finished sums move to a second set of registers, from which they
     leave P lanes at a time while the next pixel is summed.
 
+    Depthwise, lane r multiplies activation `r % activation_word` by weight r*C: the others of its
+    weights must be 0.
+
     Nothing here ever waits: whoever sends steps keeps those marked `last` R/P cycles apart.
 
     Latency: 4 cycles (5 if C > 1) from a pixel's last step to its first sums. Throughput: one step
@@ -64,6 +77,8 @@ class MacArray(wiring.Component):
 
     Members
     -------
+    depthwise : In(1)
+        As above; may change while there are no steps.
     i : In(push of operands_layout)
     o : Out(push of sums_layout)
     """
@@ -75,6 +90,7 @@ class MacArray(wiring.Component):
         self.technology = technology
         super().__init__(
             {
+                "depthwise": In(1),
                 "i": In(Push(operands_layout(config))),
                 "o": Out(Push(sums_layout(config))),
             }
@@ -92,23 +108,30 @@ class MacArray(wiring.Component):
             column = []
             for lane in range(0, lanes, 2):
                 m.submodules[f"multiply{lane}_{k}"] = multiply = ByteMultipliers(self.technology)
-                m.d.comb += [
-                    multiply.common.eq(i.payload.activations[k]),
-                    multiply.factors[0].eq(i.payload.weights[lane * width + k]),
-                    multiply.factors[1].eq(i.payload.weights[(lane + 1) * width + k]),
-                ]
+                for n in range(2):
+                    channel = i.payload.activations[k]
+                    if k == 0:
+                        own = i.payload.activations[(lane + n) % config.activation_word]
+                        channel = Mux(self.depthwise, own, channel)
+                    m.d.comb += [
+                        multiply.activations[n].eq(channel),
+                        multiply.weights[n].eq(i.payload.weights[(lane + n) * width + k]),
+                    ]
                 column += [multiply.products[0], multiply.products[1]]
             products.append(column)
-        marks = Cat(i.payload.last, i.payload.group_last, i.payload.final)
         stages = LATENCY + (1 if width > 1 else 0)
-        step, marks = delayed(m, stages, step=i.valid, marks=marks)
+        step, marks = delayed(m, stages, step=i.valid, marks=i.payload.marks.as_value())
+        marks = data.View(marks_layout(), marks)
 
         first = Signal(init=1)
         summed = Signal()  # the accumulators hold a finished pixel
         summed_marks = Signal(2)
-        m.d.sync += [summed.eq(step & marks[0]), summed_marks.eq(marks[1:])]
+        m.d.sync += [
+            summed.eq(step & marks.last),
+            summed_marks.eq(Cat(marks.group_last, marks.final)),
+        ]
         with m.If(step):
-            m.d.sync += first.eq(marks[0])
+            m.d.sync += first.eq(marks.last)
         accumulators = []
         for lane in range(lanes):
             dot = sum(products[k][lane] for k in range(width))
@@ -117,8 +140,15 @@ class MacArray(wiring.Component):
                 m.d.sync += registered.eq(dot)
                 dot = registered
             accumulated = Signal(accumulator, name=f"accumulator{lane}", reset_less=True)
+            # One choice a bit, in front of the adder.
+            before = Signal(accumulator, name=f"before{lane}")
+            afresh = Signal(name=f"afresh{lane}")
+            m.d.comb += [
+                afresh.eq(first | (marks.rectify & accumulated[-1])),
+                before.eq(Mux(afresh, 0, Mux(marks.shift, accumulated << SUM_SHIFT, accumulated))),
+            ]
             with m.If(step):
-                m.d.sync += accumulated.eq(Mux(first, dot, accumulated + dot))
+                m.d.sync += accumulated.eq(before + dot)
             accumulators.append(accumulated)
 
         # Finished sums, shifted out P lanes at a time.

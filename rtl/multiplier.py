@@ -83,7 +83,7 @@ def _extended(value):
 
 
 class ByteMultipliers(wiring.Component):
-    """Two signed 8 x 8-bit products with one operand in common.
+    """Two signed 8 x 8-bit products.
 
     Both operands and products are registered. On iCE40 one SB_MAC16 in its dual 8 x 8-bit mode, on
     ECP5 two MULT18X18D; elsewhere inferred.
@@ -95,18 +95,17 @@ class ByteMultipliers(wiring.Component):
 
     Members
     -------
-    common : In(signed(8))
-    factors : In(8 bits x 2)
+    activations, weights : In(8 bits x 2)
     products : Out(16 bits x 2)
-        `common * factors[n]`, `LATENCY` cycles later.
+        `activations[n] * weights[n]`, `LATENCY` cycles later.
     """
 
     def __init__(self, technology):
         self.technology = technology
         super().__init__(
             {
-                "common": In(signed(8)),
-                "factors": In(data.ArrayLayout(signed(8), 2)),
+                "activations": In(data.ArrayLayout(signed(8), 2)),
+                "weights": In(data.ArrayLayout(signed(8), 2)),
                 "products": Out(data.ArrayLayout(signed(16), 2)),
             }
         )
@@ -115,8 +114,8 @@ class ByteMultipliers(wiring.Component):
         m = Module()
         if self.technology == "ice40":
             m.submodules.mac16 = _mac16(
-                Cat(self.common, self.common),
-                self.factors.as_value(),
+                self.activations.as_value(),
+                self.weights.as_value(),
                 Const(0, 32),
                 self.products.as_value(),
                 p_A_SIGNED=1,
@@ -130,15 +129,15 @@ class ByteMultipliers(wiring.Component):
         elif self.technology == "ecp5":
             for n in range(2):
                 product = Signal(36, name=f"product{n}")
-                m.submodules[f"mult{n}"] = _mult18(self.common, self.factors[n], product)
+                m.submodules[f"mult{n}"] = _mult18(self.activations[n], self.weights[n], product)
                 m.d.comb += self.products[n].eq(product)
         else:
             for n in range(2):
-                common = Signal(signed(8), name=f"common{n}", reset_less=True)
-                factor = Signal(signed(8), name=f"factor{n}", reset_less=True)
+                activation = Signal(signed(8), name=f"activation{n}", reset_less=True)
+                weight = Signal(signed(8), name=f"weight{n}", reset_less=True)
                 product = Signal(signed(16), name=f"product{n}", reset_less=True)
-                m.d.sync += [common.eq(self.common), factor.eq(self.factors[n])]
-                m.d.sync += product.eq(common * factor)
+                m.d.sync += [activation.eq(self.activations[n]), weight.eq(self.weights[n])]
+                m.d.sync += product.eq(activation * weight)
                 m.d.comb += self.products[n].eq(product)
         return m
 

@@ -6,8 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from .coefficient_memory import WordPort
 from .config import Configuration
-from .record import PARAMETER_WORDS
-from .requantiser import SHIFT, ParameterPort
+from .record import PARAMETER_WORDS, TABLE_WORDS
+from .requantiser import SHIFT, ParameterPort, TablePort
 
 __all__ = ["ParameterLoader"]
 
@@ -15,11 +15,13 @@ __all__ = ["ParameterLoader"]
 class ParameterLoader(wiring.Component):
     """Copies bias, multiplier and shift of each channel from coefficient memory.
 
-    A layer's parameters lie one after another, three 32-bit words a channel, in front those of the
-    tile where there is one. They are read as soon as the requantiser has a half free, and so
-    while the lane group before is at work.
+    A layer's parameters lie one after another, three 32-bit words a channel, or only the bias where
+    the layer is uniform. In front there is the table, if there is one, then entry 2R, if the layer
+    has a tile or is uniform. They are read as soon as the requantiser has a half
+    free, and so while the lane group before is at work.
 
-    Throughput: 3*R granted cycles a lane group, and one between.
+    Throughput: 3*R granted cycles a lane group (uniform: R), and one between. A word of the table
+    takes until its four bytes are written.
 
     Parameters
     ----------
@@ -31,12 +33,15 @@ class ParameterLoader(wiring.Component):
         Start a layer.
     base : In
         32-bit word address of its parameters.
-    tile : In(1)
-        The first entry is the tile's.
+    tile, uniform : In(1)
+        The layer has a tile, or is uniform.
+    look_up : In(1)
+        There is a table.
     groups : In(8)
         Lane groups - 1.
     words : Out(WordPort)
     parameters : Out(ParameterPort)
+    table : Out(TablePort)
     group_done : In(1)
         The requantiser has done with a lane group.
     started : In(1)
@@ -54,9 +59,12 @@ class ParameterLoader(wiring.Component):
                 "start": In(1),
                 "base": In(range(config.coefficient_bytes // 4)),
                 "tile": In(1),
+                "uniform": In(1),
+                "look_up": In(1),
                 "groups": In(8),
                 "words": Out(WordPort(config)),
                 "parameters": Out(ParameterPort(config)),
+                "table": Out(TablePort()),
                 "group_done": In(1),
                 "started": In(1),
                 "loaded": Out(1),
@@ -68,50 +76,75 @@ class ParameterLoader(wiring.Component):
         lanes = self.config.lanes
         words, parameters = self.words, self.parameters
 
-        # Ask: for the tile's words, then lane group by lane group as halves become free.
-        left = Signal(range(PARAMETER_WORDS * lanes + 1))  # words to ask for
+        # Ask: for the table and entry 2R, then lane group by lane group as halves become free.
+        most = max(PARAMETER_WORDS * lanes, TABLE_WORDS + PARAMETER_WORDS)
+        left = Signal(range(most + 1))  # words to ask for
+        common = Signal()
+        tabled = Signal(range(4 * TABLE_WORDS + 1))  # bytes of the table that are to come
         groups = Signal(9)  # to begin
         occupied = Signal(2)  # halves being loaded or in use
         opening = Signal()
+        waits = Signal()  # until a word of the table is written
         m.d.comb += [
+            common.eq(self.tile | self.uniform),
             opening.eq((left == 0) & (groups != 0) & (occupied != 2)),
-            words.request.eq(left != 0),
+            words.request.eq((left != 0) & ~waits),
         ]
         m.d.sync += occupied.eq(occupied + opening - self.group_done)
         with m.If(self.start):
             m.d.sync += [
                 words.address.eq(self.base),
-                left.eq(Mux(self.tile, PARAMETER_WORDS, 0)),
+                left.eq(Mux(self.look_up, TABLE_WORDS, 0) + Mux(common, PARAMETER_WORDS, 0)),
                 groups.eq(self.groups + 1),
             ]
         with m.Elif(opening):
-            m.d.sync += [left.eq(PARAMETER_WORDS * lanes), groups.eq(groups - 1)]
+            m.d.sync += [
+                left.eq(Mux(self.uniform, lanes, PARAMETER_WORDS * lanes)),
+                groups.eq(groups - 1),
+            ]
         with m.Elif(words.request & words.grant):
-            m.d.sync += [words.address.eq(words.address + 1), left.eq(left - 1)]
+            m.d.sync += [
+                words.address.eq(words.address + 1),
+                left.eq(left - 1),
+                waits.eq(tabled != 0),
+            ]
 
         # Put in place what comes.
+        byte = Signal(2)  # of the word that came
+        comes = Signal()  # a parameter
         entry = Signal.like(parameters.entry)
         kind = Signal(2)
         ahead = Signal(2)  # lane groups loaded and not begun
+        ends = Signal()  # of the parameters of a channel
         complete = Signal()
         m.d.comb += [
-            parameters.write.eq(words.valid),
+            self.table.write.eq((words.valid & (tabled != 0)) | (byte != 0)),
+            self.table.entry.eq(-tabled),
+            self.table.data.eq(words.data.word_select(byte, 8)),
+            comes.eq(words.valid & (tabled == 0)),
+            parameters.write.eq(comes),
             parameters.entry.eq(entry),
             parameters.kind.eq(kind),
             parameters.data.eq(words.data),
-            complete.eq(
-                words.valid & (kind == SHIFT) & ((entry == lanes - 1) | (entry == 2 * lanes - 1))
-            ),
+            ends.eq((kind == SHIFT) | (self.uniform & (entry != 2 * lanes))),
+            complete.eq(comes & ends & ((entry == lanes - 1) | (entry == 2 * lanes - 1))),
             self.loaded.eq(ahead != 0),
         ]
         m.d.sync += ahead.eq(ahead + complete - self.started)
-        with m.If(words.valid):
+        with m.If(self.table.write):
+            m.d.sync += [tabled.eq(tabled - 1), byte.eq(byte + 1)]
+            with m.If(byte == 3):
+                m.d.sync += waits.eq(0)
+        with m.If(comes):
             m.d.sync += kind.eq(kind + 1)
-            with m.If(kind == SHIFT):
+            with m.If(ends):
                 m.d.sync += [
                     kind.eq(0),
                     entry.eq(Mux((entry == 2 * lanes) | (entry == 2 * lanes - 1), 0, entry + 1)),
                 ]
         with m.If(self.start):
-            m.d.sync += entry.eq(Mux(self.tile, 2 * lanes, 0))
+            m.d.sync += [
+                entry.eq(Mux(common, 2 * lanes, 0)),
+                tabled.eq(Mux(self.look_up, 4 * TABLE_WORDS, 0)),
+            ]
         return m

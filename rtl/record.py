@@ -21,6 +21,8 @@ __all__ = [
     "RECORD_WORDS",
     "STORED",
     "SUM_SHIFT",
+    "TABLE_WORDS",
+    "TILE",
     "WALK_WORDS",
     "Field",
     "field_bits",
@@ -34,6 +36,7 @@ OP_LAYER = 1
 STORED = 0
 INTRA = 1
 CROSS = 2
+TILE = 3
 
 RECORD_WORDS = 19
 FIRST_WALK_WORD = 1
@@ -41,11 +44,14 @@ WALK_WORDS = ("start", "kx", "ky", "channel", "x", "y", "group")
 """Words of a record, from `FIRST_WALK_WORD` on, that the address generator keeps as they are: what
 it begins with, and the steps of its loops, innermost first."""
 
-SUM_SHIFT = 4
-"""Bits by which the sums move where a record says `shifted_sums`."""
+SUM_SHIFT = 7
+"""Bits by which sums move up where a record says `shifted_sums`."""
 
 PARAMETER_WORDS = 3
 """32-bit words of one output channel's parameters: bias, multiplier, shift."""
+
+TABLE_WORDS = 64
+"""32-bit words of a table: 256 bytes, in order of what they stand for as an unsigned byte."""
 
 
 class Field(NamedTuple):
@@ -59,7 +65,8 @@ class Field(NamedTuple):
 
 FIELDS = {
     # How weights come about.
-    "dataflow": Field(0, 0, 2),  # STORED, INTRA (intra level alone), CROSS (tile)
+    # STORED, INTRA (intra level alone), CROSS (a tile is generated), TILE (it is there already)
+    "dataflow": Field(0, 0, 2),
     "double_rounding": Field(0, 2, 1),  # requantiser: 1 rounds twice, 0 once
     "flat": Field(0, 3, 1),  # CROSS: 1 where U is W1 itself, tap by tap (no intra level)
     "basis_precision": Field(0, 4, 3),  # qb - 1
@@ -67,11 +74,15 @@ FIELDS = {
     "cross_precision": Field(0, 10, 3),  # qv - 1
     "intra_shift": Field(0, 13, 4),  # s1
     "terms": Field(0, 17, 3),  # Bi - 1
-    # Lane r reads byte r of the activation word, modulo its size, in place of channel 0; channel
-    # groups are the words that R channels take, and lane groups have channels of their own.
+    # Lane r reads byte r of the activation word, modulo its size, in place of channel 0; a lane
+    # group has channels of its own, and R of them may take several words, which are then walked.
     "depthwise": Field(0, 20, 1),
-    "shifted_sums": Field(0, 21, 1),  # every step multiplies the sums so far by 2**SUM_SHIFT
+    "shifted_sums": Field(0, 21, 1),  # each channel group but the first begins with sums * 2**7
+    "rectified_sums": Field(0, 22, 1),  # before a kernel row's last tap negative sums become 0
+    "table": Field(0, 23, 1),  # results are looked up; the table is in front of the parameters
     "groups": Field(0, 24, 8),  # ceil(Co / lanes) - 1
+    "to_tile": Field(15, 28, 1),  # STORED, one lane group: results are weights, for a TILE record
+    "uniform": Field(16, 31, 1),  # the channels have one multiplier and one shift (see below)
     # Input. After each tap the address generator adds one of six steps to the beat address, modulo
     # 2**20, and to the tap's row and column, from which it knows whether a tap lies in the padding:
     # the step of the innermost loop that goes on. Steps include the way back from where the loops
@@ -125,9 +136,10 @@ FIELDS = {
     "stream_repeats": Field(15, 0, 20),  # - 1: output pixels, or segments of the cross stream
     "taps": Field(15, 20, 8),  # kernel_height * kernel_width - 1
     "blocks": Field(16, 20, 6),  # ceil(Bo / lanes) - 1 (CROSS), 0 (INTRA)
-    "last_block_steps": Field(16, 26, 6),  # ceil((Bo - blocks * lanes) / width) - 1 (CROSS)
+    "last_block_steps": Field(16, 26, 5),  # ceil((Bo - blocks * lanes) / width) - 1 (CROSS)
     # Requantiser: 32-bit word address of the parameters. A CROSS layer has one channel more, in
-    # front: bias 0, multiplier 2**30, shift s2 - 1, which make the requantiser round the tile.
+    # front: bias 0, multiplier 2**30, shift s2 - 1, which make the requantiser round the tile. So
+    # has a uniform layer, with the multiplier and the shift of all: its channels have biases only.
     "parameter_base": Field(14, 0, 20),
 }
 

@@ -12,7 +12,7 @@ from .memory import block_memory
 from .multiplier import WIDE_LATENCY, WideMultiplier
 from .push import Push
 
-__all__ = ["ParameterPort", "Requantiser", "results_layout"]
+__all__ = ["ParameterPort", "Requantiser", "TablePort", "results_layout"]
 
 BIAS, MULTIPLIER, SHIFT = range(3)
 """The three 32-bit words of an output channel's parameters, in order."""
@@ -37,6 +37,13 @@ class ParameterPort(wiring.Signature):
                 "data": Out(32),
             }
         )
+
+
+class TablePort(wiring.Signature):
+    """Write port of the table: `data` is the result that `entry`, an unsigned byte, becomes."""
+
+    def __init__(self):
+        super().__init__({"write": Out(1), "entry": Out(8), "data": Out(8)})
 
 
 def results_layout(config):
@@ -71,12 +78,15 @@ class Requantiser(wiring.Component):
     negative) or all 1. In the tile's mode entry 2R serves all lanes, rounding is single, the zero
     point is 0 and the limits are those of clamp8.
 
-    Parameters must be written before the first sum that needs them, and `tile` must hold from then
-    on until the last result has left.
+    With `uniform` the multiplier and the shift of entry 2R serve all lanes, but each has its own
+    bias. With `look_up` the result is the table's entry for it, as an unsigned byte.
 
-    Latency: 7 cycles from the last sum of a word to the word. Throughput: P sums a cycle.
+    Parameters and table must be written before the first sum that needs them, and `tile` must hold
+    from then on until the last result has left.
 
-    Cost: P wide multipliers; on iCE40, with P = 1, 5 EBR.
+    Latency: 8 cycles from the last sum of a word to the word. Throughput: P sums a cycle.
+
+    Cost: P wide multipliers; on iCE40, with P = 1, 6 EBR.
 
     Parameters
     ----------
@@ -89,13 +99,14 @@ class Requantiser(wiring.Component):
     i : In(push of sums_layout)
     o : Out(push of results_layout)
     parameters : In(ParameterPort)
+    table : In(TablePort)
     clear : In(1)
         Begin a layer: the next lane group uses the first half of the parameters.
     group_done : Out(1)
         The lane group's parameters were read for the last time.
     tile : In(1)
         Tile mode.
-    double_rounding : In(1)
+    double_rounding, uniform, look_up : In(1)
     zero_point, minimum, maximum : In(signed(8))
     """
 
@@ -109,10 +120,13 @@ class Requantiser(wiring.Component):
                 "i": In(Push(sums_layout(config))),
                 "o": Out(Push(results_layout(config))),
                 "parameters": In(ParameterPort(config)),
+                "table": In(TablePort()),
                 "clear": In(1),
                 "group_done": Out(1),
                 "tile": In(1),
                 "double_rounding": In(1),
+                "uniform": In(1),
+                "look_up": In(1),
                 "zero_point": In(signed(8)),
                 "minimum": In(signed(8)),
                 "maximum": In(signed(8)),
@@ -143,7 +157,7 @@ class Requantiser(wiring.Component):
             m, 1, values=i.payload.values.as_value(), marks=marks, valid=i.valid
         )
         values = data.View(sums_layout(config)["values"].shape, values)
-        valid, marks = delayed(m, WIDE_LATENCY + 2, valid_result=valid, marks_result=marks)
+        valid, marks = delayed(m, WIDE_LATENCY + 3, valid_result=valid, marks_result=marks)
         # What a tile needs instead of the layer's.
         low, high, zero_point = Signal(signed(8)), Signal(signed(8)), Signal(signed(8))
         m.d.sync += [
@@ -152,10 +166,14 @@ class Requantiser(wiring.Component):
             zero_point.eq(Mux(self.tile, 0, self.zero_point)),
         ]
         self._constants = low, high, zero_point
-        results = [
-            self._requantise(m, n, Cat(place, self.tile), Cat(product_place, self.tile), values[n])
-            for n in range(outputs)
-        ]
+        common = Signal()
+        m.d.comb += common.eq(self.tile | self.uniform)
+        places = (
+            Cat(place, self.tile),
+            Mux(common, 1 << row_bits + 1, place),
+            Mux(common, 1 << row_bits + 1, product_place),
+        )
+        results = [self._requantise(m, n, places, values[n]) for n in range(outputs)]
 
         # Results gather in a word.
         pieces = config.activation_word // outputs
@@ -171,11 +189,14 @@ class Requantiser(wiring.Component):
         m.d.comb += o.payload.values.eq(gathered)
         return m
 
-    def _requantise(self, m, n, ahead, behind, value):
-        """One of the P pipelines; its result byte, one stage after the product."""
-        bias = self._parameter(m, n, BIAS, 32, ahead)
-        factor = self._parameter(m, n, MULTIPLIER, 31, ahead)
-        shift = self._parameter(m, n, SHIFT, 5, behind)
+    def _requantise(self, m, n, places, value):
+        """One of the P pipelines; its result byte, three stages after the product."""
+        bias, factor, shift = (
+            self._parameter(m, n, kind, bits, place)
+            for (kind, bits), place in zip(
+                ((BIAS, 32), (MULTIPLIER, 31), (SHIFT, 5)), places, strict=True
+            )
+        )
         m.submodules[f"multiply{n}"] = multiply = WideMultiplier(self.technology)
         m.d.comb += [
             multiply.a.eq(value + bias.as_signed()),
@@ -194,7 +215,22 @@ class Requantiser(wiring.Component):
         result = Signal(signed(RESULT_BITS + 1), name=f"result{n}", reset_less=True)
         far = Signal(2, name=f"far{n}", reset_less=True)
         m.d.sync += [result.eq(total), far.eq(Cat(saturated, shifted[-1]))]
-        return self._limit(result, far[0], far[1])
+        return self._looked_up(m, n, self._limit(result, far[0], far[1]))
+
+    def _looked_up(self, m, n, result):
+        """`result` a cycle later, or what the table has for it."""
+        memory = block_memory(8, 256)
+        m.submodules[f"table{n}"] = memory
+        writer, reader = memory.write_port(), memory.read_port()
+        m.d.comb += [
+            writer.en.eq(self.table.write),
+            writer.addr.eq(self.table.entry),
+            writer.data.eq(self.table.data),
+            reader.en.eq(1),
+            reader.addr.eq(result),
+        ]
+        (plain,) = delayed(m, 1, **{f"plain{n}": result})
+        return Mux(self.look_up, reader.data, plain)
 
     def _parameter(self, m, n, kind, bits, address):
         """A parameter of every P-th channel from the n-th on, a cycle after its address."""

@@ -14,6 +14,7 @@ from .record import (
     OP_END,
     OP_LAYER,
     RECORD_WORDS,
+    TILE,
     WALK_WORDS,
     field_bits,
 )
@@ -45,8 +46,9 @@ class Sequencer(wiring.Component):
     """Reads the program's steps and layer records, and starts each layer.
 
     A layer on the tile goes lane group by lane group: first the tile is generated, then the output
-    pixels are computed from it. Other layers go through all lane groups without a stop. The next
-    step is read when a layer's last result has been written.
+    pixels are computed from it. Where the tile is there already, its one lane group begins when its
+    parameters are there. Other layers go through all lane groups without a stop. The next step is
+    read when a layer's last result has been written.
 
     Latency: RECORD_WORDS + 8 cycles from the end of a layer to `layer_start` of the next.
 
@@ -122,6 +124,7 @@ class Sequencer(wiring.Component):
         group = Signal(8)
         permitted = Signal()
         cross = record.dataflow == CROSS
+        ready_tile = record.dataflow == TILE
         operation = words.data[28:32]
         m.d.comb += [
             words.address.eq(address),
@@ -174,12 +177,17 @@ class Sequencer(wiring.Component):
                 m.next = "TILE"
                 with m.If(cross):
                     m.d.sync += permitted.eq(1)
+                with m.Elif(ready_tile):
+                    m.next = "FETCH"
                 with m.Else():
                     m.d.comb += self.walk.eq(1)
                     m.next = "WALK"
             with m.State("TILE"):
                 m.d.comb += self.tile.eq(1)
                 with m.If(self.tile_complete):
+                    m.next = "PIXELS"
+            with m.State("FETCH"):
+                with m.If(self.fetching):
                     m.next = "PIXELS"
             with m.State("PIXELS"):
                 m.d.comb += self.walk.eq(1)

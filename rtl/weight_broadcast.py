@@ -4,7 +4,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .activation_buffer import activations_layout
+from .activation_buffer import kernels_layout
 from .config import Configuration
 from .weight_generator import weights_layout
 
@@ -27,7 +27,7 @@ class WeightBroadcast(wiring.Component):
     Members
     -------
     i : In(stream of weights_layout)
-    o : Out(stream of activations_layout)
+    o : Out(stream of kernels_layout)
     last_block_steps : In(6)
         Steps of a block marked `last`, less 1.
     """
@@ -39,7 +39,7 @@ class WeightBroadcast(wiring.Component):
         super().__init__(
             {
                 "i": In(stream.Signature(weights_layout(config))),
-                "o": Out(stream.Signature(activations_layout(config))),
+                "o": Out(stream.Signature(kernels_layout(config))),
                 "last_block_steps": In(6),
             }
         )
@@ -58,8 +58,8 @@ class WeightBroadcast(wiring.Component):
             taken.eq(o.valid & o.ready),
             i.ready.eq(~o.valid | (o.ready & (left == 0))),
             o.payload.values.as_value().eq(held),
-            o.payload.last.eq(last & (left == 0)),
-            o.payload.final.eq(final & (left == 0)),
+            o.payload.marks.last.eq(last & (left == 0)),
+            o.payload.marks.final.eq(final & (left == 0)),
         ]
         with m.If(i.ready):
             m.d.sync += [

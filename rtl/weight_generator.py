@@ -5,8 +5,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from .basis_buffer import BASIS_DELAY, BasisPort
-from .coefficient_decoder import VECTOR_DELAY, Segment, Vectors
+from .basis_buffer import BasisPort, basis_delay
+from .coefficient_decoder import Segment, Vectors, vector_delay
 from .config import Configuration
 from .delay import delayed
 from .fixed import dot_product, round_shift, saturate
@@ -15,9 +15,14 @@ from .memory import block_memory
 __all__ = ["WeightGenerator", "weight_delay", "weights_layout"]
 
 
+def operands_delay(config):
+    """Cycles from the issue of weights to their U and B."""
+    return 2 + config.slow_memory
+
+
 def weight_delay(config):
-    """Cycles from the issue of weights to their values: basis, sum, and rounding if needed."""
-    return BASIS_DELAY + 2 + (config.generator_sum_bits > 8)
+    """Cycles from the issue of weights to their values."""
+    return operands_delay(config) + 1 + (config.generator_sum_bits > 8)
 
 
 def weights_layout(config):
@@ -114,9 +119,9 @@ class WeightGenerator(wiring.Component):
         blocks = self.blocks[:log_blocks]
 
         # Slots: filled in turn, read in turn. They count as filled when their last vector is
-        # announced, and as free when the last weights are issued: what is announced then is
-        # written and read VECTOR_DELAY and BASIS_DELAY cycles later. So that it is not read before
-        # it is written, weights are issued two cycles after the announcement.
+        # announced, and as free when the last weights are issued: U is written `vector_delay` after
+        # one and read `operands_delay - 1` after the other. So that it is not read before it is
+        # written, weights are issued two cycles after the announcement.
         filled = Signal(2)
         fresh = Signal(2)  # filled in the cycle before
         slot_half = Signal(2)
@@ -183,15 +188,20 @@ class WeightGenerator(wiring.Component):
                     filled.bit_select(slot, 1).eq(0),
                 ]
 
-        # The memories are read later, U so that it meets its basis, and hold what they read until
+        # The memories are read later, each so that U meets its basis, and hold what they read until
         # the next issue.
         basis_index = Cat(
             index[:-1], index[-1] | (slot_half.bit_select(slot, 1) & ~self.cross_level)
         )
-        basis_read, basis_index = delayed(m, 1, basis_read=issue, basis_index=basis_index)
+        basis_read, basis_index = delayed(
+            m,
+            operands_delay(config) - basis_delay(config),
+            basis_read=issue,
+            basis_index=basis_index,
+        )
         m.d.comb += [self.basis.enable.eq(basis_read), self.basis.address.eq(basis_index)]
         read, read_slot, read_block = delayed(
-            m, BASIS_DELAY, read=issue, read_slot=slot, read_block=block
+            m, operands_delay(config) - 1, read=issue, read_slot=slot, read_block=block
         )
         with m.If(issue):
             m.d.sync += [
@@ -216,7 +226,7 @@ class WeightGenerator(wiring.Component):
         places = Cat(write & (here[term] | (group == 0)) for term in range(terms))
         here, places, write_slot, write_block = delayed(
             m,
-            VECTOR_DELAY,
+            vector_delay(config),
             here=here,
             places=places,
             write_slot=write_slot,

@@ -4,17 +4,14 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from .coefficient_decoder import VECTOR_DELAY
+from .coefficient_decoder import vector_delay
 from .config import Configuration
 from .delay import delayed
 from .memory import BankedMemory
 from .push import Push
 from .requantiser import results_layout
 
-__all__ = ["TILE_DELAY", "WeightTile"]
-
-TILE_DELAY = VECTOR_DELAY
-"""Cycles from `next` to the word: as many as the decoder takes for V in its place."""
+__all__ = ["WeightTile"]
 
 
 class WeightTile(wiring.Component):
@@ -38,13 +35,15 @@ class WeightTile(wiring.Component):
         Weights; the one marked `final` completes the tile.
     taps : In(8)
         T - 1.
+    silent : In(1)
+        The next word is 0.
     complete : Out(1)
         The last weight was written in this cycle.
     next : In(1)
         Read the next word. With `last`, that behind it is the first.
     last : In(1)
     weights : Out(8 bits x R*C)
-        The word, in stripe order, `TILE_DELAY` cycles after `next`.
+        The word, in stripe order, `vector_delay` cycles after `next`, as V would be.
     """
 
     def __init__(self, config: Configuration):
@@ -55,6 +54,7 @@ class WeightTile(wiring.Component):
             {
                 "i": In(Push(results_layout(config))),
                 "taps": In(8),
+                "silent": In(1),
                 "complete": Out(1),
                 "next": In(1),
                 "last": In(1),
@@ -96,7 +96,7 @@ class WeightTile(wiring.Component):
         index = Signal(address_shape)
         with m.If(self.next):
             m.d.sync += index.eq(Mux(self.last, 0, index + 1))
-        (read_address,) = delayed(m, TILE_DELAY - 2, read_address=index)
+        (read_address,) = delayed(m, vector_delay(config) - 2, read_address=index)
         bits = 8 * config.activation_word
         for n in range(chunks):
             for k in range(config.width):
@@ -115,7 +115,8 @@ class WeightTile(wiring.Component):
                     memory.read_enable.eq(1),
                     memory.read_address.eq(read_address),
                 ]
-                (word,) = delayed(m, 1, **{f"word{n}_{k}": memory.read_data})
+                word = Signal(bits, name=f"word{n}_{k}", reset_less=True)
+                m.d.sync += word.eq(Mux(self.silent, 0, memory.read_data))
                 for place in range(config.activation_word):
                     lane = n * config.activation_word + place
                     m.d.comb += self.weights[lane * config.width + k].eq(word.word_select(place, 8))

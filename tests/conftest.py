@@ -22,6 +22,7 @@ hypothesis.settings.load_profile("insitu")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, help="seed of every test, instead of one each")
+    parser.addoption("--layers", type=int, default=340, help="random layers a configuration")
     parser.addoption("--waves", action="store_true", help="record waveforms in build/waves")
 
 

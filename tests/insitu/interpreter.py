@@ -8,6 +8,8 @@ where the RTL disagrees, this is the oracle to single-step.
 Use: `Interpreter(payload, config).run(memory)`; `maps` then holds what each layer wrote.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from rtl import record as layout
@@ -59,6 +61,11 @@ class Interpreter:
 
     def run(self, memory: bytearray) -> None:
         """Run the program to its end over the activation memory."""
+        for _ in self.step(memory):
+            pass
+
+    def step(self, memory: bytearray) -> Iterator[None]:
+        """The same, record by record."""
         assert len(memory) == self.config.activation_bytes
         counter = 0
         while True:
@@ -69,6 +76,7 @@ class Interpreter:
                 return
             assert op == layout.OP_LAYER, op
             self._layer(self._record(address), memory)
+            yield
 
     def _record(self, address):
         record = {}
@@ -102,67 +110,122 @@ class Interpreter:
         config = self.config
         lanes = config.lanes
         entry = f["parameter_base"]
-        tile_entry = None
-        if f["dataflow"] == layout.CROSS:
-            tile_entry = self.words32[entry : entry + layout.PARAMETER_WORDS]
+        table = None
+        if f["table"]:
+            words = self.words32[entry : entry + layout.TABLE_WORDS]
+            table = b"".join(word.to_bytes(4, "little") for word in words)
+            entry += layout.TABLE_WORDS
+        common = None
+        if f["dataflow"] == layout.CROSS or f["uniform"]:
+            common = self.words32[entry : entry + layout.PARAMETER_WORDS]
             entry += layout.PARAMETER_WORDS
         self.maps.append({})
         self.weights.append([])
-        steps = self._steps(f, memory)
+        self._written = {}
+        self._address = f["input_start"]
         make = {
             layout.STORED: self._stored,
             layout.INTRA: self._intra,
             layout.CROSS: self._cross,
+            layout.TILE: lambda *_: self._tile,
         }[f["dataflow"]]
         words = lanes // config.activation_word
-        output = {}
         for group in range(f["groups"] + 1):
-            weights = make(f, group, tile_entry)
+            steps, starts = self._steps(f, memory)
+            weights = make(f, group, common)
             self.weights[-1].append(weights)
-            accumulators = np.einsum("psk,srk->pr", steps, weights.reshape(-1, *weights.shape[2:]))
+            written = words if group < f["groups"] else f["last_group_words"] + 1
+            self._check_input(f, starts, weights, written * config.activation_word)
+            accumulators = self._sums(f, steps, weights)
             parameters = []
             for _ in range(lanes):
-                parameters.append(self.words32[entry : entry + layout.PARAMETER_WORDS])
-                entry += layout.PARAMETER_WORDS
+                if f["uniform"]:
+                    parameters.append([self.words32[entry], *common[1:]])
+                    entry += 1
+                else:
+                    parameters.append(self.words32[entry : entry + layout.PARAMETER_WORDS])
+                    entry += layout.PARAMETER_WORDS
             results = [
                 self._requantise(accumulators[:, lane], *parameters[lane], f)
                 for lane in range(lanes)
             ]
-            written = words if group < f["groups"] else f["last_group_words"] + 1
+            if table is not None:
+                results = [[table[value & 255] for value in lane.tolist()] for lane in results]
+            if f["to_tile"]:
+                assert f["groups"] == 0
+                assert f["taps"] + 1 == len(steps)
+                self._tile = np.zeros((1, len(steps), lanes, config.width), np.int64)
+                self._tile[0, :, :, 0] = np.array(results).T
+                return
             for pixel in range(len(steps)):
                 word = f["output_base"] + pixel * f["output_pitch"] + group * words
                 for lane in range(written * config.activation_word):
-                    output[word * config.activation_word + lane] = int(results[lane][pixel]) & 255
-        # Written at the end only for speed: an input that this would spoil is a planning error.
-        read = self._read
-        assert not read & output.keys(), "a layer overwrites its own input"
-        for address, value in output.items():
-            memory[address] = value
-        self.maps[-1] = output
+                    at = word * config.activation_word + lane
+                    self._written[at] = int(results[lane][pixel]) & 255
+                    memory[at] = self._written[at]
+        self.maps[-1] = self._written
+
+    def _check_input(self, f, starts, weights, lanes):
+        """No byte that counts may have been written by this layer before it is read."""
+        used = weights.reshape(-1, *weights.shape[2:])[:, :lanes] != 0
+        if f["depthwise"]:
+            counts = np.zeros((len(used), self.config.activation_word), bool)
+            for lane in range(lanes):
+                counts[:, lane % self.config.activation_word] |= used[:, lane, 0]
+        else:
+            counts = used.any(axis=1)
+        for pixel in starts:
+            for start, bytes_ in zip(pixel, counts, strict=True):
+                if start is not None:
+                    read = {start + int(n) for n in np.flatnonzero(bytes_)}
+                    assert not self._written.keys() & read, "a layer overwrites its own input"
+
+    def _sums(self, f, steps, weights):
+        """Accumulators [pixel, lane] for steps [pixel, step, byte] and weights of a lane group."""
+        weights = weights.reshape(-1, *weights.shape[2:])
+        if not f["depthwise"]:
+            return np.einsum("psk,srk->pr", steps, weights)
+        assert not weights[..., 1:].any()
+        taps, row = (f["kernel_height"] + 1) * (f["kernel_width"] + 1), f["kernel_width"] + 1
+        sums = np.zeros((len(steps), self.config.lanes), np.int64)
+        own = np.arange(self.config.lanes) % self.config.activation_word
+        for step, lane_weights in enumerate(weights[..., 0]):
+            if f["shifted_sums"] and step % taps == 0:
+                sums <<= layout.SUM_SHIFT
+            if f["rectified_sums"] and (step + 1) % row == 0:
+                sums = np.maximum(sums, 0)
+            sums += steps[:, step, own] * lane_weights
+        return sums
 
     def _steps(self, f, memory):
-        """What the array reads: int64 [pixels, steps, C], by walking the record's steps."""
+        """What the array reads for a lane group: int64 [pixels, steps, C], or depthwise a word.
+
+        And the addresses: [pixels][steps], None in the padding. By walking the record's steps, from
+        where the last lane group ended.
+        """
         width = self.config.width
-        address, row, column = f["input_start"], f["row_start"], f["column_start"]
-        self._read = set()
-        result = []
+        size = self.config.activation_word if f["depthwise"] else width
+        row, column = f["row_start"], f["column_start"]
+        result, starts = [], []
 
         def access():
             if not (0 <= row < f["input_height"] and 0 <= column < f["input_width"]):
-                return [f["input_zero_point"]] * width
-            start = address * width
-            self._read.update(range(start, start + width))
-            return [b - 256 if b > 127 else b for b in memory[start : start + width]]
+                places.append(None)
+                return [f["input_zero_point"]] * size
+            start = self._address * width % len(memory)
+            start -= start % size
+            places.append(start)
+            return [b - 256 if b > 127 else b for b in memory[start : start + size]]
 
         def advance(step, row_step, column_step):
-            nonlocal address, row, column
-            address = (address + step) % (1 << 20)
+            nonlocal row, column
+            self._address = (self._address + step) % (1 << 20)
             row += row_step
             column += column_step
 
         for _ in range(f["output_height"] + 1):
             for x in range(f["output_width"] + 1):
-                pixel = []
+                pixel, places = [], []
                 for c in range(f["channel_groups"] + 1):
                     for ky in range(f["kernel_height"] + 1):
                         for kx in range(f["kernel_width"] + 1):
@@ -183,17 +246,18 @@ class Interpreter:
                                 advance(f["input_y_step"], f["row_y_step"], 0)
                                 column = f["column_y_start"]
                 result.append(pixel)
+                starts.append(places)
         # The last step was one of a row, where that of a lane group is due.
         advance(f["input_group_step"] - f["input_y_step"], 0, 0)
-        assert address == f["input_start"], "a lane group does not begin where the first did"
         assert (f["row_group_start"], f["column_group_start"]) == (
             f["row_start"],
             f["column_start"],
         )
-        return np.array(result, np.int64)
+        return np.array(result, np.int64), starts
 
     def _stored(self, f, group, _):
-        taps, channel_groups = f["taps"] + 1, f["channel_groups"] + 1
+        taps = (f["kernel_height"] + 1) * (f["kernel_width"] + 1)
+        channel_groups = f["channel_groups"] + 1
         assert f["stream_vectors"] == taps * channel_groups
         address = f["coefficient_base"] + group * f["stream_words"]
         values = self.segment(

@@ -11,27 +11,37 @@ from insitu.image import FORMAT_VERSION, MAGIC, Image, read_image
 from rtl.config import CONFIGURATIONS
 
 CONFIG = CONFIGURATIONS["up5k"]
-MAP = {"name": "input", "shape": [4, 4, 1], "pitch": 4, "address": 0, "zero_point": -128}
+MAP = {
+    "name": "input",
+    "shape": [4, 4, 1],
+    "pitch": 4,
+    "address": 0,
+    "zero_point": -128,
+    "pieces": [[0, 1]],
+    "window": None,
+}
 METADATA = {
     "network": "test",
     "configuration": "up5k",
     "input": {**MAP, "scale": 0.5},
     "output": {**MAP, "scale": 0.25, "name": "out"},
-    "layers": [{"name": "out", "input": MAP, "output": MAP}],
+    "layers": [{"name": "out", "inputs": [MAP], "operations": [], "output": MAP}],
 }
 PAYLOAD = bytes(range(64))
+NETWORK = b"as insitu.network writes it"
+HEADER = 40
 
 
 def image(**changes):
     metadata = {**copy.deepcopy(METADATA), **changes}
-    return Image(CONFIG.digest, metadata, PAYLOAD)
+    return Image(CONFIG.digest, metadata, PAYLOAD, NETWORK)
 
 
 def resealed(data):
     """The bytes with the header's CRC made right again."""
-    metadata = data[32 : 32 + struct.unpack_from("<I", data, 12)[0]]
-    crc = zlib.crc32(metadata, zlib.crc32(data[:28]))
-    return data[:28] + struct.pack("<I", crc) + data[32:]
+    metadata = data[HEADER : HEADER + struct.unpack_from("<I", data, 12)[0]]
+    crc = zlib.crc32(metadata, zlib.crc32(data[: HEADER - 4]))
+    return data[: HEADER - 4] + struct.pack("<I", crc) + data[HEADER:]
 
 
 def test_comes_back_from_a_file(tmp_path):
@@ -44,13 +54,18 @@ def test_comes_back_from_a_file(tmp_path):
 
 def test_layout_is_the_documented_one():
     data = image().to_bytes()
-    magic, version, metadata, payload, digest, payload_crc, crc = struct.unpack_from(
-        "<8sIIIIII", data
+    magic, version, metadata, payload, network, digest, *crcs = struct.unpack_from(
+        "<8sIIIIIIII", data
     )
-    assert (magic, version, payload, digest) == (b"INSITU\r\n", 1, 64, CONFIG.digest)
-    assert len(data) == 32 + metadata + 64
-    assert payload_crc == zlib.crc32(data[32 + metadata :])
-    assert crc == zlib.crc32(data[:28] + data[32 : 32 + metadata])
+    assert (magic, version, payload, digest) == (b"INSITU\r\n", 2, 64, CONFIG.digest)
+    assert network == len(NETWORK)
+    begin = HEADER + metadata
+    assert data[begin:] == PAYLOAD + NETWORK
+    assert crcs == [
+        zlib.crc32(PAYLOAD),
+        zlib.crc32(NETWORK),
+        zlib.crc32(data[: HEADER - 4] + data[HEADER:begin]),
+    ]
 
 
 @pytest.mark.parametrize("step", [1, 7])
@@ -78,14 +93,15 @@ def test_any_flipped_bit_is_found(seed):
     [
         (lambda d: b"", "not an insitu image"),
         (lambda d: b"PK\x03\x04" + d[4:], "begins with b'PK"),
-        (lambda d: d[:20], "is truncated: 20 bytes, a header alone has 32"),
+        (lambda d: d[:20], "is truncated: 20 bytes, a header alone has 40"),
         (lambda d: d[:-1], "is truncated"),
         (lambda d: d + b"\0", "is too long"),
-        (lambda d: d[:8] + struct.pack("<I", FORMAT_VERSION + 1) + d[12:], "format version 2"),
+        (lambda d: d[:8] + struct.pack("<I", FORMAT_VERSION + 1) + d[12:], "format version 3"),
         (lambda d: d[:16] + struct.pack("<I", 1 << 31) + d[20:], "where its header says"),
-        (lambda d: d[:40] + b"?" + d[41:], "CRC of its header and metadata"),
-        (lambda d: d[:-2] + b"??", "CRC of its payload"),
-        (lambda d: resealed(d[:32] + b"[" + d[33:]), "metadata that is not JSON"),
+        (lambda d: d[:50] + b"?" + d[51:], "CRC of its header and metadata"),
+        (lambda d: d[: -len(NETWORK) - 2] + b"??" + d[-len(NETWORK) :], "CRC of its payload"),
+        (lambda d: d[:-2] + b"??", "CRC of its network"),
+        (lambda d: resealed(d[:HEADER] + b"[" + d[HEADER + 1 :]), "metadata that is not JSON"),
     ],
 )
 def test_damage_is_named(damage, message):
@@ -103,7 +119,14 @@ def test_damage_is_named(damage, message):
         ({"input": None}, "without input"),
         ({"input": {**MAP, "shape": [1, -1, 1]}}, "bad input.shape"),
         ({"input": {**MAP, "zero_point": 200}}, "bad input.zero_point: 200"),
-        ({"layers": [{"input": MAP, "output": {}}]}, r"layers\[0\].output.name"),
+        ({"input": {**MAP, "pieces": [[0]]}}, "bad input.pieces"),
+        ({"input": {**MAP, "window": {"kernel": -1}}}, "bad input.window"),
+        ({"layers": [{"inputs": [], "output": MAP}]}, r"without layers\[0\].inputs"),
+        ({"layers": [{"inputs": [MAP], "output": MAP}]}, r"without layers\[0\].operations"),
+        (
+            {"layers": [{"inputs": [MAP], "operations": [], "output": {}}]},
+            r"layers\[0\].output.name",
+        ),
     ],
 )
 def test_metadata_is_checked(changes, message):
@@ -113,7 +136,7 @@ def test_metadata_is_checked(changes, message):
 
 def test_payload_of_odd_length_is_refused():
     with pytest.raises(ImageError, match="payload of 63 bytes"):
-        Image.from_bytes(Image(CONFIG.digest, METADATA, PAYLOAD[:-1]).to_bytes())
+        Image.from_bytes(Image(CONFIG.digest, METADATA, PAYLOAD[:-1], NETWORK).to_bytes())
 
 
 def test_other_configuration_is_named():
@@ -122,11 +145,11 @@ def test_other_configuration_is_named():
         image().check(other)
     assert "--config ecp5-45f" in error.value.next_step
     with pytest.raises(ImageError, match="a configuration unknown here"):
-        Image(1, METADATA, PAYLOAD).check(other)
+        Image(1, METADATA, PAYLOAD, NETWORK).check(other)
 
 
 def test_too_large_a_payload_is_refused():
-    large = Image(CONFIG.digest, METADATA, bytes(CONFIG.coefficient_bytes + 4))
+    large = Image(CONFIG.digest, METADATA, bytes(CONFIG.coefficient_bytes + 4), NETWORK)
     with pytest.raises(ImageError, match="payload of 65540 bytes"):
         large.check(CONFIG)
 

@@ -53,5 +53,5 @@ def test_what_does_not_fit_is_said(seed):
     network = every_kind(np.random.default_rng(seed))
     report = inspect(Model(Path("net.npz"), network), UP5K)
     assert report["configuration"] == "up5k"
-    assert "layer 'pad'" in report["misfit"]["cause"]
+    assert "layer 'multiply'" in report["misfit"]["cause"]
     assert report["misfit"]["next"]

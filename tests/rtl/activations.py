@@ -41,7 +41,7 @@ CONFIGURATIONS = {
 }
 
 Pair = tuple[int, int]
-MARKS = ("last", "group_last", "final")
+MARKS = ("shift", "rectify", "last", "group_last", "final")
 
 
 @dataclass(frozen=True)
@@ -106,16 +106,24 @@ def marks(
     return {"last": last, "group_last": group_last, "final": group & group_last}
 
 
+def _place(layout: data.StructLayout, name: str) -> tuple[int, int]:
+    """First bit and width of a field, or of one of its marks."""
+    if name in layout.members or "marks" not in layout.members:
+        return layout[name].offset, layout[name].width
+    mark = layout["marks"].shape[name]
+    return layout["marks"].offset + mark.offset, mark.width
+
+
 def rows(layout: data.StructLayout, **fields: ArrayLike) -> list[int]:
     """Payloads of `layout`, one for each element (or row) of the fields."""
     payloads: list[int] = []
     for name, values in fields.items():
         values = np.asarray(values).astype(np.int64)
         numbers = values.reshape(len(values), -1)
-        field = layout[name]
-        packed = sim.pack_rows(numbers, field.width // numbers.shape[1])
+        offset, width = _place(layout, name)
+        packed = sim.pack_rows(numbers, width // numbers.shape[1])
         payloads = payloads or [0] * len(packed)
-        payloads = [p | v << field.offset for p, v in zip(payloads, packed, strict=True)]
+        payloads = [p | v << offset for p, v in zip(payloads, packed, strict=True)]
     return payloads
 
 
@@ -128,9 +136,9 @@ def field(
     signed: bool = True,
 ) -> NDArray[np.int64]:
     """One field of every payload: [payload], or [payload, element]."""
-    place = layout[name]
-    raw = [payload >> place.offset & (1 << place.width) - 1 for payload in payloads]
-    numbers = sim.unpack_rows(raw, count, place.width // count, signed=signed)
+    offset, width = _place(layout, name)
+    raw = [payload >> offset & (1 << width) - 1 for payload in payloads]
+    numbers = sim.unpack_rows(raw, count, width // count, signed=signed)
     return numbers if count > 1 else numbers[:, 0]
 
 
@@ -140,6 +148,6 @@ def compare_marks(
     expected: dict[str, NDArray[np.int64]],
     payloads: list[int],
 ) -> None:
-    for name in MARKS:
+    for name in expected:
         got = field(layout, payloads, name, signed=False)
         bench.compare(expected[name].astype(int), got, axes=["payload"], what=name)

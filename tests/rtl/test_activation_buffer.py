@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import cocotb
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import sim
-from rtl.activation_buffer import HOST_DELAY, ActivationBuffer, activations_layout
+from rtl.activation_buffer import HOST_DELAY, ActivationBuffer, kernels_layout
 from rtl.address_generator import tap_layout
 from rtl.config import Configuration
+from rtl.mac_array import marks_layout
 from rtl.requantiser import results_layout
 from sim import Bench, testbench
-from tests.rtl.activations import CONFIGURATIONS, MARKS, compare_marks, field, marks, rows
+from tests.rtl.activations import CONFIGURATIONS, MARKS, compare_marks, marks, rows
 from tests.rtl.primitives import ICE40
 from tests.rtl.weights import PAUSES, refuses_other_configurations
 
 LATENCY = 3
 INPUT_WORDS = 16
+
+
+class Steps:
+    """Takes steps as the issue does: their marks, and their values some cycles later."""
+
+    def __init__(self, bench: Bench, stall: str, *, hesitant: bool = False) -> None:
+        self.sink = bench.sink("o__marks", stall, hesitant=hesitant)
+        self.values: list[int] = []
+        self._bench = bench
+        cocotb.start_soon(self._take())
+
+    async def receive(self, count: int) -> tuple[list[int], NDArray[np.int64]]:
+        """Marks and values of the next steps: [step], [step, byte]."""
+        marks = await self.sink.receive(count)
+        while len(self.values) < count:
+            await self._bench.cycles()
+        got, self.values[:count] = self.values[:count], []
+        bytes_ = len(self._bench.dut.o__values) // 8
+        return marks, sim.unpack_rows(got, bytes_, 8, signed=True)
+
+    async def _take(self) -> None:
+        dut, delay = self._bench.dut, 4
+        due = deque([False] * delay)
+        while True:
+            await self._bench.clock.edge
+            due.append(bool(dut.o__marks__valid.value and dut.o__marks__ready.value))
+            if due[0]:
+                self.values.append(int(dut.o__values.value))
+            due.popleft()
+            dut.o__take.value = int(due[1])
 
 
 class World:
@@ -108,19 +141,28 @@ class World:
         padding = rng.random(count) < 0.3
         zero_point = int(rng.integers(-128, 128))
         self.bench.dut.zero_point.value = zero_point & 0xFF
-        read = [[self.bytes[b * config.width + k] for k in range(config.width)] for b in beat]
-        signed = np.array(read, np.uint8).astype(np.int8)
-        expected = np.where(padding[:, np.newaxis], zero_point, signed)
+        # The channels come first; what else a word has is where it was.
+        expected = np.empty((count, config.activation_word), np.int64)
+        for row, start in zip(expected, beat * config.width, strict=True):
+            word = start - start % config.activation_word
+            row[:] = [self.bytes[word + n] for n in range(config.activation_word)]
+            row[: config.width] = [self.bytes[start + n] for n in range(config.width)]
+        expected = expected.astype(np.uint8).astype(np.int8)
+        expected[padding] = zero_point
         ends = {name: rng.integers(2, size=count) for name in MARKS}
         return rows(tap_layout(config), beat=beat, padding=padding, **ends), expected, ends
 
-    def check_activations(
-        self, got: list[int], expected: NDArray, ends: dict[str, NDArray], what: str
+    def check_steps(
+        self,
+        got: tuple[list[int], NDArray],
+        expected: NDArray,
+        ends: dict[str, NDArray],
+        what: str,
     ) -> None:
-        layout, width = activations_layout(self.config), self.config.width
-        values = field(layout, got, "values", count=width).reshape(expected.shape)
-        self.bench.compare(expected, values, axes=["step", "channel"], what=what)
-        compare_marks(self.bench, layout, ends, got)
+        marks, values = got
+        values = values[:, : expected.shape[1]]
+        self.bench.compare(expected, values, axes=["step", "byte"], what=what)
+        compare_marks(self.bench, marks_layout(), ends, marks)
 
 
 @testbench
@@ -130,7 +172,7 @@ async def reads_and_writes(bench: Bench) -> None:
     config, rng = world.config, world.rng
     taps = bench.source("taps", bench.parameters["idle"])
     results = bench.source("i", bench.parameters["results"])
-    sink = bench.sink("o", bench.parameters["stall"], hesitant=bench.parameters["hesitant"])
+    sink = Steps(bench, bench.parameters["stall"], hesitant=bench.parameters["hesitant"])
     pixel_words = config.lanes // config.activation_word
     for lane_groups in (1, 1, 2, 3, 3):
         base = int(rng.integers(config.activation_words))
@@ -148,11 +190,11 @@ async def reads_and_writes(bench: Bench) -> None:
         await results.drain()
         await bench.cycles(2)
         what = f"{base=} {pitch=} {lane_groups=} {pixels=} {last_words=}"
-        world.check_activations(got, expected, ends, what)
+        world.check_steps(got, expected, ends, what)
         await world.check_memory(what)
         assert world.written["group_written"] == before["group_written"] + lane_groups
         assert world.written["final_written"] == before["final_written"] + 1
-    assert len(sink.payloads) == len(taps.cycles)
+    assert len(sink.sink.payloads) == len(taps.cycles)
 
 
 @testbench
@@ -160,21 +202,22 @@ async def takes_kernels(bench: Bench) -> None:
     """W1 takes the place of activations, before and after taps, without a gap."""
     world = World(bench)
     config, rng = world.config, world.rng
-    layout = activations_layout(config)
+    layout = kernels_layout(config)
     taps, kernels = bench.source("taps"), bench.source("kernels", bench.parameters["idle"])
-    sink = bench.sink("o", bench.parameters["stall"])
+    sink = Steps(bench, bench.parameters["stall"])
     await world.host_write(0, INPUT_WORDS)
     for turn in range(3):
         values = rng.integers(-128, 128, (30, config.width))
         ends = {name: rng.integers(2, size=30) for name in MARKS}
-        received = len(sink.cycles)
-        kernels.send(rows(layout, values=values, **ends))
-        world.check_activations(await sink.receive(30), values, ends, f"kernels, turn {turn}")
+        received = len(sink.sink.cycles)
+        marks = [sum(int(ends[name][n]) << i for i, name in enumerate(MARKS)) for n in range(30)]
+        kernels.send(rows(layout, values=values, marks=marks))
+        world.check_steps(await sink.receive(30), values, ends, f"kernels, turn {turn}")
         if bench.parameters["idle"] == bench.parameters["stall"] == "never":
-            assert set(sim.intervals(sink.cycles[received:])) == {1}
+            assert set(sim.intervals(sink.sink.cycles[received:])) == {1}
         payloads, expected, ends = world.taps(0, 30)
         taps.send(payloads)
-        world.check_activations(await sink.receive(30), expected, ends, f"taps, turn {turn}")
+        world.check_steps(await sink.receive(30), expected, ends, f"taps, turn {turn}")
 
 
 @testbench
@@ -182,7 +225,7 @@ async def keeps_pace(bench: Bench) -> None:
     """A step a cycle, less the words written where there is one port; a word written a cycle."""
     world = World(bench)
     config = world.config
-    taps, results, sink = bench.source("taps"), bench.source("i"), bench.sink("o")
+    taps, results, sink = bench.source("taps"), bench.source("i"), Steps(bench, "never")
     await world.host_write(0, INPUT_WORDS)
     await world.begin_layer(INPUT_WORDS, 1, 1, 1)
     payloads, expected, ends = world.taps(0, 100)
@@ -198,10 +241,10 @@ async def keeps_pace(bench: Bench) -> None:
         assert set(sim.intervals(results.cycles[-len(sent) :])) <= {1}
         await world.begin_layer(INPUT_WORDS, 1, 1, 1)
     got = await sink.receive(len(expected))
-    world.check_activations(got, expected, ends, "values")
+    world.check_steps(got, expected, ends, "values")
     stolen = writes if config.activation_ports == 1 else 0
     assert taps.cycles[-1] - taps.cycles[0] == len(expected) - 1 + stolen
-    assert [cycle + LATENCY for cycle in taps.cycles] == sink.cycles
+    assert [cycle + LATENCY for cycle in taps.cycles] == sink.sink.cycles
 
 
 @pytest.mark.parametrize("config", CONFIGURATIONS)

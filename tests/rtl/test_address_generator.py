@@ -14,7 +14,7 @@ from tests.rtl.activations import CONFIGURATIONS, SHAPES, Shape, compare_marks, 
 from tests.rtl.weights import refuses_other_configurations
 
 
-def fields(config: Configuration, shape: Shape) -> dict[str, int]:
+def fields(config: Configuration, shape: Shape, shifted: int, rectified: int) -> dict[str, int]:
     """The counters' limits. Written from the comments of `rtl.record`, as are the steps."""
     height, width = shape.size
     oh, ow = shape.output_size
@@ -27,6 +27,8 @@ def fields(config: Configuration, shape: Shape) -> dict[str, int]:
         "groups": groups(shape.outputs, config.lanes) - 1,
         "input_width": width,
         "input_height": height,
+        "shifted_sums": shifted,
+        "rectified_sums": rectified,
     }
 
 
@@ -114,7 +116,9 @@ async def walks(bench: Bench) -> None:
             received = len(sink.cycles)
             on = int(rng.integers(9))
             words = steps(config, shape, base, pitch, on)
-            started = await start(bench, fields(config, shape), words, single=single)
+            shifted, rectified = rng.integers(2, size=2).tolist()
+            walk = fields(config, shape, shifted, rectified)
+            started = await start(bench, walk, words, single=single)
             got = await sink.receive(lane_groups * len(beats))
             what = f"{name}, {single=}"
             bench.compare(
@@ -132,7 +136,21 @@ async def walks(bench: Bench) -> None:
                 axes=["step"],
                 what=f"beat, {what}",
             )
-            compare_marks(bench, layout, marks(lane_groups, pixels, len(beats) // pixels), got)
+            depth = len(beats) // pixels
+            begins = np.arange(depth) % shape.taps == 0  # a channel group
+            later = np.tile(
+                np.arange(depth) != 0, lane_groups * pixels
+            )  # shifts of the first are void
+            shift = field(layout, got, "shift", signed=False)
+            bench.compare(
+                (shifted * np.tile(begins, lane_groups * pixels))[later],
+                shift[later],
+                axes=["step"],
+                what=f"shift, {what}",
+            )
+            row_ends = np.arange(1, 1 + len(got)) % shape.kernel[1] == 0
+            ends = marks(lane_groups, pixels, depth) | {"rectify": rectified * row_ends}
+            compare_marks(bench, layout, ends, got)
             if stall == "never":
                 assert sink.cycles[received] == started + 2, what
                 assert set(sim.intervals(sink.cycles[received:])) <= {1}, what

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 import sim
-from rtl.basis_buffer import BASIS_DELAY, BasisBuffer
+from rtl.basis_buffer import BasisBuffer, basis_delay
 from rtl.coefficient_decoder import Segment
 from rtl.config import Configuration
 from sim import Bench, testbench
@@ -36,11 +36,12 @@ def vectors(config: Configuration, basis: NDArray[np.int8]) -> list[Vector]:
 async def read(bench: Bench, config: Configuration, start: int, count: int) -> NDArray[np.int64]:
     """Words from `start` on, one a cycle: [word, lane, term]."""
     dut, words = bench.dut, []
-    for address in range(start, start + count + BASIS_DELAY):
+    delay = basis_delay(config)
+    for address in range(start, start + count + delay):
         dut.read__enable.value = int(address < start + count)
         dut.read__address.value = address % config.basis_depth
         await bench.cycles()
-        if address >= start + BASIS_DELAY:
+        if address >= start + delay:
             words.append(int(dut.read__data.value))
     dut.read__address.value = start
     await bench.cycles(2)

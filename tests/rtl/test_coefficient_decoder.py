@@ -15,7 +15,7 @@ from amaranth.lib.wiring import In
 import rtl.coefficient_decoder
 import sim
 from golden.decode import segment_words
-from rtl.coefficient_decoder import VECTOR_DELAY, CoefficientDecoder, DecoderControl, Segment
+from rtl.coefficient_decoder import CoefficientDecoder, DecoderControl, Segment, vector_delay
 from sim import Bench, testbench
 from sim.formal import prove
 from sim.patterns import PATTERNS
@@ -66,7 +66,8 @@ class VectorSink:
         return got
 
     async def _take(self) -> None:
-        dut, due = self._bench.dut, deque([None] * VECTOR_DELAY)
+        config = CONFIGURATIONS[self._bench.parameters["config"]]
+        dut, due = self._bench.dut, deque([None] * vector_delay(config))
         while True:
             room = {name: not next(stall) for name, stall in self._stalls.items()}
             for name, value in room.items():

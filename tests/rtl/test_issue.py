@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 
 import sim
-from rtl.activation_buffer import activations_layout
-from rtl.coefficient_decoder import VECTOR_DELAY
+from rtl.coefficient_decoder import vector_delay
 from rtl.config import Configuration
 from rtl.issue import Issue
-from rtl.mac_array import operands_layout
+from rtl.mac_array import marks_layout, operands_layout
 from rtl.weight_generator import weight_delay
-from rtl.weight_tile import TILE_DELAY
 from sim import Bench, testbench
 from sim.patterns import PATTERNS
 from tests.rtl.activations import MARKS, compare_marks, field, rows
@@ -37,9 +35,9 @@ class WeightsSource:
         self._stall = PATTERNS[stall](bench.rng)
         self._bits = 8 * config.stripes
         self._delay = {
-            "decoder": VECTOR_DELAY,
+            "decoder": vector_delay(config),
             "generator": weight_delay(config),
-            "tile": TILE_DELAY,
+            "tile": vector_delay(config),
         }
         cocotb.start_soon(self._serve())
 
@@ -68,7 +66,27 @@ class WeightsSource:
             ports = {"decoder": "coefficients", "generator": "generated", "tile": "tile"}
             for source, name in ports.items():
                 here = kind == source and arrived is not None
-                getattr(dut, name).value = arrived if here else rng.getrandbits(self._bits)
+                # Of decoder and tile, the one that is not at work is silent.
+                silent = source != kind and "generator" not in (source, kind)
+                other = 0 if silent else rng.getrandbits(self._bits)
+                getattr(dut, name).value = arrived if here else other
+
+
+class Values:
+    """Plays the ring: gives the values of step after step, each when it is taken."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.rows: deque[int] = deque()
+        self._bench = bench
+        cocotb.start_soon(self._serve())
+
+    async def _serve(self) -> None:
+        dut, rng = self._bench.dut, self._bench.rng
+        while True:
+            await self._bench.clock.edge
+            width = len(dut.activations__values)
+            take = bool(dut.activations__take.value)
+            dut.activations__values.value = self.rows.popleft() if take else rng.getrandbits(width)
 
 
 @testbench
@@ -77,7 +95,7 @@ async def issues(bench: Bench) -> None:
     config = CONFIGURATIONS[bench.parameters["config"]]
     dut, rng = bench.dut, np.random.default_rng(bench.seed)
     idle, stall = bench.parameters["idle"], bench.parameters["stall"]
-    activations = bench.source("activations", idle)
+    steps, ring = bench.source("activations__marks", idle), Values(bench)
     sink = bench.sink("o")
     source = WeightsSource(bench, config, "decoder", stall)
     apart = config.lanes // config.requantiser_outputs
@@ -86,13 +104,14 @@ async def issues(bench: Bench) -> None:
         source.kind = kind
         dut.from_generator.value = int(kind == "generator")
         dut.from_tile.value = int(kind == "tile")
-        values = rng.integers(-128, 128, (STEPS, config.width))
+        values = rng.integers(-128, 128, (STEPS, config.activation_word))
         marks = {name: rng.random(STEPS) < 0.3 for name in MARKS}
         begun = len(source.issued)
-        activations.send(rows(activations_layout(config), values=values, **marks))
+        ring.rows.extend(sim.pack_rows(values, 8))
+        steps.send(rows(marks_layout(), **marks))
         got = await sink.receive(STEPS)
         layout = operands_layout(config)
-        shown = field(layout, got, "activations", count=config.width).reshape(values.shape)
+        shown = field(layout, got, "activations", count=config.activation_word)
         bench.compare(values, shown, axes=["step", "channel"], what=f"activations, {kind}")
         compare_marks(bench, layout, marks, got)
         weights = [payload >> layout["weights"].offset for payload in got]

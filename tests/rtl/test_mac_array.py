@@ -12,6 +12,7 @@ from golden.convolve import convolve
 from golden.windows import pad, tap_slices
 from rtl.config import Configuration
 from rtl.mac_array import MacArray, operands_layout, sums_layout
+from rtl.record import SUM_SHIFT
 from sim import Bench, testbench
 from tests.rtl.activations import (
     CONFIGURATIONS,
@@ -25,6 +26,9 @@ from tests.rtl.activations import (
     split,
 )
 from tests.rtl.weights import refuses_other_configurations
+
+JUNK = np.random.default_rng(1)
+"""What is in a word beside the channels."""
 
 EXTREMES = [(-128, -128), (-128, 127), (127, 127), (0, 0)]
 """Every activation, and every weight."""
@@ -43,7 +47,9 @@ def steps(
     weights = weights.transpose(0, 2, 4, 1, 3)  # [lane group, channel group, tap, lane, k]
     lane_groups, channel_groups, taps = weights.shape[:3]
     pixels, depth = len(patches), channel_groups * taps
-    activations = np.tile(patches.reshape(pixels * depth, config.width), (lane_groups, 1))
+    channels = np.tile(patches.reshape(pixels * depth, config.width), (lane_groups, 1))
+    activations = JUNK.integers(-128, 128, (len(channels), config.activation_word))
+    activations[:, : config.width] = channels
     every = weights.reshape(lane_groups, 1, depth, config.stripes)
     every = np.repeat(every, pixels, axis=1).reshape(-1, config.stripes)
     return rows(
@@ -113,6 +119,59 @@ async def convolves(bench: Bench) -> None:
 
 
 @testbench
+async def works_by_lane(bench: Bench) -> None:
+    """Depthwise, shifted and rectified at random: every lane has an activation of its own."""
+    config = CONFIGURATIONS[bench.parameters["config"]]
+    rng = np.random.default_rng(bench.seed)
+    lanes, outputs = config.lanes, config.requantiser_outputs
+    source, sink = bench.source("i", bench.parameters["idle"]), bench.sink("o")
+    layout = sums_layout(config)
+    bench.dut.depthwise.value = 1
+    pixels = 6
+    for shifted, rectified, depth in (
+        (False, False, 9),
+        (True, False, 4),
+        (False, True, 18),
+        (False, False, 1),
+        (True, False, 2),
+        (False, True, 2),
+    ):
+        limit = 4 if shifted else 128  # So that sums fit the narrowest accumulator.
+        values = rng.integers(-128, 128, (pixels, depth, config.activation_word))
+        weights = np.zeros((pixels, depth, lanes, config.width), np.int64)
+        weights[..., 0] = rng.integers(-limit, limit, (pixels, depth, lanes))
+        own = values[:, :, np.arange(lanes) % config.activation_word]
+        terms = own * weights[..., 0]
+        shift = np.zeros((pixels, depth), bool)
+        shift[:, depth // 2] = shifted
+        rectify = (rng.random((pixels, depth)) < 0.5) & rectified
+        # What is marked on a first step has no effect.
+        shift[:, 0], rectify[:, 0] = rng.random((2, pixels)) < 0.5
+        expected = terms[:, 0]
+        for n in range(1, depth):
+            expected = np.where(rectify[:, [n]] & (expected < 0), 0, expected)
+            expected = (expected << SUM_SHIFT * shift[:, [n]]) + terms[:, n]
+        low = -(1 << config.accumulator_bits - 1)
+        assert low <= expected.min()
+        assert expected.max() < -low
+        payloads = rows(
+            operands_layout(config),
+            activations=values.reshape(pixels * depth, -1),
+            weights=weights.reshape(pixels * depth, -1),
+            shift=shift.ravel(),
+            rectify=rectify.ravel(),
+            **marks(1, pixels, depth),
+        )
+        source.send(spaced(config, payloads, depth))
+        got = await sink.receive(pixels * lanes // outputs)
+        sums = field(layout, got, "values", count=outputs).reshape(expected.shape)
+        bench.compare(
+            expected, sums, axes=["pixel", "lane"], what=f"{shifted=}, {rectified=}, {depth} steps"
+        )
+        await bench.cycles(10)
+
+
+@testbench
 async def keeps_pace(bench: Bench) -> None:
     """Sums follow a pixel's last step at once, P lanes a cycle."""
     config = CONFIGURATIONS[bench.parameters["config"]]
@@ -125,7 +184,7 @@ async def keeps_pace(bench: Bench) -> None:
         zeros = np.zeros((pixels * depth, config.stripes))
         payloads = rows(
             operands_layout(config),
-            activations=zeros[:, : config.width],
+            activations=np.zeros((pixels * depth, config.activation_word)),
             weights=zeros,
             **marks(1, pixels, depth),
         )
@@ -144,6 +203,14 @@ def test_convolves(config: str, idle: str, seed: int) -> None:
     parameters = {"config": config, "idle": idle}
     dut = MacArray(CONFIGURATIONS[config])
     sim.run(dut, __name__, "convolves", parameters=parameters, seed=seed)
+
+
+@pytest.mark.parametrize("config", CONFIGURATIONS)
+@pytest.mark.parametrize("idle", ["never", "often"])
+def test_works_by_lane(config: str, idle: str, seed: int) -> None:
+    dut = MacArray(CONFIGURATIONS[config])
+    parameters = {"config": config, "idle": idle}
+    sim.run(dut, __name__, "works_by_lane", parameters=parameters, seed=seed)
 
 
 @pytest.mark.parametrize("config", CONFIGURATIONS)

@@ -31,12 +31,15 @@ async def products(
 async def multiplies_bytes(bench: Bench) -> None:
     """Edges and random operands."""
     rng = np.random.default_rng(bench.seed)
-    edges = np.array(np.meshgrid(EDGES, EDGES, EDGES)).reshape(3, -1).T
-    operands = np.concatenate([edges, rng.integers(-128, 128, (800, 3))])
-    ports = [{"common": c, "factors": sim.pack(f, 8)} for c, *f in operands.tolist()]
+    edges = np.array(np.meshgrid(EDGES, EDGES, EDGES, EDGES)).reshape(4, -1).T
+    operands = np.concatenate([edges, rng.integers(-128, 128, (800, 4))])
+    ports = [
+        {"activations": sim.pack(row[:2], 8), "weights": sim.pack(row[2:], 8)}
+        for row in operands.tolist()
+    ]
     got = await products(bench, ports, LATENCY, "products")
     pairs = sim.unpack_rows(got, 2, 16, signed=True)
-    bench.compare(operands[:, :1] * operands[:, 1:], pairs, axes=["pair", "factor"])
+    bench.compare(operands[:, :2] * operands[:, 2:], pairs, axes=["pair", "product"])
 
 
 @testbench

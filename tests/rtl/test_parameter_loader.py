@@ -10,7 +10,7 @@ import pytest
 
 import sim
 from rtl.parameter_loader import ParameterLoader
-from rtl.record import PARAMETER_WORDS
+from rtl.record import PARAMETER_WORDS, TABLE_WORDS
 from sim import Bench, testbench
 from tests.rtl.weights import CONFIGURATIONS, refuses_other_configurations
 
@@ -18,7 +18,10 @@ LAYERS = 8
 
 
 class Memory:
-    """Grants requests and delivers `address ^ KEY` for each, in order; junk otherwise."""
+    """Grants requests and delivers `address ^ KEY` for each, in order.
+
+    It holds until the next is granted, and then is junk.
+    """
 
     KEY = 0x5A17_3C00
 
@@ -39,16 +42,19 @@ class Memory:
             if dut.words__request.value and dut.words__grant.value:
                 self.granted.append(now)
                 due.append((now + rng.randint(2, 5), int(dut.words__address.value) ^ self.KEY))
+                dut.words__data.value = rng.getrandbits(32)
             here = bool(due) and due[0][0] <= now
             dut.words__valid.value = int(here)
-            dut.words__data.value = due.popleft()[1] if here else rng.getrandbits(32)
+            if here:
+                dut.words__data.value = due.popleft()[1]
 
 
 class Writes:
-    """What is written, as (entry, kind, data)."""
+    """What is written, as (entry, kind, data), and (entry, data) of the table."""
 
     def __init__(self, bench: Bench) -> None:
         self.seen: list[tuple[int, int, int]] = []
+        self.table: list[tuple[int, int]] = []
         self._bench = bench
         cocotb.start_soon(self._watch())
 
@@ -60,19 +66,24 @@ class Writes:
                 names = ("entry", "kind", "data")
                 fields = (getattr(dut, f"parameters__{name}").value for name in names)
                 self.seen.append(tuple(int(field) for field in fields))
+            if dut.table__write.value:
+                self.table.append((int(dut.table__entry.value), int(dut.table__data.value)))
 
 
 @testbench
 async def loads(bench: Bench) -> None:
-    """Layers with and without a tile; lane groups take their time, or none."""
+    """Layers with a tile, a table or neither; lane groups take their time, or none."""
     config = CONFIGURATIONS[bench.parameters["config"]]
     pause, lanes = bench.parameters["pause"], config.lanes
     dut, rng = bench.dut, bench.rng
     memory, writes = Memory(bench, pause), Writes(bench)
     group_words = PARAMETER_WORDS * lanes
     for layer in range(LAYERS):
-        tile, groups = layer % 2, rng.randint(1, 5)
-        base = rng.randrange(config.coefficient_bytes // 4 - (groups + 1) * group_words)
+        tile, table, groups = layer % 3 == 1, layer % 3 == 2, rng.randint(1, 5)
+        begin = rng.randrange(
+            config.coefficient_bytes // 4 - (groups + 1) * group_words - TABLE_WORDS
+        )
+        base = begin + TABLE_WORDS * table
         entries = [2 * lanes] * tile
         entries += [n % (2 * lanes) for n in range(groups * lanes)]
         expected = [
@@ -80,7 +91,9 @@ async def loads(bench: Bench) -> None:
             for n, entry in enumerate(entries)
             for kind in range(PARAMETER_WORDS)
         ]
-        dut.base.value, dut.tile.value, dut.groups.value = base, tile, groups - 1
+        dut.base.value, dut.tile.value, dut.groups.value = begin, int(tile), groups - 1
+        dut.look_up.value = int(table)
+        writes.table.clear()
         first, granted = len(writes.seen), len(memory.granted)
         dut.start.value = 1
         await bench.cycles()
@@ -111,13 +124,17 @@ async def loads(bench: Bench) -> None:
         await bench.cycles(5)
         assert not dut.loaded.value
         assert started == groups
-        what = f"layer {layer}, {groups} lane groups, tile {tile}"
+        what = f"layer {layer}, {groups} lane groups, tile {tile}, table {table}"
+        words = [begin + n ^ Memory.KEY for n in range(TABLE_WORDS * table)]
+        stored = b"".join(word.to_bytes(4, "little") for word in words)
+        bench.compare(
+            list(enumerate(stored)), writes.table, axes=["byte", "field"], what=f"table, {what}"
+        )
         bench.compare(expected, writes.seen[first:], axes=["word", "field"], what=what)
         if pause == "never":
-            ahead = memory.granted[granted:][
-                : PARAMETER_WORDS * tile + min(groups, 2) * group_words
-            ]
-            assert ahead[0] <= begun + 2
+            assert memory.granted[granted] <= begun + 2
+            asked = memory.granted[granted + TABLE_WORDS * table :]
+            ahead = asked[: PARAMETER_WORDS * tile + min(groups, 2) * group_words]
             gaps = [gap for gap in sim.intervals(ahead) if gap != 1]
             assert gaps == [2] * (min(groups, 2) - 1 + tile)
 

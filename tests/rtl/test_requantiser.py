@@ -24,7 +24,7 @@ from tests.rtl.weights import refuses_other_configurations
 LOW, HIGH = -(1 << 31), (1 << 31) - 1
 ONE_HALF = 1 << 30
 MULTIPLIERS = (0, 1, ONE_HALF, ONE_HALF + 1, 3 << 29, HIGH - 1, HIGH)
-LATENCY = 7
+LATENCY = 8
 
 
 def wrapped(values: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -113,15 +113,25 @@ def results(config: Configuration, payloads: list[int], shape: tuple[int, ...]) 
     return field(results_layout(config), payloads, "values", count=word).reshape(shape)
 
 
-def layers(rng: Generator) -> Iterator[tuple[int, int, int, int]]:
-    """Rounding mode, zero point and limits of layers: at their ends and inside."""
+async def write_table(bench: Bench, table: NDArray[np.int8]) -> None:
+    """Entries for -128 to 127."""
+    bench.dut.table__write.value = 1
+    for value, entry in enumerate(table.view(np.uint8).tolist(), -128):
+        bench.dut.table__entry.value = value % 256
+        bench.dut.table__data.value = entry
+        await bench.cycles()
+    bench.dut.table__write.value = 0
+
+
+def layers(rng: Generator) -> Iterator[tuple[int, int, int, int, int]]:
+    """Rounding mode, zero point and limits of layers, at their ends and inside; with a table."""
     for double in (0, 1):
         zero, *limits = rng.integers(-128, 128, 3).tolist()
-        yield double, 0, -128, 127
-        yield double, -128, -128, 127
-        yield double, 127, -128, 127
-        yield double, 5, 5, 5
-        yield double, zero, min(limits), max(limits)
+        yield double, 0, -128, 127, 1
+        yield double, -128, -128, 127, 0
+        yield double, 127, -128, 127, 1
+        yield double, 5, 5, 5, 0
+        yield double, zero, min(limits), max(limits), 1
 
 
 def channels(
@@ -151,16 +161,21 @@ async def requantises(bench: Bench) -> None:
     lane_groups = 64 // lanes
     words = lanes // config.activation_word
     shape = (pixels, lane_groups, lanes)
-    for double, zero_point, minimum, maximum in layers(rng):
+    for double, zero_point, minimum, maximum, look_up in layers(rng):
         bias, multiplier, shift, values = channels(config, rng, lane_groups * lanes, pixels)
         x = wrapped(values + bias).astype(np.int32)
         expected = requantise(
             x, multiplier, shift, zero_point, minimum, maximum, double_rounding=bool(double)
         )
+        if look_up:
+            table = rng.integers(-128, 128, 256).astype(np.int8)
+            await write_table(bench, table)
+            expected = table[expected.astype(int) + 128]
         values, expected = (array.reshape(shape).swapaxes(0, 1) for array in (values, expected))
         set_layer(
             bench,
             double_rounding=double,
+            look_up=look_up,
             zero_point=zero_point,
             minimum=minimum,
             maximum=maximum,
@@ -178,7 +193,7 @@ async def requantises(bench: Bench) -> None:
         got = await sink.receive(lane_groups * pixels * words)
         await loading
         assert loader.done == before + lane_groups
-        what = f"{double=} {zero_point=} {minimum=} {maximum=}"
+        what = f"{double=} {zero_point=} {minimum=} {maximum=} {look_up=}"
         axes = ["lane group", "pixel", "lane"]
         bench.compare(expected, results(config, got, expected.shape), axes=axes, what=what)
         ends = marks(lane_groups, pixels, words, held=True)

@@ -18,6 +18,7 @@ from rtl.record import (
     OP_LAYER,
     RECORD_WORDS,
     STORED,
+    TILE,
     WALK_WORDS,
     field_bits,
     pack_record,
@@ -79,12 +80,13 @@ async def pulse(bench: Bench, signal: str) -> None:
 
 @testbench
 async def runs(bench: Bench) -> None:
-    """Three layers, of which one is on the tile, are started as their records say."""
+    """Layers, of which two are on the tile, are started as their records say."""
     dut, layout = bench.dut, record_layout(CONFIG)
     rng = np.random.default_rng(bench.seed)
     layers = [
         drawn_record(rng, STORED, 3),
         drawn_record(rng, CROSS, 2),
+        drawn_record(rng, TILE, 1),
         drawn_record(rng, STORED, 1),
     ]
     words = {len(layers): pack_step(OP_END)}
@@ -123,6 +125,10 @@ async def runs(bench: Bench) -> None:
                 await bench.cycles()
                 assert not dut.permit.value, "a lane group is permitted once"
                 await pulse(bench, "tile_complete")
+            if values["dataflow"] == TILE:
+                await bench.cycles(5)
+                assert not dut.walk.value, "the parameters are not there"
+                await pulse(bench, "fetching")
             await until(bench, "walk")
             assert not dut.tile.value
             await pulse(bench, "written")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sim
-from rtl.activation_buffer import activations_layout
+from rtl.activation_buffer import kernels_layout
 from rtl.weight_broadcast import WeightBroadcast
 from rtl.weight_generator import weights_layout
 from sim import Bench, testbench
@@ -48,11 +48,14 @@ async def broadcasts(bench: Bench) -> None:
                 steps.append(kernels[: last_steps if last else full])
                 marks += [(0, 0)] * (len(steps[-1]) - 1) + [(int(last), int(final))]
         got = await sink.receive(len(marks))
-        layout = activations_layout(config)
+        layout = kernels_layout(config)
         what = f"{last_steps} steps of the last block"
         axes = ["step", "kernel"]
         bench.compare(np.concatenate(steps), values(layout, got), axes=axes, what=what)
-        got_marks = zip(*(column(layout, got, name) for name in ("last", "final")), strict=True)
+        rows = column(layout, got, "marks")
+        got_marks = zip(
+            *(column(layout["marks"].shape, rows, name) for name in ("last", "final")), strict=True
+        )
         bench.compare(marks, list(got_marks), axes=["step", "mark"], what=f"last, final, {what}")
         if idle == stall == "never":
             cycles = sink.cycles[received:]

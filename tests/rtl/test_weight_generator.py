@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 import sim
 from golden.generate import intra
-from rtl.basis_buffer import BASIS_DELAY
-from rtl.coefficient_decoder import VECTOR_DELAY, Segment
+from rtl.basis_buffer import basis_delay
+from rtl.coefficient_decoder import Segment, vector_delay
 from rtl.config import Configuration
 from rtl.weight_generator import WeightGenerator, weight_delay, weights_layout
 from sim import Bench, testbench
@@ -150,11 +150,13 @@ class Basis:
     def __init__(self, bench: Bench, config: Configuration) -> None:
         self.words = [bench.rng.getrandbits(20) for _ in range(config.basis_depth)]
         self._bench = bench
+        self._config = config
+        self._delay = basis_delay(config)
         cocotb.start_soon(self._serve())
 
     async def _serve(self) -> None:
         dut = self._bench.dut
-        due = deque([None] * (BASIS_DELAY - 1))
+        due = deque([None] * (self._delay - 1))
         while True:
             await self._bench.cycles()
             enable, address = dut.basis__enable.value, dut.basis__address.value
@@ -167,7 +169,7 @@ class Basis:
         busy = 3 if of_all else 1 << half
         while int(self._bench.dut.busy.value) & busy:
             await self._bench.cycles()
-        await self._bench.cycles(VECTOR_DELAY)
+        await self._bench.cycles(vector_delay(self._config))
         start = 0 if of_all else half * len(self.words) // 2
         self.words[start : start + len(words)] = words
 

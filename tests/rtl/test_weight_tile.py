@@ -7,9 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 import sim
+from rtl.coefficient_decoder import vector_delay
 from rtl.config import Configuration
 from rtl.requantiser import results_layout
-from rtl.weight_tile import TILE_DELAY, WeightTile
+from rtl.weight_tile import WeightTile
 from sim import Bench, testbench
 from tests.rtl.weights import CONFIGURATIONS, join, refuses_other_configurations
 
@@ -67,6 +68,7 @@ async def stores(bench: Bench) -> None:
             assert source.cycles[-1] - began == len(sent)
 
         expected = words(config, weights)
+        delay = vector_delay(config)
         got, reads = [], []
         step = 0
         while len(got) < 2 * len(expected):
@@ -75,7 +77,7 @@ async def stores(bench: Bench) -> None:
             dut.last.value = int(step % len(expected) == len(expected) - 1)
             step += reads[-1]
             await bench.cycles()
-            if len(reads) > TILE_DELAY and reads[-1 - TILE_DELAY]:
+            if len(reads) > delay and reads[-1 - delay]:
                 got.append(int(dut.weights.value))
         dut.next.value = 0
         stripes = sim.unpack_rows(got, config.stripes, 8, signed=True)

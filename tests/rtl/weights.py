@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import sim
 from golden.decode import encode_segment
 from golden.fixed import symmetric_range
-from rtl.coefficient_decoder import VECTOR_DELAY, Segment, word_layout
+from rtl.coefficient_decoder import Segment, vector_delay, word_layout
 from rtl.config import CONFIGURATIONS as NAMED
 from rtl.config import Configuration, configuration
 from sim.patterns import PATTERNS
@@ -152,7 +152,9 @@ class VectorSource:
         self._bench = bench
         self._pause = PATTERNS[pause](bench.rng)
         self._queue: deque[Vector] = deque()
-        self._due: deque[Vector | None] = deque([None] * VECTOR_DELAY)
+        self._due: deque[Vector | None] = deque(
+            [None] * vector_delay(CONFIGURATIONS[bench.parameters["config"]])
+        )
         cocotb.start_soon(self._drive())
 
     def send(self, vectors: Sequence[Vector]) -> None:

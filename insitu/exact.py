@@ -1,0 +1,181 @@
+"""Integer weights and a requantisation that give, for every input, exactly what is asked for.
+
+The engine knows sums of products, a bias, a multiplier and a shift. What other kinds of layer
+compute with roundings of their own is brought into that form by search: candidates are tried on
+every input there is, of which there are few.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golden.add import LEFT_SHIFT, add
+from golden.requantise import LARGEST_MULTIPLIER, Scaling, requantise
+from rtl.record import SUM_SHIFT
+
+__all__ = ["Exact", "addition", "average", "digits", "rescaling"]
+
+LARGEST_WEIGHT = 127
+"""Of 8 bits."""
+
+LARGEST_SUMMAND = LARGEST_WEIGHT << SUM_SHIFT
+"""What two weights make, the first of which counts 2**SUM_SHIFT times."""
+
+_CANDIDATES = 400
+"""Pairs of weights tried for an addition."""
+
+
+@dataclass(frozen=True)
+class Exact:
+    """What was found.
+
+    Parameters
+    ----------
+    weights : tuple of int
+        One for each map.
+    bias : int
+    multiplier, shift : int
+    double_rounding : bool
+    """
+
+    weights: tuple[int, ...]
+    bias: int
+    multiplier: int
+    shift: int
+    double_rounding: bool
+
+
+def _factors(real: float) -> tuple[int, int] | None:
+    """The real factor as multiplier and shift to the right, if it is one below 1."""
+    if not 0 < real < 1:
+        return None
+    shift = min(31, max(0, -math.frexp(real)[1]))
+    multiplier = round(real * 2.0 ** (31 + shift))
+    return (multiplier, shift) if multiplier <= LARGEST_MULTIPLIER else None
+
+
+def _attempts(real: float) -> Iterator[tuple[int, int, bool]]:
+    factors = _factors(real)
+    if factors is not None:
+        yield (*factors, True)
+        yield (*factors, False)
+
+
+@lru_cache(maxsize=256)
+def average(count: int, low: int, high: int, accumulator_bits: int) -> Exact | None:
+    """The mean of `count` values, halves away from zero, limited to `low`..`high`.
+
+    Returns
+    -------
+    Exact or None
+        With one weight, that of each value.
+    """
+    sums = np.arange(-128 * count, 127 * count + 1, dtype=np.int64)
+    means = np.sign(sums) * ((np.abs(sums) + count // 2) // count)
+    targets = np.clip(means, low, high).astype(np.int8)
+    return _one_weight(sums, targets, 1 / count, 0, 0, low, high, accumulator_bits)
+
+
+@lru_cache(maxsize=256)
+def rescaling(
+    input_zero_point: int,
+    scaling: Scaling,
+    low: int,
+    high: int,
+    double_rounding: bool,
+    accumulator_bits: int,
+) -> Exact | None:
+    """Another scale of one map: `golden.layers.Requantise`, with one weight."""
+    sums = np.arange(-128, 128, dtype=np.int64)
+    targets = requantise(
+        (sums - input_zero_point).astype(np.int32),
+        scaling.multiplier,
+        scaling.shift,
+        scaling.zero_point,
+        low,
+        high,
+        double_rounding=double_rounding,
+    )
+    real = scaling.multiplier * 2.0 ** -(31 + scaling.shift)
+    return _one_weight(
+        sums, targets, real, input_zero_point, scaling.zero_point, low, high, accumulator_bits
+    )
+
+
+def _one_weight(
+    sums: NDArray[np.int64],
+    targets: NDArray[np.int8],
+    real: float,
+    zero_in: int,
+    zero_out: int,
+    low: int,
+    high: int,
+    accumulator_bits: int,
+) -> Exact | None:
+    for weight in range(1, LARGEST_WEIGHT + 1):
+        if weight * int(np.abs(sums).max()) >= 1 << accumulator_bits - 1:
+            break
+        x = (weight * (sums - zero_in)).astype(np.int32)
+        for multiplier, shift, double in _attempts(real / weight):
+            got = requantise(x, multiplier, shift, zero_out, low, high, double_rounding=double)
+            if np.array_equal(got, targets):
+                return Exact((weight,), -weight * zero_in, multiplier, shift, double)
+    return None
+
+
+@lru_cache(maxsize=256)
+def addition(
+    a: Scaling, b: Scaling, output: Scaling, low: int, high: int, accumulator_bits: int
+) -> Exact | None:
+    """The sum of two maps of different scales: `golden.add`, with a weight for each.
+
+    `golden.add` rounds three times; that a single rounding of `A*a + B*b` gives the same for all
+    65,536 pairs takes weights whose ratio is very near to that of the scales.
+    """
+    values = np.arange(-128, 128, dtype=np.int8)
+    left, right = (x.ravel() for x in np.meshgrid(values, values, indexing="ij"))
+    targets = add(left, right, a, b, output, low, high)
+    factors = [
+        one.multiplier
+        * 2.0 ** (LEFT_SHIFT - 31 - one.shift)
+        * output.multiplier
+        * 2.0 ** (-31 - output.shift)
+        for one in (a, b)
+    ]
+    if min(factors) <= 0:
+        return None
+    wide_a, wide_b = left.astype(np.int64), right.astype(np.int64)
+    for weight_a, weight_b in _pairs(factors[0] / factors[1]):
+        if 128 * (weight_a + weight_b) >= 1 << accumulator_bits - 1:
+            continue
+        bias = -weight_a * a.zero_point - weight_b * b.zero_point
+        x = (weight_a * wide_a + weight_b * wide_b + bias).astype(np.int32)
+        each = [factors[0] / weight_a, factors[1] / weight_b]
+        for real in dict.fromkeys([sum(each) / 2, *each]):
+            for multiplier, shift, double in _attempts(real):
+                got = requantise(
+                    x, multiplier, shift, output.zero_point, low, high, double_rounding=double
+                )
+                if np.array_equal(got, targets):
+                    return Exact((weight_a, weight_b), bias, multiplier, shift, double)
+    return None
+
+
+def _pairs(ratio: float) -> list[tuple[int, int]]:
+    """Weights in nearly that ratio, nearest first; of equals the smallest."""
+    b = np.arange(1, LARGEST_SUMMAND + 1)
+    a = np.rint(b * ratio).astype(np.int64)
+    usable = (a >= 1) & (a <= LARGEST_SUMMAND)
+    a, b = a[usable], b[usable]
+    order = np.lexsort((a + b, np.abs(a / (b * ratio) - 1)))
+    return [(int(a[n]), int(b[n])) for n in order[:_CANDIDATES]]
+
+
+def digits(weight: int) -> tuple[int, int]:
+    """`weight` as two weights, of which the first counts 2**SUM_SHIFT times."""
+    low = (weight + (1 << SUM_SHIFT - 1)) % (1 << SUM_SHIFT) - (1 << SUM_SHIFT - 1)
+    return (weight - low) >> SUM_SHIFT, low
