@@ -9,6 +9,7 @@ is `input_scale * weight_scale / output_scale`, as a 31-bit multiplier and a rig
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.fixed import symmetric_range
-from golden.network import INPUT, Convolution, Generated, Layer, Network, Stored, chain, run
+from golden.network import (
+    INPUT,
+    Convolution,
+    Generated,
+    Layer,
+    Multiply,
+    Network,
+    Stored,
+    Table,
+    chain,
+    run,
+)
 from insitu.errors import InputError, ModelError
 from insitu.files import read_arrays
 from insitu.float_network import (
@@ -506,7 +518,7 @@ class _Builder:
         given = self._quantisations[INPUT]
         try:
             return Network(
-                layers=tuple(self._layers),
+                layers=tuple(_products_as_tables(self._layers)),
                 input_shape=self._network.input_shape,
                 input_scale=given.scale,
                 input_zero_point=given.zero_point,
@@ -516,6 +528,35 @@ class _Builder:
             raise ModelError(
                 f"network {self._network.name!r} is inconsistent: {error}", "check the model"
             ) from None
+
+
+def _products_as_tables(layers: Sequence[Layer]) -> list[Layer]:
+    """Layers with one table in place of a map's product with a table of itself.
+
+    It gives the same values, and is what becomes of x * hard-sigmoid(x) and x * sigmoid(x).
+    """
+    readers = Counter(name for layer in layers for name in layer.inputs)
+    tables = {layer.name: layer for layer in layers if isinstance(layer, Table)}
+    result: dict[str, Layer] = {}
+    for layer in layers:
+        result[layer.name] = layer
+        if not isinstance(layer, Multiply):
+            continue
+        for source, name in (layer.inputs, layer.inputs[::-1]):
+            table = tables.get(name)
+            if table is None or table.inputs != (source,) or readers[name] > 1:
+                continue
+            every = np.arange(-128, 128, dtype=np.int8).reshape(1, 1, 256, 1)
+            maps = {source: every, name: table.compute(every)}
+            result[layer.name] = Table(
+                name=layer.name,
+                inputs=(source,),
+                table=layer.compute(*(maps[one] for one in layer.inputs)).reshape(256),
+                output_zero_point=layer.output_scaling.zero_point,
+            )
+            del result[name]
+            break
+    return list(result.values())
 
 
 def run_layer(layer: Convolution, x: Int8) -> Int8:

@@ -253,6 +253,30 @@ def test_functions(operator, tmp_path, seed):
         assert isinstance(network.layers[0], Table)
 
 
+@forms
+@pytest.mark.parametrize("swapped", [False, True])
+def test_product_with_a_function_of_the_same_map_is_one_table(swapped, form, dtype, tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(6):
+        builder = Quantised(form, dtype)
+        x = builder.input((1, 16, 16), 10 ** rng.uniform(-1.5, -0.5), int(rng.integers(-128, 128)))
+        s = operate(builder, "Sigmoid", [x], 1 / 256, -128)
+        maps = [s, x] if swapped else [x, s]
+        y = operate(builder, "Mul", maps, 10 ** rng.uniform(-2, -0.5), int(rng.integers(-128, 128)))
+        network = agree(builder.build(y), tmp_path, rng, distinct=2)
+        assert [layer.kind for layer in network.layers] == ["table"]
+
+
+def test_product_with_a_table_that_something_else_reads_stays(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    builder = Quantised()
+    x = builder.input(SHAPE, 0.1, 4)
+    s = builder.operator("Sigmoid", [x], 1 / 256, -128)
+    m = builder.operator("Mul", [x, s], 0.07, 9)
+    network = agree(builder.build(builder.operator("Add", [m, s], 0.083, 3)), tmp_path, rng)
+    assert [layer.kind for layer in network.layers] == ["table", "multiply", "add"]
+
+
 @pytest.mark.parametrize("limits", [("Relu", ()), ("Clip", (np.float32(-0.4), np.float32(2)))])
 def test_limits(limits, tmp_path, seed):
     rng = np.random.default_rng(seed)
