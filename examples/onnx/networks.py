@@ -268,11 +268,23 @@ def mobilenetv3(b: Builder) -> None:
     b.dense(b.hard_swish(b._biased(x, 1024)), 1000)
 
 
+def small(b: Builder) -> None:
+    """Every kind of layer in few: what a simulator runs in seconds."""
+    x = b.unit("x", 16, 3, 2, activation=b.hard_swish)
+    y = b.unit(x, 24, activation=b.relu)
+    y = b.excite(b.unit(y, 24, 3, 1, 24, b.relu), 8)
+    x = b.add(b.unit(y, 16), x)
+    x = b.concat(x, b.unit(b.relu(b.norm(x)), 16, 3, activation=b.relu))
+    x = b.unit(b.relu(b.norm(b.average(x))), 32, activation=b.relu6)
+    b.dense(b.mean(x), 10)
+
+
 NETWORKS: dict[str, tuple[Callable[[Builder], None], int, int]] = {
     "resnet18": (resnet18, 32, 10),
     "densenet121": (densenet121, 32, 10),
     "mobilenetv2": (mobilenetv2, 224, 1000),
     "mobilenetv3": (mobilenetv3, 224, 1000),
+    "small": (small, 16, 10),
 }
 """What builds each, the size of its inputs, its classes."""
 

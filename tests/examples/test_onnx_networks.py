@@ -8,6 +8,10 @@ from examples.onnx import networks
 from insitu.evaluate import evaluate, read_inputs
 from insitu.import_onnx import import_onnx
 from insitu.models import load_model
+from insitu.pack import make_image
+from insitu.plan import plan
+from insitu.simulate import simulate_image
+from rtl.config import CONFIGURATIONS
 
 PARAMETERS = {
     "resnet18": 11_173_962,
@@ -25,7 +29,7 @@ def made(name, rng, size):
     return builder.model(name, classes)
 
 
-@pytest.mark.parametrize("name", networks.NETWORKS)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_networks_are_those_that_were_published(name, tmp_path, seed):
     """Their number of parameters; on small images, which need the same."""
     model = made(name, np.random.default_rng(seed), 32)
@@ -63,3 +67,18 @@ def test_every_layer_agrees_with_onnx_runtime(name, tmp_path):
             assert found["largest"] <= 1, layer
             assert found["different"] <= max(1, 1e-4 * found["values"]), layer
         assert comparison["kernels"]["reference"]["same_class"] >= 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["", "_qdq", "_qlinear"])
+def test_the_rtl_equals_golden(form, tmp_path):
+    """From ONNX Runtime's quantiser, and from floating point, to the RTL."""
+    networks.write("small", tmp_path, 4, 0)
+    samples = tmp_path / "small_calibration.npz"
+    options = {} if form else {"calibration": samples}
+    network = load_model(tmp_path / f"small{form}.onnx", **options).network
+    x = read_inputs(tmp_path / "small_inputs.npz", network).integers[:2]
+    planned = plan(network, CONFIGURATIONS["sim-8x1"])
+    result = simulate_image(make_image(planned), x, layers=True, network=network)
+    assert result.values >= 2 * 14_000
+    assert result.mismatches == 0
