@@ -430,7 +430,7 @@ class _Importer:
         feeds = {name: self._constants[name].value for name in node.input if name}
         try:
             results = ReferenceEvaluator(node, opsets=self._opsets).run(None, feeds)
-        except Exception as error:
+        except Exception as error:  # Whatever a node of a foreign file provokes.
             raise self._fail(
                 node, f"cannot be evaluated: {error}", "fold constants before the export"
             ) from None
