@@ -66,7 +66,6 @@ REPLACEMENTS = {
     "QLinearLeakyRelu": "use Relu",
     "ReduceMax": "use MaxPool",
     "Resize": "leave it to the host",
-    "Shape": "fix the input's shape and simplify the model, or use Flatten",
     "Slice": "leave it to the host",
     "Split": "use a convolution for each part",
     "Upsample": "leave it to the host",
@@ -206,6 +205,7 @@ class _Importer:
             "ReduceMean": self._mean,
             "Relu": self._relu,
             "Reshape": self._layout,
+            "Shape": self._shape,
             "Sigmoid": self._function,
             "Softmax": self._softmax,
             "Squeeze": self._layout,
@@ -958,12 +958,19 @@ class _Importer:
             raise self._fail(node, "does not flatten from axis 1", "export it with axis=1")
         self._alias(node, source, flat=True)
 
+    def _shape(self, node: Any) -> None:
+        """One sample's shape: a constant, from which exporters compute flattened ones."""
+        shape = np.array([1, *_dimensions(self._map(node, integers=True))], np.int64)
+        attributes = _attributes(node)
+        self._constants[node.output[0]] = _Constant(
+            shape[attributes.get("start", 0) : attributes.get("end")]
+        )
+
     def _layout(self, node: Any) -> None:
         """Reshape, Squeeze or Unsqueeze: to one axis, or to [N, C, 1, 1]."""
         source = self._map(node, integers=True)
-        features = math.prod(source.shape)
-        sizes = dict(zip("HWC", source.shape, strict=True))
-        shape = [features] if source.flat else [sizes[axis] for axis in source.axes]
+        shape = _dimensions(source)
+        features = math.prod(shape)
         if node.op_type == "Reshape":
             wanted = self._integers(node, 1) or []
             wanted = [
@@ -996,6 +1003,14 @@ class _Importer:
             raise self._fail(
                 node, f"makes {wanted} of {shape}: more than flatten the map", "use Flatten"
             )
+
+
+def _dimensions(source: _Map) -> list[int]:
+    """What the model calls the shape of one sample's map."""
+    if source.flat:
+        return [math.prod(source.shape)]
+    sizes = dict(zip("HWC", source.shape, strict=True))
+    return [sizes[axis] for axis in source.axes]
 
 
 def _sigmoid(x: Floats) -> Floats:

@@ -265,6 +265,30 @@ def test_layouts(case, tmp_path, seed):
     assert network.layers[-1].kernel == (4, 5)
 
 
+@pytest.mark.parametrize("part", [{}, {"start": 0, "end": 1}])
+def test_flattening_by_a_computed_shape(part, tmp_path, seed):
+    """As exporters write x.view(x.size(0), -1)."""
+    rng = np.random.default_rng(seed)
+    constants = {
+        "w": normal(rng, 60, 6),
+        "zero": np.array([0]),
+        "rest": np.array([-1]),
+        "one": normal(rng, 3, 3, 1, 1),
+    }
+    nodes = [
+        ("Conv", ["x", "one"], "c", {}),
+        ("Relu", ["c"], "r", {}),
+        ("Shape", ["r"], "s", part),
+        ("Gather", ["s", "zero"], "n", {}),
+        ("Concat", ["n", "rest"], "t", {"axis": 0}),
+        ("Reshape", ["r", "t"], "f", {}),
+        ("MatMul", ["f", "w"], "y", {}),
+    ]
+    model = graph(nodes, (3, 4, 5), constants)
+    network = check_against_runtime(model, tmp_path, rng)
+    assert [layer.low for layer in network.layers] == [0, -np.inf]
+
+
 def test_single_pixels_change_their_axes(tmp_path, seed):
     rng = np.random.default_rng(seed)
     constants = {
