@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from insitu import __version__
 from insitu.console import complain, output, progress
-from insitu.errors import InputError, InsituError
+from insitu.errors import FitError, InputError, InsituError
 from insitu.files import check_writable, write_file
 from rtl.config import CONFIGURATIONS, Configuration
 
@@ -199,30 +199,54 @@ def inspect(
     ] = None,
     calibration: CalibrationOption = None,
     prune: PruneOption = False,
+    memory: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw what lies where in memory, and when, as .svg or .png.",
+        ),
+    ] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Say what a model or an image holds: layers, shapes, weights, memory, predicted cycles."""
     from insitu import show
     from insitu.inspect import inspect as look
+    from insitu.memory_map import check_picture, write_picture
+    from insitu.memory_map import memory as memory_of
     from insitu.models import load_model
 
     _check_outputs(None, json_file)
+    if memory is not None:
+        check_picture(memory)
     if file.suffix == ".image":
         from insitu.image import read_image
 
         if config is not None or calibration is not None or prune:
             raise InputError(
-                f"image {file} is planned already: it takes no other option than --json",
+                f"image {file} is planned already: it takes no option but --memory and --json",
                 "leave the options out, or name the model",
             )
         metadata = read_image(file).metadata
-        _write_json(json_file, metadata)
+        report = metadata | {"memory": memory_of(metadata)}
+        if memory is not None:
+            write_picture(memory, metadata)
+        _write_json(json_file, report)
         output().print(show.network(metadata))
+        output().print(show.memory(report["memory"]))
         return
+    if memory is not None and config is None:
+        raise InputError(
+            f"model {file} has no memory to draw without a configuration",
+            f"add --config NAME: {', '.join(CONFIGURATIONS)}",
+        )
     configuration = None if config is None else _configuration(config)
     with progress() as tell:
         model = load_model(file, configuration, calibration=calibration, prune=prune, progress=tell)
     report = look(model, configuration)
+    if memory is not None:
+        if "misfit" in report:
+            raise FitError(report["misfit"]["cause"], report["misfit"]["next"])
+        write_picture(memory, report["plan"])
     _write_json(json_file, report)
     output().print(show.model(report))
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from golden.network import INPUT, Convolution, Layer, shapes
 from insitu.errors import FitError
+from insitu.memory_map import memory
 from insitu.models import Model
 from insitu.plan import plan
 from rtl.config import Configuration
@@ -25,8 +26,8 @@ def inspect(model: Model, configuration: Configuration | None = None) -> dict[st
     -------
     dict
         Plain data. `activation_bytes` is the most that the maps which some later layer still reads
-        take together. With a configuration, `plan` is its report, or `misfit` says why there is
-        none.
+        take together. With a configuration, `plan` is its report and `memory` says what lies where,
+        or `misfit` says why there is none.
     """
     network = model.network
     sizes = dict(
@@ -49,6 +50,8 @@ def inspect(model: Model, configuration: Configuration | None = None) -> dict[st
             report["plan"] = plan(network, configuration, name=model.path.stem).report()
         except FitError as error:
             report["misfit"] = {"cause": error.cause, "next": error.next_step}
+        else:
+            report["memory"] = memory(report["plan"])
     return report
 
 

@@ -693,8 +693,8 @@ def _(
     a, b = sources
     if a.pieces != b.pieces or a.pitch != b.pitch:
         raise _Unable(
-            "adds maps of which one lies in a concatenation and one does not",
-            "add before the concatenation",
+            "adds maps of which one is a concatenation with gaps",
+            f"give what is joined channels that are multiples of {config.activation_word}",
         )
     limits = {"activation_min": layer.activation_min, "activation_max": layer.activation_max}
     found = _exact(
@@ -779,11 +779,6 @@ def _(
             "multiplies maps of which one is a concatenation with gaps",
             f"give what is joined channels that are multiples of {config.activation_word}",
         )
-    if _words(config) > 1:
-        raise _Unable(
-            f"multiplies maps, for which the memory of {config.name} is too narrow",
-            "build the network without squeeze-and-excitation",
-        )
     if scaling.shift < 0:
         raise _Unable(
             f"multiplies products by 1 or more (shift {scaling.shift}), the requantiser by less",
@@ -791,8 +786,8 @@ def _(
         )
     limits = {"activation_min": layer.activation_min, "activation_max": layer.activation_max}
     operations: list[Operation] = []
-    for first in range(0, source.extent, config.lanes):
-        count = min(config.lanes, source.extent - first)
+    for first in range(0, source.extent, config.activation_word):
+        count = min(config.activation_word, source.extent - first)
         operations += _product(
             replace(pixel, address=pixel.address + first, pieces=((0, count),)),
             replace(source, address=source.address + first, pieces=((0, count),)),
@@ -824,7 +819,7 @@ def _product(
     config: Configuration,
     **settings: Any,
 ) -> tuple[Operation, Operation]:
-    """(a - a0) * (b - b0) for R channels: b goes into the tile, and is the weights of a.
+    """(a - a0) * (b - b0) for a word of channels: b goes into the tile, and is the weights of a.
 
         a*b + a*(-b0) + (-a0)*b + (-a0)*(-b0)
 
@@ -836,7 +831,12 @@ def _product(
     fill = _copied(
         pixel,
         target,
-        replace(point, x=Loop(words, columns=1), y=Loop(rows)),
+        replace(
+            point,
+            channel=Loop(_words(config), config.activation_word),
+            x=Loop(words, columns=1),
+            y=Loop(rows),
+        ),
         config,
         input_zero_point=less_b[0],
         to_tile=True,

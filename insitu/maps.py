@@ -1,8 +1,8 @@
 """Feature maps in the activation memory: their form, and where each lies.
 
-A concatenation costs nothing: the maps it joins lie side by side in each pixel of its own. Sums,
-tables and changes of scale overwrite an input that nobody reads after them. The network's input has
-the form that suits the layer that reads it, since the host writes it.
+A concatenation mostly costs nothing: what it joins lies side by side in each pixel of its own.
+Sums, tables and changes of scale overwrite an input that nobody reads after them. The network's
+input has the form that suits the layer that reads it, since the host writes it.
 """
 
 from collections.abc import Sequence
@@ -205,6 +205,10 @@ class _Nesting:
         self._parent: dict[str, tuple[str, int]] = {}
         self.offsets: dict[str, tuple[int, ...]] = {}
         self.extents: dict[str, int] = {}
+        # Both maps of a sum need one pitch, so neither lies in another.
+        self._apart = {
+            name for layer in network.layers if isinstance(layer, Add) for name in layer.inputs
+        }
         for name in sizes:
             self.pieces[name] = ((0, sizes[name][2]),)
         for layer in network.layers:
@@ -224,7 +228,8 @@ class _Nesting:
         for name in layer.inputs:
             offsets.append(offset)
             # A map lies inside one other at most; what is joined again is copied.
-            if name not in self._parent and name not in layer.inputs[: len(offsets) - 1]:
+            before = layer.inputs[: len(offsets) - 1]
+            if name not in {*self._parent, *self._apart, *before}:
                 self._parent[name] = layer.name, offset
             for first, count in self.pieces[name]:
                 if pieces and sum(pieces[-1]) == offset + first:

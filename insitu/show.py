@@ -14,6 +14,7 @@ __all__ = [
     "device",
     "evaluation",
     "inference",
+    "memory",
     "model",
     "network",
     "simulation",
@@ -103,6 +104,26 @@ def network(report: Report) -> RenderableType:
     )
 
 
+def memory(report: Report) -> RenderableType:
+    """What lies where in both memories, and when."""
+    columns = ["map", "bytes", "address", "from layer", "to layer"]
+    maps = [
+        [one["name"], f"{one['size']:,}", f"{one['address']:,}", one["first"], one["last"]]
+        for one in report["maps"]
+    ]
+    if any(one["inside"] for one in report["maps"]):
+        columns.append("inside")
+        for row, one in zip(maps, report["maps"], strict=True):
+            row.append(one["inside"] or "")
+    parts = report["coefficients"]
+    whole = sum(parts.values())
+    shares = [(kind, f"{size:,}", f"{size / whole:.1%}") for kind, size in parts.items()]
+    return Group(
+        _table("Activation memory", columns, maps),
+        _table("Coefficient memory", ("", "bytes", "share"), shares),
+    )
+
+
 def simulation(report: Report) -> RenderableType:
     """An image on the RTL."""
     rows = [
@@ -164,7 +185,7 @@ def model(report: Report) -> RenderableType:
         _pairs(f"{report['model']}", rows),
     ]
     if "plan" in report:
-        parts.append(network(report["plan"]))
+        parts += [network(report["plan"]), memory(report["memory"])]
     if "misfit" in report:
         parts.append(
             _pairs(

@@ -230,11 +230,15 @@ class ActivationBuffer(wiring.Component):
         found = Signal(word_bits, reset_less=True)
         channels = read.data.word_select(place, 8 * config.width)
         values = Cat(channels, read.data[8 * config.width :])
-        values = Mux(padding, Cat([self.zero_point] * config.activation_word), values)
+        zeros = Cat([self.zero_point] * config.activation_word)
+        pads = Signal()  # what was found
+        if not config.slow_memory:
+            values = Mux(padding, zeros, values)
         m.d.sync += [
             found_now.eq(read_now | instead),
             found_marks.as_value().eq(Mux(read_now, marks, kernels.payload.marks.as_value())),
             found.eq(Mux(read_now, values, kernels.payload.values.as_value())),
+            pads.eq(read_now & padding & config.slow_memory),
         ]
         m.d.comb += [queue.i.valid.eq(found_now), queue.i.payload.eq(found_marks)]
 
@@ -246,7 +250,7 @@ class ActivationBuffer(wiring.Component):
             m.d.sync += reader.addr.eq(reader.addr + 1)
         m.d.comb += [
             writer.en.eq(found_now),
-            writer.data.eq(found),
+            writer.data.eq(Mux(pads, zeros, found) if config.slow_memory else found),
             reader.en.eq(self.o.take),
             self.o.values.eq(reader.data),
         ]

@@ -61,9 +61,8 @@ class _Growth:
             self._requantise,
             self._table,
             self._pad,
+            self._product,
         ]
-        if self.config.activation_word == self.config.lanes:
-            kinds.append(self._product)
         while len(self.layers) < count:
             kinds[int(self.rng.integers(len(kinds)))]()
             if np.prod(self.shape) > LARGEST:

@@ -244,6 +244,37 @@ def test_inspect_an_image(files):
     )
 
 
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_inspect_draws_memory(files, tflite, suffix):
+    picture = files / f"a.{suffix}"
+    for source, options in ((files / "net.image", ()), (tflite, ("--config", "up5k"))):
+        before = contents(files)
+        arguments = ("inspect", source, *options, "--memory", picture, "--json", files / "a.json")
+        result = invoke(*arguments)
+        assert result.status == 0, result.errors
+        assert "Activation memory" in result.output
+        assert "Coefficient memory" in result.output
+        report = json.loads((files / "a.json").read_text())
+        assert report["memory"]["maps"][0]["name"] == "input"
+        assert contents(files).keys() - before.keys() <= {picture.name, "a.json"}
+        assert picture.stat().st_size > 1000
+        picture.unlink()
+
+
+def test_inspect_draws_no_memory_that_is_not_there(files, tflite, seed):
+    picture = ("--memory", files / "a.svg")
+    bad = ("--memory", files / "a.pdf")
+    refused(files, "inspect", tflite, "--config", "up5k", *bad, cause="must end in .svg or .png")
+    refused(files, "inspect", files / "net.image", *bad, cause="a.pdf", next_step="name it a.svg")
+    refused(files, "inspect", tflite, *picture, cause="no memory to draw", next_step="--config")
+    folder = ("--memory", files / "none" / "a.svg")
+    refused(files, "inspect", files / "net.image", *folder, cause="there is no folder")
+    save(network(np.random.default_rng(seed), 4000), files / "large.npz")
+    large = ("inspect", files / "large.npz", "--config", "up5k")
+    refused(files, *large, *picture, cause="bytes are missing")
+    assert invoke(*large).status == 0
+
+
 def test_evaluate_compares(files, tflite):
     arguments = ("evaluate", tflite, "--inputs", files / "integers.npz", "--samples", 5)
     result = invoke(*arguments, "--compare", "--json", files / "a.json")
