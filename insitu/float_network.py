@@ -327,6 +327,14 @@ class FloatNetwork:
     tensors: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """(H, W, C) of the input and of each layer's output, by name."""
+        found = {INPUT: self.input_shape}
+        for layer in self.layers:
+            found[layer.name] = layer.output_shape(*(found[name] for name in layer.inputs))
+        return found
+
     def run(self, x: Floats) -> Floats:
         """Output [N, H', W', Co] for x [N, H, W, C]."""
         ((_, y),) = deque(self.maps(x), maxlen=1)

@@ -63,6 +63,10 @@ Floats = NDArray[np.floating[Any]]
 Int8 = NDArray[np.int8]
 
 _FORMAT = "save them with numpy.savez(FILE, inputs=array)"
+_AT_A_TIME = 1 << 26
+"""Values of the largest map that calibration has in memory."""
+_KEPT = 200_000
+"""Values of a map that its scale is chosen by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,14 +206,22 @@ def calibrate(network: FloatNetwork, inputs: NDArray[np.float32]) -> Calibration
     """
     ties = _ties(network)
     last = network.layers[-1].name
-    seen = {ties[INPUT]: [_sample(inputs)]}
-    for layer, x in network.maps(inputs):
-        if not x.any():
-            raise ModelError(
-                f"the output of layer {layer.name!r} is zero for all samples",
-                "check the samples' scale against what the model was trained with",
-            )
-        seen.setdefault(ties[layer.name], []).append(_sample(x))
+    seen: dict[str, list[_Sample]] = {}
+    zero = dict.fromkeys(layer.name for layer in network.layers)
+    batch = max(1, _AT_A_TIME // max(math.prod(shape) for shape in network.shapes.values()))
+    for start in range(0, len(inputs), batch):
+        samples = inputs[start : start + batch]
+        most = _KEPT * len(samples) // len(inputs)
+        seen.setdefault(ties[INPUT], []).append(_sample(samples, most))
+        for layer, x in network.maps(samples):
+            if x.any():
+                zero.pop(layer.name, None)
+            seen.setdefault(ties[layer.name], []).append(_sample(x, most))
+    if zero:
+        raise ModelError(
+            f"the output of layer {next(iter(zero))!r} is zero for all samples",
+            "check the samples' scale against what the model was trained with",
+        )
     whole = {ties[INPUT], ties[last]}  # Inputs are not clipped, and outputs are what counts.
     found = {root: _range(maps, root not in whole) for root, maps in seen.items()}
     ranges = [found[ties[name]] for name in (INPUT, *(layer.name for layer in network.layers))]
@@ -238,9 +250,9 @@ class _Sample:
     values: NDArray[np.float64]
 
 
-def _sample(x: NDArray[Any]) -> _Sample:
+def _sample(x: NDArray[Any], most: int) -> _Sample:
     values = x.reshape(-1)
-    some = values[:: max(1, values.size // 200_000)].astype(np.float64)
+    some = values[:: max(1, values.size // max(1, most))].astype(np.float64)
     return _Sample(float(values.min()), float(values.max()), some)
 
 
@@ -440,7 +452,7 @@ def quantise(
                 x = samples[layer.inputs[0]]
                 integer = correct_bias(integer, x, wanted[layer.name], after[0])
             found[layer.name] = Quantisation(*after)
-            made = builder.append(layer, [integer])
+            made = builder.append(integer)
         if wanted:
             for one in made:
                 samples[one.name] = one.compute(*(samples[name] for name in one.inputs))
@@ -496,7 +508,7 @@ class _Builder:
     def __init__(self, network: FloatNetwork, quantisations: Mapping[str, Quantisation]):
         self._network = network
         self._quantisations = quantisations
-        self._shapes = {INPUT: network.input_shape}
+        self._shapes = network.shapes
         self._layers: list[Layer] = []
 
     def add(self, layer: FloatLayer) -> list[Layer]:
@@ -504,14 +516,14 @@ class _Builder:
         sources = [self._quantisations[name] for name in layer.inputs]
         result = self._quantisations[layer.name]
         shape = self._shapes[layer.inputs[0]]
-        return self.append(layer, integer_layers(layer, sources, result, shape))
-
-    def append(self, layer: FloatLayer, made: list[Layer]) -> list[Layer]:
-        """Add layers that stand for one."""
-        shapes = (self._shapes[name] for name in layer.inputs)
-        self._shapes[layer.name] = layer.output_shape(*shapes)
+        made = integer_layers(layer, sources, result, shape)
         self._layers += made
         return made
+
+    def append(self, layer: Layer) -> list[Layer]:
+        """Add a layer that is made already."""
+        self._layers.append(layer)
+        return [layer]
 
     def network(self) -> Network:
         """All of it."""

@@ -110,6 +110,15 @@ def test_quantised_graph_computes_nearly_what_the_float_one_does(graph, seed, q,
         assert relative < most, f"layer {layer.name}: {relative}"
 
 
+def test_calibration_in_parts_is_the_same(graph, seed, monkeypatch):
+    x = samples(seed, graph.input_shape)
+    whole = calibrate(graph, x)
+    monkeypatch.setattr("insitu.quantise._AT_A_TIME", 9 * 8 * 16 * 7)
+    parts = calibrate(graph, x)
+    assert parts.zero_points == whole.zero_points
+    np.testing.assert_allclose(parts.scales, whole.scales, rtol=1e-5)
+
+
 def test_maps_that_are_copied_have_one_scale(graph, seed):
     calibration = calibrate(graph, samples(seed, graph.input_shape))
     names = ["input", *(layer.name for layer in graph.layers)]
