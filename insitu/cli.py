@@ -60,7 +60,8 @@ JsonOption = Annotated[
 ModelArgument = Annotated[
     Path,
     typer.Argument(
-        help="An int8 .tflite, a float .onnx, or an integer network as .npz.", metavar="MODEL"
+        help="An int8 .tflite, a float or quantised .onnx, or an integer network as .npz.",
+        metavar="MODEL",
     ),
 ]
 CalibrationOption = Annotated[
@@ -184,7 +185,8 @@ def inspect(
     file: Annotated[
         Path,
         typer.Argument(
-            help="An int8 .tflite, a float .onnx, an integer network as .npz, or an image.",
+            help="An int8 .tflite, a float or quantised .onnx, an integer network as .npz, or an "
+            "image.",
             metavar="MODEL_OR_IMAGE",
         ),
     ],

@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from golden.fixed import symmetric_range
 from golden.network import Generated, Network, Stored, chain
 from insitu.errors import FitError
-from insitu.import_onnx import FloatLayer, FloatNetwork
+from insitu.float_network import FloatConvolution, FloatNetwork
 from insitu.quantise import (
     Calibration,
     correct_bias,
@@ -105,7 +105,7 @@ def default_choices(network: FloatNetwork, config: Configuration) -> dict[str, C
     and fully connected, else at 8.
     """
     choices = {}
-    for layer in network.layers:
+    for layer in _chain(network):
         co, ci, taps = layer.weights.shape
         blocks = max(1, -(-co * 5 // (8 * config.lanes)))
         kernels = min(blocks, config.basis_blocks) * config.lanes
@@ -158,7 +158,8 @@ def compress(
     Raises
     ------
     FitError
-        For a choice of ranks or precisions that the layer cannot have; names the layer.
+        For a choice of ranks or precisions that the layer cannot have; names the layer. For a
+        network that is no chain of convolutions without groups.
     """
     # Many small products: threads would only wait for each other.
     with threadpool_limits(1):
@@ -173,29 +174,30 @@ def _compress(
     seed: int,
     progress: Progress | None,
 ) -> tuple[Network, list[LayerResult]]:
-    unknown = choices.keys() - {layer.name for layer in network.layers}
+    chained = _chain(network)
+    unknown = choices.keys() - {layer.name for layer in chained}
     if unknown:
         raise FitError(
             f"there is no layer {sorted(unknown)[0]!r} to compress",
-            f"name one of {', '.join(layer.name for layer in network.layers)}",
+            f"name one of {', '.join(layer.name for layer in chained)}",
         )
-    plans = [choices.get(layer.name, Choice()) for layer in network.layers]
+    plans = [choices.get(layer.name, Choice()) for layer in chained]
     sizes = [
         1 + (len(layer.weights) if c.kernels is None else c.kernels) * (c != Choice(q=c.q))
-        for layer, c in zip(network.layers, plans, strict=True)
+        for layer, c in zip(chained, plans, strict=True)
     ]
     total, done = sum(sizes), 0
     layers, results = [], []
     quantisation = calibration.scales[0], calibration.zero_points[0]
     samples: NDArray[Any] = calibration.inputs
     x = calibration.integers()
-    for index, (layer, choice) in enumerate(zip(network.layers, plans, strict=True)):
+    for index, (layer, choice) in enumerate(zip(chained, plans, strict=True)):
         start = done
 
         def report(fraction: float, start: int = start, index: int = index) -> None:
             if progress is not None:
                 now = start + round(fraction * sizes[index])
-                progress(now, total, network.layers[index].name)
+                progress(now, total, chained[index].name)
 
         report(0)
         zero_point = np.float32(quantisation[1])
@@ -225,6 +227,17 @@ def _compress(
     return compressed, results
 
 
+def _chain(network: FloatNetwork) -> tuple[FloatConvolution, ...]:
+    found = network.chain
+    if found is None:
+        raise FitError(
+            f"network {network.name!r} is no chain of convolutions without groups, and only those "
+            "are compressed",
+            "store its weights",
+        )
+    return found
+
+
 def _result(
     name: str,
     target: Floats,
@@ -245,12 +258,14 @@ def _result(
     )
 
 
-def _moments(layer: FloatLayer, samples: Floats, seen: Floats) -> tuple[Floats | None, Floats]:
+def _moments(
+    layer: FloatConvolution, samples: Floats, seen: Floats
+) -> tuple[Floats | None, Floats]:
     """Metric of a layer's weights, and the weights it should have.
 
     Parameters
     ----------
-    layer : FloatLayer
+    layer : FloatConvolution
     samples : float32 [N, H, W, Ci]
         What the layer sees in the float network.
     seen : float32 [N, H, W, Ci]

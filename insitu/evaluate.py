@@ -1,11 +1,11 @@
 """Run a network's golden model over a whole set, and compare it with a runtime nobody here wrote.
 
 For a `.tflite` that runtime is LiteRT: its reference kernels, which golden has to equal, and its
-default kernels, tensor by tensor. For an `.onnx` it is ONNX Runtime in floating point, of which
-only the classes can be compared.
+default kernels, tensor by tensor. For a quantised `.onnx` it is ONNX Runtime, node by node (the
+reference) and as it runs by default, tensor by tensor too; for one in floating point only the
+classes can be compared.
 """
 
-import importlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.network import Network, run
+from golden.network import INPUT, Network, run
 from insitu.errors import InputError
 from insitu.files import read_arrays
 from insitu.litert import LiteRT
 from insitu.models import Model
+from insitu.onnx_runtime import ONNXRuntime
 from insitu.quantise import check_inputs, check_labels, quantise_inputs
 
 __all__ = ["Inputs", "evaluate", "read_inputs"]
@@ -179,11 +180,11 @@ def _accuracy(outputs: NDArray[Any], labels: NDArray[np.int64]) -> float:
     return float(np.mean(outputs.argmax(axis=1) == labels))
 
 
-def _runtime(model: Model, inputs: Inputs) -> "_AgainstLiteRT | _AgainstONNX":
+def _runtime(model: Model, inputs: Inputs) -> "_EveryLayer | _AgainstONNX":
     if model.path.suffix == ".tflite":
         return _AgainstLiteRT(model, inputs)
     if model.path.suffix == ".onnx":
-        return _AgainstONNX(model, inputs)
+        return (_AgainstQuantisedONNX if model.tensors else _AgainstONNX)(model, inputs)
     raise InputError(
         f"network {model.path} is insitu's own, and no other runtime runs it",
         "leave --compare out, or name the .tflite or .onnx",
@@ -213,40 +214,41 @@ class _Difference:
         return dict(vars(self))
 
 
-class _AgainstLiteRT:
+class _EveryLayer:
+    """Counts what differs from two sets of kernels, layer by layer.
+
+    Parameters
+    ----------
+    model : Model
+    inputs : Inputs
+    """
+
+    runtime: str
+
     def __init__(self, model: Model, inputs: Inputs):
         self._inputs = inputs
-        self._tensors = [model.tensors[layer.name] for layer in model.network.layers]
-        self._names = [layer.name for layer in model.network.layers]
+        self._index = {layer.name: index for index, layer in enumerate(model.network.layers)}
+        self._names = [name for name in self._index if name in model.tensors]
         self._kept = model.kept
-        self._reference = LiteRT(model.path, reference=True)
-        # The default kernels keep what is an output, and nothing else.
-        self._default = [
-            LiteRT(model.path, reference=False, output=tensor) for tensor in self._tensors
-        ]
-        self._differences = {
-            kernels: [_Difference() for _ in self._tensors] for kernels in ("reference", "default")
-        }
+        self._differences: dict[str, dict[str, _Difference]] = {"reference": {}, "default": {}}
         self._outputs: dict[str, list[NDArray[Any]]] = {"reference": [], "default": []}
 
     def add(self, start: int, maps: list[Int8]) -> None:
-        """Compare every layer's outputs, from sample `start` on."""
+        """Compare the layers' outputs, from sample `start` on."""
         for number in range(len(maps[-1])):
-            x = self._inputs.integers[start + number]
-            self._reference.run(x)
-            for kernels, runtimes in (
-                ("reference", [self._reference] * len(maps)),
-                ("default", self._default),
-            ):
-                for layer, runtime in enumerate(runtimes):
-                    if runtime is not self._reference:
-                        runtime.run(x)
-                    ours = maps[layer][number]
-                    pixels = ours.shape[0] * ours.shape[1]
-                    theirs = runtime.tensor(self._tensors[layer])
-                    theirs = self._left(self._names[layer], pixels, theirs)
-                    self._differences[kernels][layer].add(ours, theirs)
-                self._outputs[kernels].append(theirs.copy())
+            for kernels, tensors in self._tensors(start + number).items():
+                for name, theirs in tensors.items():
+                    ours = maps[self._index[name]][number]
+                    left = self._left(name, ours.shape[0] * ours.shape[1], theirs)
+                    self._differences[kernels].setdefault(name, _Difference()).add(ours, left)
+                self._outputs[kernels].append(left.copy())
+
+    def _tensors(self, sample: int) -> dict[str, dict[str, NDArray[Any]]]:
+        """What each set of kernels gives for a sample, by layer, flat with the channels last.
+
+        The network's output comes last, and is always there.
+        """
+        raise NotImplementedError
 
     def _left(self, name: str, pixels: int, values: NDArray[Any]) -> NDArray[Any]:
         """The channels of a tensor that pruning left."""
@@ -257,7 +259,7 @@ class _AgainstLiteRT:
     def report(self, results: NDArray[Any]) -> dict[str, Any]:
         """All figures."""
         return {
-            "runtime": f"LiteRT {metadata.version('ai-edge-litert')}",
+            "runtime": self.runtime,
             "kernels": {name: self._kernels(name, results) for name in self._outputs},
         }
 
@@ -265,54 +267,115 @@ class _AgainstLiteRT:
         theirs = np.stack(self._outputs[name])
         differences = self._differences[name]
         report: dict[str, Any] = {
-            "equal_outputs": 1 - differences[-1].samples / len(theirs),
+            "equal_outputs": 1 - differences[self._names[-1]].samples / len(theirs),
             "same_class": float(np.mean(theirs.argmax(axis=1) == results.argmax(axis=1))),
-            "layers": {
-                layer: difference.report()
-                for layer, difference in zip(self._names, differences, strict=True)
-            },
+            "layers": {name: difference.report() for name, difference in differences.items()},
         }
         if self._inputs.labels is not None:
             report["accuracy"] = _accuracy(theirs, self._inputs.labels)
         return report
 
 
+class _AgainstLiteRT(_EveryLayer):
+    def __init__(self, model: Model, inputs: Inputs):
+        super().__init__(model, inputs)
+        self.runtime = f"LiteRT {metadata.version('ai-edge-litert')}"
+        self._numbers = {name: int(model.tensors[name]) for name in self._names}
+        self._reference = LiteRT(model.path, reference=True)
+        # The default kernels keep what is an output, and nothing else.
+        self._default = {
+            name: LiteRT(model.path, reference=False, output=tensor)
+            for name, tensor in self._numbers.items()
+        }
+
+    def _tensors(self, sample: int) -> dict[str, dict[str, NDArray[Any]]]:
+        x = self._inputs.integers[sample]
+        self._reference.run(x)
+        for runtime in self._default.values():
+            runtime.run(x)
+        numbers = self._numbers.items()
+        return {
+            "reference": {name: self._reference.tensor(number) for name, number in numbers},
+            "default": {name: self._default[name].tensor(number) for name, number in numbers},
+        }
+
+
+class _AgainstQuantisedONNX(_EveryLayer):
+    def __init__(self, model: Model, inputs: Inputs):
+        super().__init__(model, inputs)
+        if model.network.layers[-1].name not in self._names:
+            raise InputError(
+                f"the output of model {model.path} is transposed, and cannot be compared",
+                "leave --compare out",
+            )
+        tensors = [str(model.tensors[name]) for name in self._names]
+        self._reference = ONNXRuntime(model.path, tensors, reference=True)
+        # What is an output is not fused with what follows: the default kernels keep the last alone.
+        self._default = ONNXRuntime(model.path, tensors[-1:])
+        self.runtime = self._default.version
+        network = model.network
+        steps = inputs.integers.astype(np.float32) - np.float32(network.input_zero_point)
+        real = steps * np.float32(network.input_scale) if inputs.real is None else inputs.real
+        self._real = real.transpose(0, 3, 1, 2)
+        self._layers = network.layers
+        self._alone = {name: _Difference() for name in self._names}
+
+    def _tensors(self, sample: int) -> dict[str, dict[str, NDArray[Any]]]:
+        x = self._real[sample]
+        found = {
+            kernels: dict(zip(names, map(_flat, runtime.run(x)), strict=True))
+            for kernels, runtime, names in (
+                ("reference", self._reference, self._names),
+                ("default", self._default, self._names[-1:]),
+            )
+        }
+        self._compare_alone(self._inputs.integers[sample : sample + 1], found["reference"])
+        return found
+
+    def _compare_alone(self, x: Int8, theirs: dict[str, NDArray[Any]]) -> None:
+        """Each layer by itself: what it makes of the runtime's maps, not of golden's own."""
+        maps = {INPUT: x}
+        for layer in self._layers:
+            y = layer.compute(*(maps[name] for name in layer.inputs))
+            if layer.name in theirs:
+                expected = self._left(layer.name, y.shape[1] * y.shape[2], theirs[layer.name])
+                self._alone[layer.name].add(y, expected)
+                y = expected.astype(np.int8).reshape(y.shape)
+            maps[layer.name] = y
+
+    def report(self, results: NDArray[Any]) -> dict[str, Any]:
+        """All figures."""
+        alone = {name: difference.report() for name, difference in self._alone.items()}
+        return super().report(results) | {"alone": {"layers": alone}}
+
+
+def _flat(y: NDArray[Any]) -> NDArray[Any]:
+    """A tensor [1, C, H, W], or one that is flat anyway, as it lies with its channels last."""
+    return (y.transpose(0, 2, 3, 1) if y.ndim == 4 else y).reshape(-1)
+
+
 class _AgainstONNX:
     def __init__(self, model: Model, inputs: Inputs):
         if inputs.real is None:
             raise InputError(
-                "the inputs are of int8, and an .onnx runs in floating point",
+                "the inputs are of int8, and this .onnx runs in floating point",
                 "give float32 or uint8 inputs, or leave --compare out",
             )
-        try:
-            self._onnxruntime: Any = importlib.import_module("onnxruntime")
-        except ImportError:
-            raise InputError(
-                "ONNX Runtime, which --compare needs for an .onnx, is not installed",
-                "install it: pip install onnxruntime",
-            ) from None
+        self._runtime = ONNXRuntime(model.path)
         self._real = inputs.real.transpose(0, 3, 1, 2)
         self._labels = inputs.labels
-        options = self._onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = self._onnxruntime.InferenceSession(
-            str(model.path), options, providers=["CPUExecutionProvider"]
-        )
         self._outputs: list[NDArray[Any]] = []
 
     def add(self, start: int, maps: list[Int8]) -> None:
         """Run the samples from `start` on."""
-        (given,) = self._session.get_inputs()
         for x in self._real[start : start + len(maps[-1])]:
-            shape = [1, *(n for n in given.shape[1:])]
-            (output, *_) = self._session.run(None, {given.name: x.reshape(shape)})
-            self._outputs.append(output.reshape(-1))
+            self._outputs.append(_flat(self._runtime.run(x)[0]))
 
     def report(self, results: NDArray[Any]) -> dict[str, Any]:
         """All figures."""
         theirs = np.stack(self._outputs)
         report: dict[str, Any] = {
-            "runtime": f"ONNX Runtime {self._onnxruntime.__version__}",
+            "runtime": self._runtime.version,
             "same_class": float(np.mean(theirs.argmax(axis=1) == results.argmax(axis=1))),
         }
         if self._labels is not None:

@@ -1,9 +1,9 @@
 """One way to a network, whatever the file: `.tflite`, `.onnx` or an integer network as `.npz`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from golden.network import Convolution, Network
 from insitu.errors import InputError, ModelError
 from rtl.config import Configuration
+
+if TYPE_CHECKING:
+    from insitu.float_network import FloatNetwork
+    from insitu.quantise import Calibration
 
 __all__ = ["Model", "load_model"]
 
@@ -28,7 +32,8 @@ class Model:
     notes : tuple of str
         What the import left out or changed.
     tensors : dict
-        For each layer's name the tensor of a `.tflite` that its output equals.
+        For each layer's name the tensor of a `.tflite` or a quantised `.onnx` that its output
+        equals: an index there, a name here.
     compression : list of dict
         The error of each layer, where the network was compressed.
     kept : dict
@@ -38,7 +43,7 @@ class Model:
     path: Path
     network: Network
     notes: tuple[str, ...] = ()
-    tensors: dict[str, int] = field(default_factory=dict)
+    tensors: Mapping[str, int | str] = field(default_factory=dict)
     compression: list[dict[str, Any]] = field(default_factory=list)
     kept: dict[str, NDArray[np.intp]] = field(default_factory=dict)
 
@@ -106,8 +111,6 @@ def _load(
     tell: Progress,
 ) -> Model:
     if path.suffix == ".onnx":
-        if configuration is None and stored is None:
-            stored = 8
         return _onnx(path, configuration, calibration, stored, tell)
     if path.suffix not in (".npz", ".tflite"):
         raise ModelError(
@@ -115,10 +118,7 @@ def _load(
             "convert it to TensorFlow Lite (int8), or export it as ONNX in floating point",
         )
     if calibration is not None or stored is not None:
-        raise InputError(
-            f"network {path} is of integers already: it needs no --calibration or --stored",
-            "leave the options out, or name an .onnx",
-        )
+        raise _needs_nothing(path, "--calibration or --stored")
     if path.suffix == ".npz":
         from insitu.network import load
 
@@ -129,6 +129,13 @@ def _load(
     return Model(path, made.network, made.notes, made.tensors)
 
 
+def _needs_nothing(path: Path, options: str) -> InputError:
+    return InputError(
+        f"network {path} is of integers already: it needs no {options}",
+        "leave that out, or name an .onnx in floating point",
+    )
+
+
 def _onnx(
     path: Path,
     configuration: Configuration | None,
@@ -136,23 +143,52 @@ def _onnx(
     stored: int | None,
     tell: Progress,
 ) -> Model:
-    from insitu.compress import compress, default_choices
     from insitu.import_onnx import import_onnx
-    from insitu.quantise import calibrate, load_inputs, quantise
+    from insitu.quantise import calibrate, load_inputs, quantise, quantised_network
 
     floating = import_onnx(path)
+    missing = [layer.name for layer in floating.layers if layer.name not in floating.quantisations]
+    if floating.quantisations and stored is not None:
+        raise _needs_nothing(path, "--stored")
+    if floating.quantisations and calibration is not None and not missing:
+        raise _needs_nothing(path, "--calibration")
     beside = path.parent / "calibration.npz"
-    if calibration is None and not beside.is_file():
-        raise InputError(
-            f"scales are found with sample inputs, and there is no {beside}",
-            "name some hundred of them with --calibration FILE.npz",
-        )
-    inputs, _ = load_inputs(calibration or beside, floating.input_shape)
-    tell(0, None, "calibrating")
-    scales = calibrate(floating, inputs)
+    if calibration is None and not floating.quantisations:
+        if not beside.is_file():
+            raise InputError(
+                f"scales are found with sample inputs, and there is no {beside}",
+                "name some hundred of them with --calibration FILE.npz",
+            )
+        calibration = beside
+    scales = None
+    if calibration is not None:
+        inputs, _ = load_inputs(calibration, floating.input_shape)
+        tell(0, None, "calibrating")
+        scales = calibrate(floating, inputs)
+    notes = floating.notes
+    if floating.quantisations or scales is None:
+        if missing:
+            notes += (f"scales of {', '.join(missing)} come from the calibration",)
+        return Model(path, quantised_network(floating, scales), notes, floating.tensors)
+    if floating.chain is None and configuration is not None and stored is None:
+        notes += ("weights are stored at 8 bits: only chains of convolutions are compressed",)
+        stored = 8
     if stored is not None or configuration is None:
         tell(0, None, "quantising")
-        return Model(path, quantise(floating, scales, 8 if stored is None else stored))
+        network = quantise(floating, scales, 8 if stored is None else stored)
+        return Model(path, network, notes)
+    return _compressed(path, floating, scales, configuration, tell)
+
+
+def _compressed(
+    path: Path,
+    floating: "FloatNetwork",
+    scales: "Calibration",
+    configuration: Configuration,
+    tell: Progress,
+) -> Model:
+    from insitu.compress import compress, default_choices
+
     network, results = compress(
         floating,
         scales,
@@ -169,4 +205,4 @@ def _onnx(
         }
         for result in results
     ]
-    return Model(path, network, compression=errors)
+    return Model(path, network, floating.notes, compression=errors)

@@ -9,7 +9,8 @@ is `input_scale * weight_scale / output_scale`, as a 31-bit multiplier and a rig
 """
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.fixed import symmetric_range
-from golden.network import Convolution, Generated, Network, Stored, chain, run
+from golden.network import (
+    INPUT,
+    Convolution,
+    Generated,
+    Layer,
+    Multiply,
+    Network,
+    Stored,
+    Table,
+    chain,
+    run,
+)
 from insitu.errors import InputError, ModelError
 from insitu.files import read_arrays
-from insitu.import_onnx import FloatLayer, FloatNetwork
+from insitu.float_network import (
+    FloatConcatenation,
+    FloatConvolution,
+    FloatLayer,
+    FloatNetwork,
+    FloatPad,
+    FloatPooling,
+    Quantisation,
+)
+from insitu.integer_layers import integer_layers
 
 __all__ = [
     "Calibration",
@@ -33,6 +54,7 @@ __all__ = [
     "quantise",
     "quantise_inputs",
     "quantised_layer",
+    "quantised_network",
     "round_weights",
     "run_layer",
 ]
@@ -41,6 +63,10 @@ Floats = NDArray[np.floating[Any]]
 Int8 = NDArray[np.int8]
 
 _FORMAT = "save them with numpy.savez(FILE, inputs=array)"
+_AT_A_TIME = 1 << 26
+"""Values of the largest map that calibration has in memory."""
+_KEPT = 200_000
+"""Values of a map that its scale is chosen by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +191,7 @@ def calibrate(network: FloatNetwork, inputs: NDArray[np.float32]) -> Calibration
     """Scale and zero point of every map, from sample inputs.
 
     Each map's range is that of the samples, shrunk where this lowers the mean square error of
-    quantising them.
+    quantising them. Maps that a pooling, a padding or a concatenation ties together have one.
 
     Parameters
     ----------
@@ -178,28 +204,65 @@ def calibrate(network: FloatNetwork, inputs: NDArray[np.float32]) -> Calibration
     ModelError
         If a map is zero for all samples.
     """
-    x: NDArray[Any] = inputs
-    scale, zero_point = _range(x, shrink=False)
-    scales, zero_points = [scale], [zero_point]
+    ties = _ties(network)
+    last = network.layers[-1].name
+    seen: dict[str, list[_Sample]] = {}
+    zero = dict.fromkeys(layer.name for layer in network.layers)
+    batch = max(1, _AT_A_TIME // max(math.prod(shape) for shape in network.shapes.values()))
+    for start in range(0, len(inputs), batch):
+        samples = inputs[start : start + batch]
+        most = _KEPT * len(samples) // len(inputs)
+        seen.setdefault(ties[INPUT], []).append(_sample(samples, most))
+        for layer, x in network.maps(samples):
+            if x.any():
+                zero.pop(layer.name, None)
+            seen.setdefault(ties[layer.name], []).append(_sample(x, most))
+    if zero:
+        raise ModelError(
+            f"the output of layer {next(iter(zero))!r} is zero for all samples",
+            "check the samples' scale against what the model was trained with",
+        )
+    whole = {ties[INPUT], ties[last]}  # Inputs are not clipped, and outputs are what counts.
+    found = {root: _range(maps, root not in whole) for root, maps in seen.items()}
+    ranges = [found[ties[name]] for name in (INPUT, *(layer.name for layer in network.layers))]
+    return Calibration(
+        inputs, tuple(scale for scale, _ in ranges), tuple(zero_point for _, zero_point in ranges)
+    )
+
+
+def _ties(network: FloatNetwork) -> dict[str, str]:
+    """For each map, by its layer's name, one that stands for all that share its scale."""
+    root = {INPUT: INPUT}
     for layer in network.layers:
-        x = layer.run(x)
-        if not x.any():
-            raise ModelError(
-                f"the output of layer {layer.name!r} is zero for all samples",
-                "check the samples' scale against what the model was trained with",
-            )
-        scale, zero_point = _range(x, shrink=layer is not network.layers[-1])
-        scales.append(scale)
-        zero_points.append(zero_point)
-    return Calibration(inputs, tuple(scales), tuple(zero_points))
+        root[layer.name] = layer.name
+        if isinstance(layer, FloatConcatenation | FloatPad | FloatPooling):
+            old = {root[name] for name in layer.inputs}
+            root = {name: layer.name if found in old else found for name, found in root.items()}
+    return root
 
 
-def _range(x: NDArray[Any], shrink: bool) -> tuple[float, int]:
-    low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """Range of a map, and some of its values."""
+
+    low: float
+    high: float
+    values: NDArray[np.float64]
+
+
+def _sample(x: NDArray[Any], most: int) -> _Sample:
+    values = x.reshape(-1)
+    some = values[:: max(1, values.size // max(1, most))].astype(np.float64)
+    return _Sample(float(values.min()), float(values.max()), some)
+
+
+def _range(maps: Sequence[_Sample], shrink: bool) -> tuple[float, int]:
+    """Scale and zero point for all of some maps."""
+    low = min(0.0, *(one.low for one in maps))
+    high = max(0.0, *(one.high for one in maps))
     if high == low:
         high = 1.0
-    values = x.reshape(-1)
-    values = values[:: max(1, values.size // 200_000)].astype(np.float64)
+    values = np.concatenate([one.values for one in maps])
     best = (math.inf, 1.0, 0)
     for factor in np.linspace(1, 0.4, 25) if shrink else (1.0,):
         scale = (high - low) * factor / 255
@@ -254,7 +317,7 @@ def round_weights(weights: Floats, q: int) -> tuple[Stored, Floats]:
 
 
 def quantised_layer(
-    layer: FloatLayer,
+    layer: FloatConvolution,
     weights: Stored | Generated,
     weight_scale: Floats,
     input_quantisation: tuple[float, int],
@@ -267,7 +330,7 @@ def quantised_layer(
 
     Parameters
     ----------
-    layer : FloatLayer
+    layer : FloatConvolution
     weights : Stored or Generated
         Integers that, times `weight_scale`, stand for the layer's weights.
     weight_scale : float64 [Co]
@@ -306,10 +369,12 @@ def quantised_layer(
 
     result = Convolution(
         name=layer.name,
+        inputs=layer.inputs,
         kernel=layer.kernel,
         stride=layer.stride,
         padding=layer.padding,
         dilation=layer.dilation,
+        groups=layer.groups,
         weights=weights,
         bias=bias.astype(np.int32),
         multiplier=multiplier.astype(np.int32),
@@ -355,29 +420,155 @@ def quantise(
     calibration : Calibration
     q : int or mapping of layer name to int, optional
         Bits of the weights; layers that a mapping leaves out get 8.
+
+    Raises
+    ------
+    ModelError
+        If the scales are too far apart for the integers of a layer.
     """
-    layers = []
-    quantisation = calibration.scales[0], calibration.zero_points[0]
-    samples, x = calibration.inputs, calibration.integers()
-    for index, layer in enumerate(network.layers):
-        bits = q.get(layer.name, 8) if isinstance(q, Mapping) else q
-        weights, scale = round_weights(layer.weights, bits)
-        after = calibration.scales[index + 1], calibration.zero_points[index + 1]
-        integer, after = quantised_layer(layer, weights, scale, quantisation, after)
-        sums = layer.sums(samples)
-        if bits < 8:
-            wanted = sums.reshape(-1, sums.shape[-1]).mean(axis=0, dtype=np.float64)
-            integer = correct_bias(integer, x, wanted, after[0])
-        samples, x = np.clip(sums, layer.low, layer.high), run_layer(integer, x)
-        layers.append(integer)
-        quantisation = after
-    return Network(
-        layers=chain(layers),
-        input_shape=network.input_shape,
-        input_scale=calibration.scales[0],
-        input_zero_point=calibration.zero_points[0],
-        output_scale=quantisation[0],
-    )
+    bits = {
+        layer.name: q.get(layer.name, 8) if isinstance(q, Mapping) else q
+        for layer in network.layers
+    }
+    # What layers give for the samples is needed to correct biases, and only for that.
+    wanted = {}
+    if min(bits.values()) < 8:
+        for layer, sums in network.sums(calibration.inputs):
+            wanted[layer.name] = sums.reshape(-1, sums.shape[-1]).mean(axis=0, dtype=np.float64)
+    found = _quantisations(network, calibration)
+    builder = _Builder(network, found)
+    samples = {INPUT: calibration.integers()} if wanted else {}
+    for layer in network.layers:
+        if isinstance(layer, FloatPad | FloatPooling):
+            found[layer.name] = found[layer.inputs[0]]
+        if not isinstance(layer, FloatConvolution) or layer.weight_scale is not None:
+            made = builder.add(layer)
+        else:
+            weights, scale = round_weights(layer.weights, bits[layer.name])
+            integer, after = quantised_layer(
+                layer, weights, scale, found[layer.inputs[0]], found[layer.name]
+            )
+            if bits[layer.name] < 8:
+                x = samples[layer.inputs[0]]
+                integer = correct_bias(integer, x, wanted[layer.name], after[0])
+            found[layer.name] = Quantisation(*after)
+            made = builder.append(integer)
+        if wanted:
+            for one in made:
+                samples[one.name] = one.compute(*(samples[name] for name in one.inputs))
+    return builder.network()
+
+
+def quantised_network(network: FloatNetwork, calibration: Calibration | None = None) -> Network:
+    """The integers of a network from a quantised model, with the model's own scales.
+
+    Parameters
+    ----------
+    network : FloatNetwork
+    calibration : Calibration, optional
+        For maps that the model leaves in floating point.
+
+    Raises
+    ------
+    ModelError
+        If there are such maps and no calibration, or the scales are too far apart for the integers
+        of a layer.
+    """
+    found = {} if calibration is None else _quantisations(network, calibration)
+    found |= network.quantisations
+    for name in (INPUT, *(layer.name for layer in network.layers)):
+        if name not in found:
+            what = "the input" if name == INPUT else f"what layer {name!r} gives"
+            raise ModelError(
+                f"model {network.name!r} is quantised, but leaves {what} in floating point",
+                "quantise that too, or name sample inputs with --calibration FILE.npz",
+            )
+    builder = _Builder(network, found)
+    for layer in network.layers:
+        builder.add(layer)
+    return builder.network()
+
+
+def _quantisations(network: FloatNetwork, calibration: Calibration) -> dict[str, Quantisation]:
+    names = (INPUT, *(layer.name for layer in network.layers))
+    pairs = map(Quantisation, calibration.scales, calibration.zero_points)
+    return dict(zip(names, pairs, strict=True))
+
+
+class _Builder:
+    """Puts a network of integers together.
+
+    Parameters
+    ----------
+    network : FloatNetwork
+    quantisations : mapping
+        Of the input and each layer's output, by name; looked at when a layer is added.
+    """
+
+    def __init__(self, network: FloatNetwork, quantisations: Mapping[str, Quantisation]):
+        self._network = network
+        self._quantisations = quantisations
+        self._shapes = network.shapes
+        self._layers: list[Layer] = []
+
+    def add(self, layer: FloatLayer) -> list[Layer]:
+        """Add the integers of a layer, with the scales of the maps."""
+        sources = [self._quantisations[name] for name in layer.inputs]
+        result = self._quantisations[layer.name]
+        shape = self._shapes[layer.inputs[0]]
+        made = integer_layers(layer, sources, result, shape)
+        self._layers += made
+        return made
+
+    def append(self, layer: Layer) -> list[Layer]:
+        """Add a layer that is made already."""
+        self._layers.append(layer)
+        return [layer]
+
+    def network(self) -> Network:
+        """All of it."""
+        given = self._quantisations[INPUT]
+        try:
+            return Network(
+                layers=tuple(_products_as_tables(self._layers)),
+                input_shape=self._network.input_shape,
+                input_scale=given.scale,
+                input_zero_point=given.zero_point,
+                output_scale=self._quantisations[self._layers[-1].name].scale,
+            )
+        except ValueError as error:
+            raise ModelError(
+                f"network {self._network.name!r} is inconsistent: {error}", "check the model"
+            ) from None
+
+
+def _products_as_tables(layers: Sequence[Layer]) -> list[Layer]:
+    """Layers with one table in place of a map's product with a table of itself.
+
+    It gives the same values, and is what becomes of x * hard-sigmoid(x) and x * sigmoid(x).
+    """
+    readers = Counter(name for layer in layers for name in layer.inputs)
+    tables = {layer.name: layer for layer in layers if isinstance(layer, Table)}
+    result: dict[str, Layer] = {}
+    for layer in layers:
+        result[layer.name] = layer
+        if not isinstance(layer, Multiply):
+            continue
+        for source, name in (layer.inputs, layer.inputs[::-1]):
+            table = tables.get(name)
+            if table is None or table.inputs != (source,) or readers[name] > 1:
+                continue
+            every = np.arange(-128, 128, dtype=np.int8).reshape(1, 1, 256, 1)
+            maps = {source: every, name: table.compute(every)}
+            result[layer.name] = Table(
+                name=layer.name,
+                inputs=(source,),
+                table=layer.compute(*(maps[one] for one in layer.inputs)).reshape(256),
+                output_zero_point=layer.output_scaling.zero_point,
+            )
+            del result[name]
+            break
+    return list(result.values())
 
 
 def run_layer(layer: Convolution, x: Int8) -> Int8:

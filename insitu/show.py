@@ -205,13 +205,18 @@ def evaluation(report: Report) -> RenderableType:
     comparison = report.get("comparison", {})
     if "kernels" in comparison:
         kernels = comparison["kernels"]
+        sets = {"alone": comparison["alone"]} if "alone" in comparison else {}
+        sets |= {name: one for name, one in kernels.items() if name != "default" or not sets}
         layers = []
         for name, exact in kernels["reference"]["layers"].items():
             row = [name, f"{exact['values']:,}"]
-            for found in (exact, kernels["default"]["layers"][name]):
+            for one in sets.values():
+                found = one["layers"][name]
                 row += [f"{found['different'] / found['values']:.4%}", f"{found['largest']}"]
             layers.append(row)
-        columns = ("layer", "values", "reference: differ", "at most", "default: differ", "at most")
+        columns = ["layer", "values"]
+        for name in sets:
+            columns += [f"{name}: differ", "at most"]
         parts.append(_table(f"Layer by layer against {comparison['runtime']}", columns, layers))
         for name, one in kernels.items():
             equal, same = one["equal_outputs"], one["same_class"]

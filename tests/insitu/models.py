@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["chain", "example"]
+__all__ = ["branches", "chain", "example", "graph"]
 
 
 def chain(nodes, input_shape, constants, output_shape=("N", "M")):
@@ -14,22 +14,26 @@ def chain(nodes, input_shape, constants, output_shape=("N", "M")):
     """
     built, current = [], "x"
     for index, (operator, inputs, attributes) in enumerate(nodes):
-        output = f"t{index}"
-        built.append(
-            helper.make_node(
-                operator, [current, *inputs], [output], name=f"{operator}{index}", **attributes
-            )
-        )
-        current = output
-    graph = helper.make_graph(
+        built.append((operator, [current, *inputs], f"t{index}", attributes))
+        current = f"t{index}"
+    return graph(built, input_shape, constants, output_shape)
+
+
+def graph(nodes, input_shape, constants, output_shape=("N", "M")):
+    """A model of any nodes: (operator, inputs, output, attributes). The last gives its output."""
+    built = [
+        helper.make_node(operator, inputs, [output], name=f"{operator}{index}", **attributes)
+        for index, (operator, inputs, output, attributes) in enumerate(nodes)
+    ]
+    made = helper.make_graph(
         built,
         "test",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *input_shape])],
-        [helper.make_tensor_value_info(current, TensorProto.FLOAT, output_shape)],
+        [helper.make_tensor_value_info(nodes[-1][2], TensorProto.FLOAT, output_shape)],
         [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
     )
     opset = [helper.make_opsetid("", 17)]
-    return helper.make_model(graph, opset_imports=opset, ir_version=8)
+    return helper.make_model(made, opset_imports=opset, ir_version=8)
 
 
 def example(rng, channels=(3, 8, 12), size=(9, 8), classes=5):
@@ -65,3 +69,43 @@ def example(rng, channels=(3, 8, 12), size=(9, 8), classes=5):
     model = chain(nodes, (first, *size), constants, ["N", classes])
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def branches(rng, size=(9, 8), classes=5):
+    """A residual block, squeeze-and-excitation, a concatenation, poolings: every kind of layer."""
+
+    def normal(*shape, scale=1.0):
+        return (scale * rng.standard_normal(shape)).astype(np.float32)
+
+    constants = {
+        "w0": normal(8, 3, 3, 3, scale=27**-0.5),
+        "w1": normal(8, 4, 3, 3, scale=36**-0.5),
+        "w2": normal(8, 8, 1, 1, scale=8**-0.5),
+        "b2": normal(8),
+        "gain": rng.uniform(0.5, 2, 16).astype(np.float32),
+        "offset": normal(16, scale=0.3),
+        "pads": np.array([0, 0, 1, 1, 0, 0, 0, 1]),
+        "w3": normal(16, classes, scale=0.25),
+        "b3": normal(classes),
+    }
+    pads = {"pads": [1, 1, 1, 1]}
+    nodes = [
+        ("Conv", ["x", "w0"], "c0", pads),
+        ("HardSwish", ["c0"], "h0", {}),
+        ("Conv", ["h0", "w1"], "c1", {"group": 2, **pads}),
+        ("Add", ["c1", "h0"], "s", {}),
+        ("Relu", ["s"], "r", {}),
+        ("GlobalAveragePool", ["r"], "m", {}),
+        ("Conv", ["m", "w2", "b2"], "e", {}),
+        ("HardSigmoid", ["e"], "g", {}),
+        ("Mul", ["r", "g"], "p", {}),
+        ("Concat", ["h0", "p"], "k", {"axis": 1}),
+        ("Pad", ["k", "pads"], "q", {}),
+        ("MaxPool", ["q"], "a", {"kernel_shape": [2, 2]}),
+        ("AveragePool", ["a"], "v", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4}),
+        ("BatchNormalization", ["v", "gain", "offset", "offset", "gain"], "n", {}),
+        ("Relu", ["n"], "l", {}),
+        ("ReduceMean", ["l"], "u", {"axes": [2, 3], "keepdims": 0}),
+        ("Gemm", ["u", "w3", "b3"], "y", {}),
+    ]
+    return graph(nodes, (3, *size), constants, ["N", classes])

@@ -22,6 +22,7 @@ from rtl.config import CONFIGURATIONS
 from sim.build import ROOT
 from tests.insitu.models import chain, example
 from tests.insitu.networks import random_generated, random_network, random_stored
+from tests.insitu.onnx_models import Quantised
 from tests.insitu.tflite_models import classifier, linear
 
 CONFIG = CONFIGURATIONS["up5k"]
@@ -287,6 +288,31 @@ def test_evaluate_compares(files, tflite):
     assert "LiteRT" not in plain.output
 
 
+def test_evaluate_a_quantised_onnx(files, seed):
+    rng = np.random.default_rng(seed)
+    builder = Quantised("qlinear")
+    x = builder.input((3, 6, 5), 0.1, 4)
+    weights = rng.integers(-64, 65, (4, 3, 1, 1))
+    y = builder.linear("Conv", x, weights, np.float32(0.0097), None, 0.1713, -5)
+    onnx.save(builder.build(y), files / "quantised.onnx")
+    arguments = ("evaluate", files / "quantised.onnx", "--inputs", files / "inputs.npz")
+    result = invoke(*arguments, "--compare", "--json", files / "a.json")
+    assert result.status == 0, result.errors
+    assert "alone: differ" in result.output
+    assert "Layer by layer against ONNX Runtime" in result.output
+    comparison = json.loads((files / "a.json").read_text())["comparison"]
+    assert comparison["alone"]["layers"]["QLinearConv_1"]["values"] == SAMPLES * 120
+    compiled = ("compile", files / "quantised.onnx", "-o", files / "q.image", "--config", "sim-8x1")
+    assert invoke(*compiled).status == 0
+    assert read_image(files / "q.image").metadata["network"] == "quantised"
+    refused(
+        files,
+        *(*compiled, "--calibration", files / "samples.npz"),
+        cause="is of integers already: it needs no --calibration",
+        next_step="leave that out",
+    )
+
+
 def test_evaluate_a_pruned_model(files, tflite):
     arguments = ("evaluate", tflite, "--inputs", files / "integers.npz", "--compare", "--prune")
     result = invoke(*arguments, "--json", files / "a.json")
@@ -523,10 +549,10 @@ def test_network_that_does_not_fit(files, seed):
 def test_unsupported_operator(files, seed):
     rng = np.random.default_rng(seed)
     weights = rng.standard_normal((4, 3, 3, 3)).astype(np.float32)
-    nodes = [("Conv", ["w"], {}), ("MaxPool", [], {"kernel_shape": [2, 2]})]
-    onnx.save(chain(nodes, (3, 9, 8), {"w": weights}), files / "pool.onnx")
+    nodes = [("Conv", ["w"], {}), ("LeakyRelu", [], {})]
+    onnx.save(chain(nodes, (3, 9, 8), {"w": weights}), files / "leaky.onnx")
     options = ("--calibration", files / "samples.npz")
-    compile_(files, "pool.onnx", *options, cause="(MaxPool)", next_step="use a convolution")
+    compile_(files, "leaky.onnx", *options, cause="(LeakyRelu)", next_step="use Relu")
 
 
 @pytest.mark.parametrize("model", ["net.onnx", "net.npz", "net.tflite"])

@@ -9,7 +9,8 @@ import pytest
 from golden.network import Generated, Stored, run
 from insitu.compress import Choice, compress, compress_weights, default_choices
 from insitu.errors import FitError
-from insitu.import_onnx import FloatLayer, FloatNetwork, import_onnx
+from insitu.float_network import FloatConvolution, FloatNetwork
+from insitu.import_onnx import import_onnx
 from insitu.plan import plan
 from insitu.quantise import calibrate, load_inputs, quantise, quantise_inputs
 from rtl.config import CONFIGURATIONS
@@ -109,20 +110,27 @@ def test_error_feedback_beats_rounding(seed):
 
 
 def small_network(rng):
-    def layer(name, co, ci, taps, kernel, **options):
+    def layer(name, before, co, ci, taps, kernel, **options):
         weights = rng.standard_normal((co, ci, taps)) / np.sqrt(ci * taps)
-        return FloatLayer(
-            name=name, kernel=kernel, weights=weights, bias=0.1 * rng.standard_normal(co), **options
+        return FloatConvolution(
+            name=name,
+            inputs=(before,),
+            kernel=kernel,
+            weights=weights,
+            bias=0.1 * rng.standard_normal(co),
+            **options,
         )
 
     return FloatNetwork(
         "small",
         (8, 8, 3),
         (
-            layer("first", 8, 3, 9, (3, 3), padding=(1, 1, 1, 1), low=0.0),
-            layer("second", 16, 8, 9, (3, 3), stride=(2, 2), padding=(1, 1, 1, 1), low=0.0),
-            layer("third", 16, 16, 9, (3, 3), padding=(1, 1, 1, 1), low=0.0),
-            layer("last", 5, 16, 16, (4, 4), dense=True),
+            layer("first", "input", 8, 3, 9, (3, 3), padding=(1, 1, 1, 1), low=0.0),
+            layer(
+                "second", "first", 16, 8, 9, (3, 3), stride=(2, 2), padding=(1, 1, 1, 1), low=0.0
+            ),
+            layer("third", "second", 16, 16, 9, (3, 3), padding=(1, 1, 1, 1), low=0.0),
+            layer("last", "third", 5, 16, 16, (4, 4), dense=True),
         ),
     )
 

@@ -14,8 +14,10 @@ from insitu.evaluate import evaluate, read_inputs
 from insitu.litert import LiteRT
 from insitu.models import load_model
 from insitu.network import save
+from insitu.onnx_runtime import ONNXRuntime
 from tests.golden.graphs import every_kind
 from tests.insitu.models import example
+from tests.insitu.onnx_models import Quantised
 from tests.insitu.tflite_models import classifier
 
 SAMPLES = 230
@@ -173,8 +175,70 @@ def test_onnx(tmp_path, seed):
     assert comparison["accuracy"] == 1
     assert comparison["same_class"] == report["accuracy"] > 0.8
     whole = inputs(tmp_path, model, inputs=np.zeros((2, 9, 8, 3), np.int8))
-    with pytest.raises(InputError, match=r"an \.onnx runs in floating point"):
+    with pytest.raises(InputError, match=r"this \.onnx runs in floating point"):
         evaluate(model, whole, compare=True)
+
+
+@pytest.fixture
+def quantised(tmp_path, seed):
+    """Two convolutions and their sum, quantised, as a file."""
+    rng = np.random.default_rng(seed)
+    builder = Quantised()
+    x = builder.input((3, 6, 5), 0.1, 4)
+    maps = [
+        builder.linear("Conv", x, weights, np.float32(0.0097), None, 0.1713, point)
+        for weights, point in ((rng.integers(-64, 65, (4, 3, 1, 1)), p) for p in (-5, 9))
+    ]
+    onnx.save(builder.build(builder.operator("Add", maps, 0.2039, 3)), tmp_path / "net.onnx")
+    return load_model(tmp_path / "net.onnx")
+
+
+def test_quantised_onnx(quantised, tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    names = [layer.name for layer in quantised.network.layers]
+    x = rng.integers(-128, 128, (30, 6, 5, 3)).astype(np.int8)
+    found = inputs(tmp_path, quantised, inputs=x)
+    comparison = evaluate(quantised, found, compare=True)["comparison"]
+    assert comparison["runtime"].startswith("ONNX Runtime 1.")
+    kernels = comparison["kernels"]
+    assert list(kernels["reference"]["layers"]) == names
+    assert list(kernels["default"]["layers"]) == names[-1:]
+    for one in (*kernels.values(), comparison["alone"]):
+        for layer in one["layers"].values():
+            assert layer["values"] == 30 * 120
+            assert layer["different"] <= 3  # Halves, and roundings of single precision.
+            assert layer["largest"] <= 1
+    assert min(one["equal_outputs"] for one in kernels.values()) >= 0.9
+    real = ((x.astype(np.float32) - 4) * np.float32(0.1)).transpose(0, 3, 1, 2)
+    again = inputs(tmp_path, quantised, inputs=real)
+    assert evaluate(quantised, again, compare=True)["comparison"] == comparison
+
+
+def test_a_layer_alone_is_not_blamed_for_those_before_it(quantised, tmp_path, seed):
+    first, *others = quantised.network.layers
+    spoilt = replace(quantised.network, layers=(replace(first, bias=first.bias + 40), *others))
+    x = np.random.default_rng(seed).integers(-128, 128, (30, 6, 5, 3)).astype(np.int8)
+    found = inputs(tmp_path, quantised, inputs=x)
+    report = evaluate(replace(quantised, network=spoilt), found, compare=True)
+    different = [
+        [one["different"] > 3 for one in kernels["layers"].values()]
+        for kernels in (report["comparison"]["kernels"]["reference"], report["comparison"]["alone"])
+    ]
+    assert different == [[True, False, True], [True, False, False]]
+    assert report["comparison"]["kernels"]["default"]["equal_outputs"] < 0.9
+
+
+def test_without_onnx_runtime(quantised, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    found = inputs(tmp_path, quantised, inputs=np.zeros((2, 6, 5, 3), np.int8))
+    with pytest.raises(InputError, match=r"ONNX Runtime, which .* is not installed") as error:
+        evaluate(quantised, found, compare=True)
+    assert error.value.next_step == "install it: pip install onnxruntime"
+
+
+def test_onnx_runtime_says_what_it_does_not_take(quantised, tmp_path):
+    with pytest.raises(ModelError, match="ONNX Runtime does not take model"):
+        ONNXRuntime(quantised.path, ["no such tensor"])
 
 
 def test_own_format_has_no_runtime(tmp_path, seed):

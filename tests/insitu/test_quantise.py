@@ -1,13 +1,17 @@
 """Calibration, inputs and quantisation."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 
-from golden.network import run
+from golden.network import run, zero_points
 from insitu.errors import FileError, InputError, ModelError
-from insitu.import_onnx import FloatLayer, FloatNetwork, import_onnx
+from insitu.float_network import FloatConvolution, FloatNetwork, FloatPooling
+from insitu.import_onnx import import_onnx
 from insitu.quantise import (
+    Calibration,
     calibrate,
     check_inputs,
     correct_bias,
@@ -18,7 +22,7 @@ from insitu.quantise import (
     round_weights,
     run_layer,
 )
-from tests.insitu.models import example
+from tests.insitu.models import branches, example
 
 
 @pytest.fixture
@@ -71,6 +75,85 @@ def test_quantisation_is_tflites(network, seed):
     assert [layer.double_rounding for layer in quantised.layers] == [True, True, False]
 
 
+@pytest.fixture
+def graph(seed, tmp_path):
+    onnx.save(branches(np.random.default_rng(seed)), tmp_path / "graph.onnx")
+    return import_onnx(tmp_path / "graph.onnx")
+
+
+@pytest.mark.parametrize(("q", "most"), [(8, 0.08), (6, 0.15), (4, 0.6)])
+def test_quantised_graph_computes_nearly_what_the_float_one_does(graph, seed, q, most):
+    """Every map, against how far it spreads."""
+    calibration = calibrate(graph, samples(seed, graph.input_shape))
+    quantised = quantise(graph, calibration, q)
+    assert {layer.kind for layer in quantised.layers} == {
+        "add",
+        "concatenation",
+        "convolution",
+        "mean",
+        "multiply",
+        "pad",
+        "pooling",
+        "table",
+    }
+    assert [layer.name for layer in quantised.layers] == [layer.name for layer in graph.layers]
+    x = samples(seed + 1, graph.input_shape)
+    integers = quantise_inputs(x, quantised.input_scale, quantised.input_zero_point)
+    points = zero_points(quantised)[1:]
+    outputs = run(quantised, integers, keep=True)
+    scales = calibration.scales[1:]
+    for (layer, expected), y, scale, point in zip(
+        graph.maps(x), outputs, scales, points, strict=True
+    ):
+        error = (y.astype(float) - point) * scale - expected
+        relative = np.sqrt(np.square(error).mean()) / expected.std()
+        assert relative < most, f"layer {layer.name}: {relative}"
+
+
+def test_calibration_in_parts_is_the_same(graph, seed, monkeypatch):
+    x = samples(seed, graph.input_shape)
+    whole = calibrate(graph, x)
+    monkeypatch.setattr("insitu.quantise._AT_A_TIME", 9 * 8 * 16 * 7)
+    parts = calibrate(graph, x)
+    assert parts.zero_points == whole.zero_points
+    np.testing.assert_allclose(parts.scales, whole.scales, rtol=1e-5)
+
+
+def test_maps_that_are_copied_have_one_scale(graph, seed):
+    calibration = calibrate(graph, samples(seed, graph.input_shape))
+    names = ["input", *(layer.name for layer in graph.layers)]
+    found = dict(
+        zip(names, zip(calibration.scales, calibration.zero_points, strict=True), strict=True)
+    )
+    tied = ["HardSwish1", "Mul8", "Concat9", "Pad10", "MaxPool11", "AveragePool12"]
+    assert len({found[name] for name in tied}) == 1
+    assert len(set(found.values())) == len(found) - len(tied) + 1
+
+
+def test_pooling_keeps_a_scale_that_had_to_be_widened(seed):
+    """A convolution whose sums are coarser than its output's scale, and what copies it."""
+    layer = one_layer(np.full((1, 1, 1), 2.0), np.zeros(1))
+    window = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0, 0, 0)}
+    pool = FloatPooling(name="pool", inputs=("one",), mode="maximum", **window)
+    network = FloatNetwork("n", (2, 2, 1), (layer, pool))
+    x = np.full((2, 2, 2, 1), 0.5, np.float32)
+    calibration = Calibration(x, (0.5, 0.01, 0.01), (0, -128, -128))
+    quantised = quantise(network, calibration, 2)
+    assert [layer.kind for layer in quantised.layers] == ["convolution", "pooling"]
+    assert quantised.output_scale == pytest.approx(1.0)
+
+
+def test_weights_that_are_quantised_already_stay(graph, seed):
+    """In a model whose maps are in floating point."""
+    first, *others = graph.layers
+    stored, scale = round_weights(first.weights, 5)
+    weights = stored.W * scale[:, None, None]
+    given = replace(first, weights=weights, weight_scale=scale)
+    network = replace(graph, layers=(given, *others))
+    quantised = quantise(network, calibrate(network, samples(seed, graph.input_shape)))
+    np.testing.assert_array_equal(quantised.layers[0].weights.W, stored.W)
+
+
 def test_bits_are_chosen_by_layer(network, seed):
     calibration = calibrate(network, samples(seed, network.input_shape))
     quantised = quantise(network, calibration, {"Conv2": 5})
@@ -89,7 +172,7 @@ def test_rounded_weights_are_near(q, seed):
 
 
 def one_layer(weights, bias, **options):
-    return FloatLayer(name="one", kernel=(1, 1), weights=weights, bias=bias, **options)
+    return FloatConvolution(name="one", kernel=(1, 1), weights=weights, bias=bias, **options)
 
 
 def test_dead_channel_keeps_its_bias():
@@ -135,7 +218,7 @@ def test_bias_is_corrected_for_the_mean(seed):
 def test_uint8_inputs_are_quantised_exactly():
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
     x = check_inputs(pixels, (16, 16, 1))
-    layer = FloatLayer(name="a", kernel=(1, 1), weights=np.ones((1, 1, 1)), bias=np.zeros(1))
+    layer = FloatConvolution(name="a", kernel=(1, 1), weights=np.ones((1, 1, 1)), bias=np.zeros(1))
     calibration = calibrate(FloatNetwork("n", (16, 16, 1), (layer,)), x)
     assert calibration.zero_points[0] == -128
     assert calibration.scales[0] == pytest.approx(1 / 255, rel=1e-7)

@@ -1,0 +1,310 @@
+"""From layers in real numbers to layers of `golden`, for maps whose scales are given.
+
+ONNX Runtime's arithmetic: what a layer gives is its exact real value over the output's scale,
+rounded once, in single precision. Multipliers are therefore those of single precision and the
+requantisers round once; what is left are halves, which go up here and to even there, and additions,
+which round at 2**-20 of a step before they round.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golden.network import (
+    Add,
+    Concatenation,
+    Convolution,
+    Layer,
+    Mean,
+    Multiply,
+    Pad,
+    Pooling,
+    Requantise,
+    Scaling,
+    Shape,
+    Stored,
+    Table,
+)
+from insitu.errors import ModelError
+from insitu.float_network import (
+    FloatAdd,
+    FloatConcatenation,
+    FloatConvolution,
+    FloatFunction,
+    FloatLayer,
+    FloatLimit,
+    FloatMean,
+    FloatMultiply,
+    FloatPad,
+    FloatPooling,
+    Quantisation,
+)
+from insitu.import_tflite import quantise_multiplier
+
+__all__ = ["integer_layers", "integer_range"]
+
+_AGAIN = "quantise the model again, with samples like those it was trained with"
+_LARGEST_BIAS = 2.0**29
+"""Of scales that are chosen here."""
+
+
+def integer_layers(
+    layer: FloatLayer, sources: Sequence[Quantisation], result: Quantisation, shape: Shape
+) -> list[Layer]:
+    """The layers that compute one; the last has its name, those before it change scales.
+
+    Parameters
+    ----------
+    layer : FloatLayer
+    sources : sequence of Quantisation
+        Of the maps that it reads.
+    result : Quantisation
+        Of the map that it gives.
+    shape : (int, int, int)
+        Of the first map that it reads.
+
+    Raises
+    ------
+    ModelError
+        If the scales are too far apart, or a bias does not fit int32.
+    """
+    given = sources[0]
+    low, high = integer_range(layer, result)
+    if isinstance(layer, FloatConvolution):
+        return [_convolution(layer, given, result)]
+    if isinstance(layer, FloatPooling):
+        return _pooling(layer, given, result, shape[2])
+    if isinstance(layer, FloatMean):
+        pixels = np.float32(shape[0] * shape[1])
+        real = np.float32(given.scale) / (np.float32(result.scale) * pixels)
+        return [
+            Mean(
+                name=layer.name,
+                inputs=layer.inputs,
+                input_zero_point=given.zero_point,
+                output_scaling=_scaling(layer, real, result.zero_point),
+                double_rounding=False,
+            )
+        ]
+    if isinstance(layer, FloatAdd):
+        return [_add(layer, sources, result)]
+    if isinstance(layer, FloatMultiply):
+        a, b = sources
+        real = np.float32(a.scale) * np.float32(b.scale) / np.float32(result.scale)
+        return [
+            Multiply(
+                name=layer.name,
+                inputs=layer.inputs,
+                input_zero_points=(a.zero_point, b.zero_point),
+                output_scaling=_scaling(layer, real, result.zero_point),
+                activation_min=low,
+                activation_max=high,
+                double_rounding=False,
+            )
+        ]
+    if isinstance(layer, FloatConcatenation):
+        return _concatenation(layer, sources, result)
+    if isinstance(layer, FloatFunction):
+        table = _table(layer, given, result)
+        return [
+            Table(
+                name=layer.name,
+                inputs=layer.inputs,
+                table=table,
+                output_zero_point=result.zero_point,
+            )
+        ]
+    if isinstance(layer, FloatLimit):
+        return [_requantise(layer, layer.name, layer.inputs[0], given, result)]
+    if isinstance(layer, FloatPad):
+        name = layer.name if given == result else f"{layer.name}/unscaled"
+        made = Pad(
+            name=name,
+            inputs=layer.inputs,
+            padding=layer.padding,
+            input_zero_point=given.zero_point,
+        )
+        return _rescaled(layer, made, given, result)
+    raise TypeError(f"layer {layer.name!r} is a {type(layer).__name__}, of no known kind")
+
+
+def integer_range(layer: FloatLayer, result: Quantisation) -> tuple[int, int]:
+    """A layer's limits in the integers of its map."""
+
+    def limit(value: float, otherwise: int) -> int:
+        if math.isinf(value):
+            return otherwise
+        steps = np.rint(np.float32(value) / np.float32(result.scale))
+        return int(np.clip(steps + result.zero_point, -128, 127))
+
+    return limit(layer.low, -128), limit(layer.high, 127)
+
+
+def _multiplier(layer: FloatLayer, real: float) -> tuple[int, int]:
+    multiplier, shift = quantise_multiplier(real)
+    if shift < -30:
+        raise ModelError(f"layer {layer.name!r} multiplies its sums by {real:g}", _AGAIN)
+    return multiplier, shift
+
+
+def _scaling(layer: FloatLayer, real: np.float32 | float, zero_point: int) -> Scaling:
+    return Scaling(zero_point, *_multiplier(layer, float(real)))
+
+
+def _requantise(
+    layer: FloatLayer, name: str, source: str, given: Quantisation, result: Quantisation
+) -> Requantise:
+    low, high = integer_range(layer, result)
+    real = np.float32(given.scale) / np.float32(result.scale)
+    return Requantise(
+        name=name,
+        inputs=(source,),
+        input_zero_point=given.zero_point,
+        output_scaling=_scaling(layer, real, result.zero_point),
+        activation_min=low,
+        activation_max=high,
+        double_rounding=False,
+    )
+
+
+def _rescaled(
+    layer: FloatLayer, made: Layer, given: Quantisation, result: Quantisation
+) -> list[Layer]:
+    """A layer that keeps its input's scale, and what changes it where it must."""
+    if given == result:
+        return [made]
+    return [made, _requantise(layer, layer.name, made.name, given, result)]
+
+
+def _integer_weights(
+    layer: FloatConvolution, input_scale: float
+) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+    """Weights and their scale a channel: the model's own, or as fine as 8 bits allow."""
+    weights = layer.weights.astype(np.float64)
+    if layer.weight_scale is not None:
+        scale = layer.weight_scale.astype(np.float64)
+    else:
+        largest = np.abs(weights).max(axis=(1, 2))
+        scale = largest / (
+            127 if weights[0].size > 1 else _weight(largest, layer.bias, input_scale)
+        )
+        # A channel without weights, or with very small ones, still has a bias to express.
+        scale = np.maximum(scale, np.abs(layer.bias) / (input_scale * _LARGEST_BIAS))
+        scale[scale == 0] = 1
+    integers = np.rint(weights / scale[:, np.newaxis, np.newaxis])
+    return integers.astype(np.int8), scale
+
+
+def _weight(
+    gain: NDArray[np.float64], bias: NDArray[np.floating], input_scale: float
+) -> NDArray[np.int64]:
+    """The integer for the only weight of each channel: any will do, one rounds the bias least."""
+    choice = np.arange(64, 128)
+    unit = input_scale * np.maximum(gain, 1e-30)[:, np.newaxis] / choice
+    exact = bias[:, np.newaxis] / unit
+    return choice[np.argmin(np.abs(exact - np.rint(exact)) * unit, axis=1)]
+
+
+def _convolution(layer: FloatConvolution, given: Quantisation, result: Quantisation) -> Convolution:
+    W, scale = _integer_weights(layer, given.scale)
+    unit = np.float32(given.scale) * scale.astype(np.float32)
+    pairs = [_multiplier(layer, real) for real in (unit / np.float32(result.scale)).tolist()]
+    multiplier, shift = (np.array(values, np.int64) for values in zip(*pairs, strict=True))
+    bias = np.rint(layer.bias / unit.astype(np.float64))
+    bias -= given.zero_point * W.astype(np.int64).sum(axis=(1, 2))
+    bias[multiplier == 0] = 0
+    if (np.abs(bias) >= 1 << 31).any():
+        raise ModelError(f"layer {layer.name!r} has a bias that does not fit int32", _AGAIN)
+    low, high = integer_range(layer, result)
+    return Convolution(
+        name=layer.name,
+        inputs=layer.inputs,
+        kernel=layer.kernel,
+        stride=layer.stride,
+        padding=layer.padding,
+        dilation=layer.dilation,
+        weights=Stored(W, 8),
+        bias=bias.astype(np.int32),
+        multiplier=multiplier.astype(np.int32),
+        shift=shift.astype(np.int8),
+        input_zero_point=given.zero_point,
+        output_zero_point=result.zero_point,
+        activation_min=low,
+        activation_max=high,
+        double_rounding=False,
+        groups=layer.groups,
+    )
+
+
+def _pooling(
+    layer: FloatPooling, given: Quantisation, result: Quantisation, channels: int
+) -> list[Layer]:
+    """Pooling; an average that also changes the scale is a convolution where all taps count."""
+    if layer.mode == "average" and given != result and not any(layer.padding):
+        taps = layer.kernel[0] * layer.kernel[1]
+        ones = FloatConvolution(
+            name=layer.name,
+            inputs=layer.inputs,
+            low=layer.low,
+            high=layer.high,
+            kernel=layer.kernel,
+            stride=layer.stride,
+            weights=np.full((channels, 1, taps), 1 / taps),
+            bias=np.zeros(channels),
+            groups=channels,
+            weight_scale=np.full(channels, 1 / taps),
+        )
+        return [_convolution(ones, given, result)]
+    low, high = integer_range(layer, result) if given == result else (-128, 127)
+    made = Pooling(
+        name=layer.name if given == result else f"{layer.name}/unscaled",
+        inputs=layer.inputs,
+        mode=layer.mode,
+        kernel=layer.kernel,
+        stride=layer.stride,
+        padding=layer.padding,
+        activation_min=low,
+        activation_max=high,
+    )
+    return _rescaled(layer, made, given, result)
+
+
+def _add(layer: FloatAdd, sources: Sequence[Quantisation], result: Quantisation) -> Add:
+    twice = 2 * max(source.scale for source in sources)
+    real = twice / (result.scale * (1 << 20))
+    if real >= 1:
+        raise ModelError(
+            f"layer {layer.name!r} has an output scale of {result.scale:g}, far below its inputs'",
+            _AGAIN,
+        )
+    low, high = integer_range(layer, result)
+    a, b = (_scaling(layer, source.scale / twice, source.zero_point) for source in sources)
+    return Add(
+        name=layer.name,
+        inputs=layer.inputs,
+        scalings=(a, b),
+        output_scaling=_scaling(layer, real, result.zero_point),
+        activation_min=low,
+        activation_max=high,
+    )
+
+
+def _concatenation(
+    layer: FloatConcatenation, sources: Sequence[Quantisation], result: Quantisation
+) -> list[Layer]:
+    made: list[Layer] = []
+    inputs = []
+    for number, (name, given) in enumerate(zip(layer.inputs, sources, strict=True)):
+        if given != result:
+            made.append(_requantise(layer, f"{layer.name}/input{number}", name, given, result))
+            name = made[-1].name
+        inputs.append(name)
+    return [*made, Concatenation(name=layer.name, inputs=tuple(inputs))]
+
+
+def _table(layer: FloatFunction, given: Quantisation, result: Quantisation) -> NDArray[np.int8]:
+    x = (np.arange(-128, 128) - given.zero_point).astype(np.float32) * np.float32(given.scale)
+    steps = np.rint(layer.function(x) / np.float32(result.scale)) + result.zero_point
+    return np.clip(steps, -128, 127).astype(np.int8)
