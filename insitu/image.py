@@ -194,13 +194,30 @@ def _shape(value: Any) -> bool:
     )
 
 
+def _window(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and sorted(value) == ["columns", "dilation", "kernel", "left", "stride"]
+        and all(map(_natural, value.values()))
+        and all(value[key] for key in value if key != "left")
+    )
+
+
+def _holds(one: dict[str, Any]) -> bool:
+    """Whether the channels of a map are in its pixels."""
+    last, count = one["pieces"][-1]
+    kernel = one["window"]["kernel"] if one["window"] else 1
+    channels = sum(count for _, count in one["pieces"])
+    return channels == one["shape"][2] and (last + count) * kernel <= one["pitch"]
+
+
 _MAP: dict[str, Callable[[Any], bool]] = {
     "name": lambda v: isinstance(v, str),
     "shape": _shape,
     "address": _natural,
     "pitch": _natural,
     "zero_point": lambda v: isinstance(v, int) and -128 <= v <= 127,
-    "window": lambda v: v is None or (isinstance(v, dict) and all(map(_natural, v.values()))),
+    "window": lambda v: v is None or _window(v),
     "pieces": lambda v: (
         isinstance(v, list)
         and bool(v)
@@ -218,6 +235,8 @@ def _checked_metadata(values: Any, damaged: Callable[[str], ImageError]) -> dict
         for key, valid in _MAP.items():
             if key not in value or not valid(value[key]):
                 raise damaged(f"has metadata with a bad {where}.{key}: {value.get(key)!r}")
+        if not _holds(value):
+            raise damaged(f"has metadata with a {where} whose channels do not fit its pixels")
 
     if not isinstance(values, dict):
         raise damaged("has metadata that is not an object")

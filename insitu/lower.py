@@ -272,16 +272,14 @@ def _(
         )
     if isinstance(weights, Generated):
         return [_generated(weights, walk, source, settings, config)]
-    if layer.depthwise:
+    if layer.depthwise and layer.groups > 1:
         return [_depthwise(weights, walk, source, settings, config)]
     if layer.groups > 1:
         return list(_grouped(layer, weights, walk, source, settings, config))
     values = _by_lane_and_channel(_spread(weights.W, source, 1), config)
     groups, channels = values.shape[:2]
     stream = values.reshape(groups, -1, config.lanes, config.width)
-    walk = replace(
-        walk, channel=Loop(channels, config.width), group=Loop(groups), height=source.shape[0]
-    )
+    walk = replace(walk, channel=Loop(channels, config.width), group=Loop(groups))
     return [
         Operation(walk=walk, segments=(_stored(stream, weights.q, source, config),), **settings)
     ]
@@ -570,6 +568,7 @@ def _channelwise(
         "input_zero_point": source.zero_point,
         "output_zero_point": target.zero_point,
         "output": target.address,
+        "pitch": target.pitch,
     }
     return Operation(
         walk=walk,
@@ -577,7 +576,6 @@ def _channelwise(
         bias=np.full(extent, bias, np.int32),
         multiplier=np.full(extent, multiplier, np.int32),
         shift=np.full(extent, shift, np.int32),
-        pitch=target.pitch,
         depthwise=True,
         **usual | settings,
     )
@@ -779,6 +777,12 @@ def _(
             "multiplies maps of which one is a concatenation with gaps",
             f"give what is joined channels that are multiples of {config.activation_word}",
         )
+    if 255 * 255 >= 1 << config.accumulator_bits - 1:
+        raise _Unable(
+            f"has products of up to {255 * 255}, which the accumulators of {config.name}, "
+            f"{config.accumulator_bits} bits wide, do not hold",
+            "use a configuration with wider accumulators",
+        )
     if scaling.shift < 0:
         raise _Unable(
             f"multiplies products by 1 or more (shift {scaling.shift}), the requantiser by less",
@@ -931,18 +935,28 @@ def _average(
     limits: dict[str, int],
     config: Configuration,
 ) -> Iterator[Operation]:
-    """Windows of as many pixels each are an operation: padding adds 0 and does not count."""
+    """Windows of as many pixels each are an operation: padding adds 0 and does not count.
+
+    Rows go over the whole width, as if no window met the padding at its sides; what is wrong at the
+    sides is then written again, a column at a time.
+    """
     _check_terms(layer.kernel[0] * layer.kernel[1], config)
     walk = _over_words(walk, source.extent, config)
     taps = layer.kernel[0] * layer.kernel[1]
     for rows, columns, count in _even(layer, source, target):
         found = _exact(average(count, *limits.values(), config.accumulator_bits))
         y, x = walk.y, walk.x
+        row = walk.row + rows.start * y.rows
+        column = walk.column + columns.start * x.columns
+        # Rows and columns count from the first that is read.
+        above, left = max(0, row), max(0, column)
         part = replace(
             walk,
             start=walk.start + rows.start * y.bytes + columns.start * x.bytes,
-            row=walk.row + rows.start * y.rows,
-            column=walk.column + columns.start * x.columns,
+            row=row - above,
+            column=column - left,
+            height=walk.height - above,
+            width=walk.width - left,
             x=replace(x, count=len(columns)),
             y=replace(y, count=len(rows)),
         )
@@ -955,14 +969,16 @@ def _average(
             target,
             config,
             output=target.address + first * target.pitch,
+            pitch=target.pitch if len(columns) > 1 else target.row,
             **_rounding(found) | limits | {"input_zero_point": 0, "output_zero_point": 0},
         )
 
 
 def _even(layer: Pooling, source: Map, target: Map) -> Iterator[tuple[range, range, int]]:
-    """Rows and columns of the output whose windows hold as many pixels of the map.
+    """Rows and columns of the output, and the pixels of the map that each of their windows holds.
 
-    A part is one row, or several over the whole width: that is how results can be written.
+    Later ones overwrite. Either the columns are all there are, or it is one: that is how results can
+    be written.
     """
     counts = []
     for axis in range(2):
@@ -970,13 +986,13 @@ def _even(layer: Pooling, source: Map, target: Map) -> Iterator[tuple[range, ran
         ends = np.minimum(begins + layer.kernel[axis], source.shape[axis])
         counts.append((ends - np.maximum(begins, 0)).tolist())
     down, across = counts
-    if len(set(across)) == 1:
-        for rows in _runs(down):
-            yield rows, range(len(across)), down[rows.start] * across[0]
-        return
-    for row, height in enumerate(down):
-        for columns in _runs(across):
-            yield range(row, row + 1), columns, height * across[columns.start]
+    most = max(across)
+    for rows in _runs(down):
+        height = down[rows.start]
+        yield rows, range(len(across)), height * most
+        for column, width in enumerate(across):
+            if width != most:
+                yield rows, range(column, column + 1), height * width
 
 
 def _runs(values: Sequence[int]) -> Iterator[range]:

@@ -273,6 +273,14 @@ def lay_out(network: Network, config: Configuration, keep: bool) -> Layout:
     FitError
         If the activation memory is too small.
     """
+    try:
+        return _lay_out(network, config, keep, unroll=True)
+    except FitError:
+        # Taps in the place of channels save steps, and may take more memory.
+        return _lay_out(network, config, keep, unroll=False)
+
+
+def _lay_out(network: Network, config: Configuration, keep: bool, *, unroll: bool) -> Layout:
     names = [INPUT, *(layer.name for layer in network.layers)]
     sizes = dict(zip(names, shapes(network), strict=True))
     zeros = dict(zip(names, zero_points(network), strict=True))
@@ -299,7 +307,7 @@ def lay_out(network: Network, config: Configuration, keep: bool) -> Layout:
     pitches = {root: nesting.extents[root] for root in members}
     window = None
     if not nesting.nested(INPUT):
-        window, pitches[INPUT] = _input_form(network, sizes, config)
+        window, pitches[INPUT] = _input_form(network, sizes, config, unroll)
     columns = {root: sizes[root][1] for root in members}
     if window:
         columns[INPUT] = window.columns
@@ -342,7 +350,7 @@ def lay_out(network: Network, config: Configuration, keep: bool) -> Layout:
 
 
 def _input_form(
-    network: Network, sizes: dict[str, Shape], config: Configuration
+    network: Network, sizes: dict[str, Shape], config: Configuration, unroll: bool
 ) -> tuple[Window | None, int]:
     """Window and pitch of the network's input, where it lies by itself."""
     _, width, channels = sizes[INPUT]
@@ -352,7 +360,9 @@ def _input_form(
     # Only what the engine writes has to fill words.
     plain = -(-channels // config.width) * config.width
     (reader, *others) = readers
-    if others or not isinstance(reader, Convolution) or not isinstance(reader.weights, Stored):
+    if not isinstance(reader, Convolution) or not isinstance(reader.weights, Stored):
+        return None, plain
+    if others or not unroll:
         return None, plain
     columns, kernel = sizes[reader.name][1], reader.kernel[1]
     unrolled = -(-kernel * channels // config.width) * config.width

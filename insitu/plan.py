@@ -7,7 +7,7 @@ the layer, the figure and the next step.
 from dataclasses import dataclass
 from typing import Any
 
-from golden.network import Convolution, Generated, Layer, Network
+from golden.network import Convolution, Generated, Layer, Network, Pooling
 from insitu.cost import CONSTANTS, Constants, Cost, Work, operation_cost, total_cost
 from insitu.errors import FitError
 from insitu.lower import array_cycles, lower
@@ -518,6 +518,8 @@ _SMALLER = {
 def _check_records(planned: LayerPlan, config: Configuration) -> None:
     """Refuse a layer whose record cannot hold its figures, or whose figures the hardware cannot."""
     bits = field_bits(config)
+    smaller = "use smaller feature maps"
+    sized = isinstance(planned.layer, Convolution | Pooling)
     for operation in planned.operations:
         for name, value in operation.record.items():
             field = FIELDS[name]
@@ -528,5 +530,5 @@ def _check_records(planned: LayerPlan, config: Configuration) -> None:
                 raise FitError(
                     f"layer {planned.layer.name!r} needs {name} = {value}, "
                     f"{config.name} holds {low}..{high}",
-                    _SMALLER.get(name, "use smaller feature maps"),
+                    _SMALLER.get(name, smaller) if sized else smaller,
                 )

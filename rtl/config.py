@@ -8,6 +8,8 @@ command line, so that an image and the hardware it runs on cannot disagree unnot
 import zlib
 from dataclasses import asdict, dataclass
 
+from . import record
+
 __all__ = ["CONFIGURATIONS", "Configuration", "configuration"]
 
 FAMILIES = ("sim", "ice40", "ecp5")
@@ -197,11 +199,15 @@ class Configuration:
 
     @property
     def digest(self):
-        """CRC-32 of what an image depends on; hardware and image must agree in it."""
+        """CRC-32 of what an image depends on; hardware and image must agree in it.
+
+        That is the geometry, and the layout of records.
+        """
         fields = asdict(self)
         for name in ("name", "family", "clock_hz"):
             del fields[name]
-        return zlib.crc32(repr(sorted(fields.items())).encode())
+        layout = sorted(record.FIELDS.items()), record.SUM_SHIFT, record.TABLE_WORDS
+        return zlib.crc32(repr((sorted(fields.items()), layout)).encode())
 
 
 CONFIGURATIONS = {

@@ -22,10 +22,12 @@ from golden.network import (
     Shape,
     Table,
 )
+from insitu.errors import FitError
+from insitu.plan import Plan, plan
 from rtl.config import Configuration
 from tests.insitu.networks import random_generated, random_stored
 
-__all__ = ["random_layers"]
+__all__ = ["random_layers", "random_plan"]
 
 LARGEST = 900
 """Values of a map, so that simulations stay short."""
@@ -34,6 +36,18 @@ LARGEST = 900
 def random_layers(rng: np.random.Generator, config: Configuration, count: int) -> Network:
     """A network of at least `count` layers, whose values keep spread over the int8 range."""
     return _Growth(rng, config).grow(count)
+
+
+def random_plan(
+    rng: np.random.Generator, config: Configuration, count: int, *, keep_maps: bool = False
+) -> Plan:
+    """The plan of a random network; of ten in a row, one at least must fit."""
+    for _ in range(10):
+        try:
+            return plan(random_layers(rng, config, count), config, keep_maps=keep_maps)
+        except FitError as error:
+            refused = error
+    raise refused
 
 
 class _Growth:

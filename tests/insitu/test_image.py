@@ -120,7 +120,9 @@ def test_damage_is_named(damage, message):
         ({"input": {**MAP, "shape": [1, -1, 1]}}, "bad input.shape"),
         ({"input": {**MAP, "zero_point": 200}}, "bad input.zero_point: 200"),
         ({"input": {**MAP, "pieces": [[0]]}}, "bad input.pieces"),
-        ({"input": {**MAP, "window": {"kernel": -1}}}, "bad input.window"),
+        ({"input": {**MAP, "window": {"kernel": 1}}}, "bad input.window"),
+        ({"input": {**MAP, "pieces": [[0, 2]]}}, "input whose channels do not fit its pixels"),
+        ({"input": {**MAP, "pieces": [[4, 1]]}}, "input whose channels do not fit its pixels"),
         ({"layers": [{"inputs": [], "output": MAP}]}, r"without layers\[0\].inputs"),
         ({"layers": [{"inputs": [MAP], "output": MAP}]}, r"without layers\[0\].operations"),
         (

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from golden.network import run
+from insitu.errors import FitError
 from insitu.image import Image
 from insitu.network import from_bytes
 from insitu.pack import make_image, pack
@@ -12,7 +13,7 @@ from rtl.config import CONFIGURATIONS
 from rtl.record import CROSS, INTRA, STORED
 from tests.insitu.interpreter import Interpreter
 from tests.insitu.networks import random_generated, random_network, random_stored
-from tests.insitu.random_networks import random_layers
+from tests.insitu.random_networks import random_layers, random_plan
 
 CONFIGS = list(CONFIGURATIONS.values())
 
@@ -158,9 +159,9 @@ def test_network_comes_back_from_its_image(seed):
 @pytest.mark.parametrize("number", range(4))
 def test_payloads_of_every_kind_of_layer(number, config, seed):
     rng = np.random.default_rng([seed, number])
-    network = random_layers(rng, config, 10)
+    planned = random_plan(rng, config, 10, keep_maps=bool(number % 2))
+    network = planned.network
     x = inputs(rng, network.input_shape)
-    planned = plan(network, config, keep_maps=bool(number % 2))
     rng_memory = np.random.default_rng(1)
     memory = bytearray(rng_memory.bytes(config.activation_bytes))
     source = planned.input
@@ -202,3 +203,20 @@ def test_weight_bits_count_every_stored_bit(config, seed):
         assert planned.weight_bits == sum(p["weight_bits"] for p in planned.report()["layers"])
         for layer in planned.layers:
             assert layer.weight_bits >= sum(layer.layer.weights.bits.values())
+
+
+def test_random_networks_are_of_every_kind_and_mostly_fit(seed):
+    kinds, refused = set(), 0
+    for number in range(60):
+        rng = np.random.default_rng([seed, number])
+        config = CONFIGS[number % len(CONFIGS)]
+        network = random_layers(rng, config, 10)
+        try:
+            kinds |= {layer.kind for layer in plan(network, config).layers}
+        except FitError:
+            refused += 1
+    assert refused <= 6
+    assert kinds >= {
+        *("convolution", "depthwise", "pooling", "mean", "add", "multiply", "concatenation"),
+        *("requantise", "table", "pad"),
+    }

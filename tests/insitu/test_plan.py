@@ -13,6 +13,7 @@ from golden.network import (
     Generated,
     Multiply,
     Network,
+    Pooling,
     Scaling,
     Stored,
 )
@@ -282,6 +283,47 @@ def add(name, *inputs):
     return Add(
         name=name, inputs=inputs, scalings=(half, half), output_scaling=half._replace(shift=18)
     )
+
+
+def test_a_row_of_taps_does_not_cost_memory_that_is_missing():
+    """Unrolled, this input takes 62,208 bytes; as it is, 20,736."""
+    kernel = conv(stored(16, 3, 49), (7, 7), stride=(2, 2), padding=(2, 2, 3, 3))
+    planned = plan(network((72, 72, 3), kernel), ECP5)
+    assert planned.input.window is None
+    assert planned.activation_bytes == 20_736 + 36 * 36 * 16
+    narrow = plan(network((36, 36, 3), kernel), ECP5)
+    assert narrow.input.window.kernel == 7
+
+
+def test_average_pooling_with_padding_of_a_large_map():
+    """Three kinds of rows by three kinds of columns, wherever they are."""
+    pooling = Pooling(
+        name="pool", mode="average", kernel=(3, 3), padding=(1, 1, 1, 1), inputs=("input",)
+    )
+    planned = plan(graph((90, 70, 8), pooling), SIM)
+    records = [one.record for one in planned.operations]
+    assert len(records) == 9
+    assert {(r["output_height"] + 1, r["output_width"] + 1) for r in records} == {
+        *((1, 70), (88, 70), (1, 1), (88, 1)),
+    }
+
+
+def test_one_channel_to_one_is_dense():
+    planned = plan(network((5, 5, 1), conv(stored(1, 1, 9))), UP5K)
+    assert not planned.operations[0].operation.depthwise
+
+
+def test_products_need_seventeen_bits():
+    product = Multiply(
+        name="square",
+        inputs=("input", "input"),
+        input_zero_points=(0, 0),
+        output_scaling=Scaling(0, 1 << 30, 3),
+    )
+    made = graph((1, 1, 3), product)
+    plan(made, replace(SIM, accumulator_bits=17))
+    with pytest.raises(FitError, match="products of up to 65025"):
+        plan(made, replace(SIM, accumulator_bits=16))
 
 
 def test_concatenation_costs_nothing():

@@ -70,6 +70,21 @@ def compare_layers(
     return results
 
 
+def compare_output(planned: Plan, x: np.ndarray, what: str) -> None:
+    """Run the whole program on every input: the output equals golden's."""
+    job = Job(
+        pack(planned),
+        planned.input.address,
+        [planned.input.place(values) for values in x],
+        [Step([], planned.output.address, planned.output.span)],
+    )
+    expected = run(planned.network, x)
+    for sample, (result,) in enumerate(simulate(planned.configuration, job)):
+        got = planned.output.take(result.data)
+        np.testing.assert_array_equal(got, expected[sample], what)
+        assert result.cycles == pytest.approx(planned.cycles, rel=0.05), what
+
+
 def random_case(rng: np.random.Generator, config: str, dataflow: str) -> Network:
     """One layer of a random shape."""
     bounds = configuration(config)
