@@ -777,7 +777,7 @@ def _(
             "multiplies maps of which one is a concatenation with gaps",
             f"give what is joined channels that are multiples of {config.activation_word}",
         )
-    if 255 * 255 >= 1 << config.accumulator_bits - 1:
+    if 1 << config.accumulator_bits - 1 <= 255 * 255:
         raise _Unable(
             f"has products of up to {255 * 255}, which the accumulators of {config.name}, "
             f"{config.accumulator_bits} bits wide, do not hold",
@@ -977,8 +977,8 @@ def _average(
 def _even(layer: Pooling, source: Map, target: Map) -> Iterator[tuple[range, range, int]]:
     """Rows and columns of the output, and the pixels of the map that each of their windows holds.
 
-    Later ones overwrite. Either the columns are all there are, or it is one: that is how results can
-    be written.
+    Later ones overwrite. Either the columns are all there are, or it is one: so can results be
+    written.
     """
     counts = []
     for axis in range(2):
