@@ -12,4 +12,5 @@ BOARD = Board(
     configuration="ecp5-45f",
     clock_hz=80_000_000,
     loader="ulx3s",
+    seeds=(2, 1, 3, 4),
 )
