@@ -6,7 +6,7 @@ sum of two maps with two for each (`insitu.exact`), a table by looking up what c
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from itertools import pairwise
 from typing import Any
@@ -72,7 +72,7 @@ def lower(
         If the engine cannot run it.
     """
     try:
-        return _lower(layer, sources, target, joined, config)
+        return _lower(layer, _Site(tuple(sources), target, tuple(joined), config))
     except _Unable as error:
         cause, next_step = error.args
         raise FitError(f"layer {layer.name!r} {cause}", next_step) from None
@@ -82,14 +82,24 @@ class _Unable(Exception):
     """What is in the way, and what to do about it."""
 
 
+@dataclass(frozen=True)
+class _Site:
+    """What a layer reads and writes, and on what: the arguments of `lower`."""
+
+    sources: tuple[Map, ...]
+    target: Map
+    joined: tuple[Map, ...]
+    config: Configuration
+
+    @property
+    def source(self) -> Map:
+        """The one map that is read."""
+        (source,) = self.sources
+        return source
+
+
 @singledispatch
-def _lower(
-    layer: Layer,
-    sources: Sequence[Map],
-    target: Map,
-    joined: Sequence[Map],
-    config: Configuration,
-) -> list[Operation]:
+def _lower(layer: Layer, site: _Site) -> list[Operation]:
     raise _Unable(
         f"is of kind {layer.kind!r}, which the engine cannot run", "build the network without it"
     )
@@ -233,14 +243,8 @@ def _by_lane(values: Int8, config: Configuration, precision: int | None = None) 
 
 
 @_lower.register
-def _(
-    layer: Convolution,
-    sources: Sequence[Map],
-    target: Map,
-    joined: Sequence[Map],
-    config: Configuration,
-) -> list[Operation]:
-    (source,) = sources
+def _(layer: Convolution, site: _Site) -> list[Operation]:
+    source, target, config = site.source, site.target, site.config
     if source.window:
         layer, source = _unrolled(layer, source)
     left = np.flatnonzero(layer.shift < 0)
@@ -614,55 +618,31 @@ def _copied(
 
 
 @_lower.register
-def _(
-    layer: Concatenation,
-    sources: Sequence[Map],
-    target: Map,
-    joined: Sequence[Map],
-    config: Configuration,
-) -> list[Operation]:
+def _(layer: Concatenation, site: _Site) -> list[Operation]:
     # What is there already is not copied.
     return [
-        _copied(source, place, _plain(source, place, config), config)
-        for source, place in zip(sources, joined, strict=True)
+        _copied(source, place, _plain(source, place, site.config), site.config)
+        for source, place in zip(site.sources, site.joined, strict=True)
         if (source.address, source.pitch) != (place.address, place.pitch)
     ]
 
 
 @_lower.register
-def _(
-    layer: Pad,
-    sources: Sequence[Map],
-    target: Map,
-    joined: Sequence[Map],
-    config: Configuration,
-) -> list[Operation]:
-    (source,) = sources
+def _(layer: Pad, site: _Site) -> list[Operation]:
+    source, target, config = site.source, site.target, site.config
     walk = _window(source, target, (1, 1), (1, 1), (1, 1), layer.padding)
     return [_copied(source, target, _over_words(walk, source.extent, config), config)]
 
 
 @_lower.register
-def _(
-    layer: Table,
-    sources: Sequence[Map],
-    target: Map,
-    joined: Sequence[Map],
-    config: Configuration,
-) -> list[Operation]:
-    (source,) = sources
+def _(layer: Table, site: _Site) -> list[Operation]:
+    source, target, config = site.source, site.target, site.config
     return [_copied(source, target, _plain(source, target, config), config, table=layer.table)]
 
 
 @_lower.register
-def _(
-    layer: Requantise,
-    sources: Sequence[Map],
-    target: Map,
-    joined: Sequence[Map],
-    config: Configuration,
-) -> list[Operation]:
-    (source,) = sources
+def _(layer: Requantise, site: _Site) -> list[Operation]:
+    source, target, config = site.source, site.target, site.config
     walk = _plain(source, target, config)
     found = rescaling(
         layer.input_zero_point,
@@ -681,14 +661,8 @@ def _(
 
 
 @_lower.register
-def _(
-    layer: Add,
-    sources: Sequence[Map],
-    target: Map,
-    joined: Sequence[Map],
-    config: Configuration,
-) -> list[Operation]:
-    a, b = sources
+def _(layer: Add, site: _Site) -> list[Operation]:
+    (a, b), target, config = site.sources, site.target, site.config
     if a.pieces != b.pieces or a.pitch != b.pitch:
         raise _Unable(
             "adds maps of which one is a concatenation with gaps",
@@ -721,14 +695,8 @@ def _(
 
 
 @_lower.register
-def _(
-    layer: Mean,
-    sources: Sequence[Map],
-    target: Map,
-    joined: Sequence[Map],
-    config: Configuration,
-) -> list[Operation]:
-    (source,) = sources
+def _(layer: Mean, site: _Site) -> list[Operation]:
+    source, target, config = site.source, site.target, site.config
     scaling = layer.output_scaling
     if scaling.shift < 0:
         raise _Unable(
@@ -755,16 +723,10 @@ def _(
 
 
 @_lower.register
-def _(
-    layer: Multiply,
-    sources: Sequence[Map],
-    target: Map,
-    joined: Sequence[Map],
-    config: Configuration,
-) -> list[Operation]:
-    scaling = layer.output_scaling
+def _(layer: Multiply, site: _Site) -> list[Operation]:
+    target, config, scaling = site.target, site.config, layer.output_scaling
     pairs = sorted(
-        zip(sources, layer.input_zero_points, strict=True), key=lambda pair: pair[0].shape[:2]
+        zip(site.sources, layer.input_zero_points, strict=True), key=lambda pair: pair[0].shape[:2]
     )
     (pixel, pixel_zero), (source, zero) = pairs
     if pixel.shape[:2] != (1, 1):
@@ -869,14 +831,8 @@ def _check_terms(count: int, config: Configuration) -> None:
 
 
 @_lower.register
-def _(
-    layer: Pooling,
-    sources: Sequence[Map],
-    target: Map,
-    joined: Sequence[Map],
-    config: Configuration,
-) -> list[Operation]:
-    (source,) = sources
+def _(layer: Pooling, site: _Site) -> list[Operation]:
+    source, target, config = site.source, site.target, site.config
     walk = _window(source, target, layer.kernel, layer.stride, (1, 1), layer.padding)
     limits = {"activation_min": layer.activation_min, "activation_max": layer.activation_max}
     if layer.mode == "maximum":
