@@ -4,7 +4,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, connect, flipped
 
-from .activation_buffer import HOST_DELAY, ActivationBuffer
+from .activation_buffer import ActivationBuffer, host_delay
 from .address_generator import AddressGenerator
 from .basis_buffer import BasisBuffer
 from .coefficient_decoder import CoefficientDecoder, Segment
@@ -198,7 +198,7 @@ class Accelerator(wiring.Component):
         granted = Signal()
         waits = Signal()  # for what it reads
         arrives = Signal()
-        (found,) = delayed(m, HOST_DELAY, found=granted & host.region)
+        (found,) = delayed(m, host_delay(self.config), found=granted & host.region)
         m.d.comb += [
             granted.eq(access & (host.region | (~host.write & coefficients.words.grant))),
             arrives.eq(waits & Mux(host.region, found, coefficients.words.valid)),

@@ -16,22 +16,26 @@ from .requantiser import results_layout
 from .storage import Storage
 
 __all__ = [
-    "HOST_DELAY",
     "ActivationBuffer",
     "Operands",
     "Output",
+    "host_delay",
     "kernels_layout",
     "values_delay",
 ]
 
-QUEUE_DEPTH = 4
-"""Steps fetched ahead: enough for one a cycle with the memory's latency."""
-
 RING_DEPTH = 16
 """Steps whose values are kept: those fetched ahead, and those issued ahead of their weights."""
 
-HOST_DELAY = 3
-"""Cycles from the host's request to its data, or until what it writes is written."""
+
+def queue_depth(config):
+    """Steps fetched ahead: enough for one a cycle with the memory's latency."""
+    return 8 if config.slow_memory else 4
+
+
+def host_delay(config):
+    """Cycles from the host's request to its data, or until what it writes is written."""
+    return 3 + config.slow_memory
 
 
 def values_delay(config):
@@ -95,8 +99,8 @@ class ActivationBuffer(wiring.Component):
     Steps wait in two places: their marks in a queue, until they are issued, and their values in a
     ring, until their weights are there. A depthwise step has a whole word of values.
 
-    Latency: 3 cycles from a tap to its step. Throughput: one step a cycle, less the
-    writes where there is one port; one word written a cycle.
+    Latency: 3 cycles from a tap to its step, or 4 where memory is slow. Throughput: one step a
+    cycle, less the writes where there is one port; one word written a cycle.
 
     Parameters
     ----------
@@ -123,7 +127,7 @@ class ActivationBuffer(wiring.Component):
         32-bit word.
     host_data_w : In(32)
     host_data_r : Out(32)
-        `HOST_DELAY` cycles after a read request. Requests only while no layer is at work; address
+        `host_delay` cycles after a read request. Requests only while no layer is at work; address
         and data hold for that time.
     """
 
@@ -207,12 +211,13 @@ class ActivationBuffer(wiring.Component):
         m.d.comb += [write.enable.eq(enable), write.address.eq(target), write.data.eq(value)]
 
         # Steps, fetched when the queue of their marks will have room.
-        m.submodules.queue = queue = Queue(marks_layout(), QUEUE_DEPTH)
+        depth = queue_depth(config)
+        m.submodules.queue = queue = Queue(marks_layout(), depth)
         connect(m, queue.o, flipped(self.o.marks))
         taps, kernels = self.taps, self.kernels
         fetch = Signal()
         instead = Signal()  # of activations, kernels
-        room = Signal(range(QUEUE_DEPTH + 1), init=QUEUE_DEPTH)
+        room = Signal(range(depth + 1), init=depth)
         m.d.comb += [
             taps.ready.eq((room != 0) & (~writing if config.activation_ports == 1 else 1)),
             fetch.eq(taps.valid & taps.ready),
@@ -223,9 +228,10 @@ class ActivationBuffer(wiring.Component):
 
         beats = config.activation_word // config.width
         log_beats = ceil_log2(beats)
+        (whole,) = delayed(m, int(config.slow_memory), whole=read.data)
         read_now, padding, place, marks = delayed(
             m,
-            1,
+            1 + config.slow_memory,
             read_now=fetch,
             padding=taps.payload.padding,
             place=taps.payload.beat[:log_beats],
@@ -234,8 +240,8 @@ class ActivationBuffer(wiring.Component):
         found_now = Signal()
         found_marks = Signal(marks_layout(), reset_less=True)
         found = Signal(word_bits, reset_less=True)
-        channels = read.data.word_select(place, 8 * config.width)
-        values = Cat(channels, read.data[8 * config.width :])
+        channels = whole.word_select(place, 8 * config.width)
+        values = Cat(channels, whole[8 * config.width :])
         zeros = Cat([self.zero_point] * config.activation_word)
         pads = Signal()  # what was found
         if not config.slow_memory:
@@ -269,5 +275,5 @@ class ActivationBuffer(wiring.Component):
             read.enable.eq(fetch | turn),
             read.address.eq(Mux(turn, host_word, taps.payload.beat >> log_beats)),
         ]
-        m.d.sync += self.host_data_r.eq(read.data.word_select(part, 32) if log_parts else read.data)
+        m.d.sync += self.host_data_r.eq(whole.word_select(part, 32) if log_parts else whole)
         return m

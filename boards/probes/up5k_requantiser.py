@@ -24,9 +24,9 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from rtl.config import configuration
-from rtl.fixed import narrow_product
 from rtl.mac_array import MacArray, operands_layout
 from rtl.memory import block_memory
+from rtl.push import Push
 from rtl.requantiser import BIAS, MULTIPLIER, SHIFT, ParameterPort, Requantiser, results_layout
 
 from ..attribution import count_cells, owners
@@ -35,7 +35,7 @@ from ..tools import ToolFailed, run
 
 CONFIG = configuration("up5k")
 LANES = CONFIG.lanes
-OPERANDS = stream.Signature(operands_layout(CONFIG))
+OPERANDS = operands_layout(CONFIG)
 STEPS = 4
 """Cycles an output of (b): a byte of the factor each."""
 
@@ -44,7 +44,7 @@ class Chosen(wiring.Component):
     """(a): the accelerator's own blocks."""
 
     def __init__(self):
-        super().__init__(_members())
+        super().__init__(_members() | {"i": In(Push(OPERANDS))})
 
     def elaborate(self, platform):
         m = Module()
@@ -67,8 +67,7 @@ CONTROLS = ("clear", "tile", "double_rounding", "zero_point", "minimum", "maximu
 
 def _members():
     return {
-        "i": In(OPERANDS),
-        "o": Out(stream.Signature(results_layout(CONFIG))),
+        "o": Out(Push(results_layout(CONFIG))),
         "parameters": In(ParameterPort(CONFIG)),
         "clear": In(1),
         "tile": In(1),
@@ -83,7 +82,7 @@ class Alternative(wiring.Component):
     """(b)."""
 
     def __init__(self):
-        super().__init__(_members())
+        super().__init__(_members() | {"i": In(stream.Signature(OPERANDS))})
 
     def elaborate(self, platform):
         m = Module()
@@ -117,7 +116,12 @@ class AccumulatingArray(wiring.Component):
 
     def __init__(self):
         super().__init__(
-            {"i": In(OPERANDS), "sum": Out(signed(32)), "valid": Out(1), "taken": In(1)}
+            {
+                "i": In(stream.Signature(OPERANDS)),
+                "sum": Out(signed(32)),
+                "valid": Out(1),
+                "taken": In(1),
+            }
         )
 
     def elaborate(self, platform):
@@ -137,8 +141,11 @@ class AccumulatingArray(wiring.Component):
             self.valid.eq(waiting != 0),
         ]
         with m.If(moved):
-            m.d.sync += [operand.eq(Cat(step, step & i.payload.last)), summed.eq(operand.all())]
-            m.d.sync += begun.eq(Mux(begun, ~(step & i.payload.last), clear))
+            m.d.sync += [
+                operand.eq(Cat(step, step & i.payload.marks.last)),
+                summed.eq(operand.all()),
+            ]
+            m.d.sync += begun.eq(Mux(begun, ~(step & i.payload.marks.last), clear))
         drained = [Signal(32, name=f"drained{lane}") for lane in range(LANES)]
         for lane in range(LANES):
             accumulator = Signal(32, name=f"accumulator{lane}")
@@ -180,10 +187,8 @@ class SerialRequantiser(wiring.Component):
     """The arithmetic of `rtl.requantiser`, its product in four steps of 32 x 8 bits in logic."""
 
     def __init__(self):
-        members = _members()
-        del members["i"]
         super().__init__(
-            members | {"sum": In(signed(32)), "valid": In(1), "taken": Out(1)},
+            _members() | {"sum": In(signed(32)), "valid": In(1), "taken": Out(1)},
         )
 
     def elaborate(self, platform):
@@ -215,7 +220,7 @@ class SerialRequantiser(wiring.Component):
         factor = Signal(32)
         total = Signal(signed(48))  # so far, its highest 40 bits and 8 on the way out
         shift, shift_0 = Signal(5), Signal(5)
-        product = narrow_product(m, x, Cat(factor[:8], Const(0, 1)).as_signed(), "product")
+        product = x * Cat(factor[:8], Const(0, 1)).as_signed()
         carried = Mux(step == 0, 0, total >> 16).as_signed()
         m.d.sync += [
             total.eq(Cat(total[8:16], carried + product)),

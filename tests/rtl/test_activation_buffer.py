@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import sim
-from rtl.activation_buffer import HOST_DELAY, ActivationBuffer, kernels_layout, values_delay
+from rtl.activation_buffer import ActivationBuffer, host_delay, kernels_layout, values_delay
 from rtl.address_generator import tap_layout
 from rtl.config import Configuration
 from rtl.mac_array import marks_layout
@@ -20,7 +20,6 @@ from tests.rtl.activations import CONFIGURATIONS, MARKS, compare_marks, marks, r
 from tests.rtl.primitives import ICE40
 from tests.rtl.weights import PAUSES, refuses_other_configurations
 
-LATENCY = 3
 INPUT_WORDS = 16
 
 
@@ -90,7 +89,7 @@ class World:
         self.bench.dut.host_request.value = 1
         await self.bench.cycles()
         self.bench.dut.host_request.value = 0
-        await self.bench.cycles(HOST_DELAY - 1)
+        await self.bench.cycles(host_delay(self.config) - 1)
 
     async def check_memory(self, what: str) -> None:
         """Read by the host all that was ever written."""
@@ -245,7 +244,7 @@ async def keeps_pace(bench: Bench) -> None:
     world.check_steps(got, expected, ends, "values")
     stolen = writes if config.activation_ports == 1 else 0
     assert taps.cycles[-1] - taps.cycles[0] == len(expected) - 1 + stolen
-    assert [cycle + LATENCY for cycle in taps.cycles] == sink.sink.cycles
+    assert [cycle + 3 + config.slow_memory for cycle in taps.cycles] == sink.sink.cycles
 
 
 @pytest.mark.parametrize("config", CONFIGURATIONS)
