@@ -13,7 +13,7 @@ from .coefficient_memory import CoefficientMemory
 from .config import Configuration
 from .delay import delayed
 from .host_port import HostPort
-from .issue import Issue
+from .issue import Issue, sources_are_silent
 from .mac_array import MacArray
 from .parameter_loader import ParameterLoader
 from .record import CROSS, INTRA, TILE
@@ -260,8 +260,8 @@ class Accelerator(wiring.Component):
             self._broadcast.i.valid.eq(generator.o.valid),
             self._broadcast.i.payload.eq(generator.o.payload),
             generator.o.ready.eq(self._broadcast.i.ready),
-            tile.silent.eq(~issue.from_tile),
-            self._decoder.silent.eq(issue.from_tile),
+            tile.silent.eq(~issue.from_tile & sources_are_silent(self.config)),
+            self._decoder.silent.eq(issue.from_tile & sources_are_silent(self.config)),
             tile.next.eq(issue.tile_next),
             tile.last.eq(issue.tile_last),
             issue.tile.eq(tile.weights),

@@ -12,7 +12,12 @@ from .mac_array import operands_layout
 from .push import Push
 from .weight_generator import weight_delay
 
-__all__ = ["Issue"]
+__all__ = ["Issue", "sources_are_silent"]
+
+
+def sources_are_silent(config):
+    """Whether decoder and tile give 0 where they are not the source of weights."""
+    return not config.slow_memory
 
 
 class Issue(wiring.Component):
@@ -50,8 +55,9 @@ class Issue(wiring.Component):
     tile_next, tile_last : Out(1)
         To the tile: read a word; it is the pixel's last.
     coefficients, generated, tile : In(8 bits x R*C)
-        Weights, `vector_delay`, `weight_delay` or `vector_delay` cycles behind their issue. Where
-        they come from the tile, coefficients are 0; where not, the tile's are.
+        Weights, `vector_delay`, `weight_delay` or `vector_delay` cycles behind their issue. With
+        `sources_are_silent`, coefficients are 0 where weights come from the tile; where not, the
+        tile's are.
     o : Out(push of operands_layout)
     """
 
@@ -110,11 +116,13 @@ class Issue(wiring.Component):
             valid=activations.take,
             marks_issued=Mux(self.from_generator, marks_late, marks),
         )
-        weights = Mux(
-            self.from_generator,
-            self.generated.as_value(),
-            self.coefficients.as_value() | self.tile.as_value(),
-        )
+        # Silence costs no logic, but a reset that reaches many registers is slow.
+        coefficients, tile = self.coefficients.as_value(), self.tile.as_value()
+        if sources_are_silent(config):
+            stored = coefficients | tile
+        else:
+            stored = Mux(self.from_tile, tile, coefficients)
+        weights = Mux(self.from_generator, self.generated.as_value(), stored)
         m.d.comb += [
             o.valid.eq(valid),
             o.payload.weights.eq(weights),

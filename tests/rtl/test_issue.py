@@ -12,7 +12,7 @@ import sim
 from rtl.activation_buffer import values_delay
 from rtl.coefficient_decoder import vector_delay
 from rtl.config import Configuration
-from rtl.issue import Issue
+from rtl.issue import Issue, sources_are_silent
 from rtl.mac_array import marks_layout, operands_layout
 from rtl.weight_generator import weight_delay
 from sim import Bench, testbench
@@ -35,6 +35,7 @@ class WeightsSource:
         self._bench = bench
         self._stall = PATTERNS[stall](bench.rng)
         self._bits = 8 * config.stripes
+        self._silent = sources_are_silent(config)
         self._delay = {
             "decoder": vector_delay(config),
             "generator": weight_delay(config),
@@ -67,8 +68,8 @@ class WeightsSource:
             ports = {"decoder": "coefficients", "generator": "generated", "tile": "tile"}
             for source, name in ports.items():
                 here = kind == source and arrived is not None
-                # Of decoder and tile, the one that is not at work is silent.
-                silent = source != kind and "generator" not in (source, kind)
+                # Of decoder and tile, the one that is not at work may have to be silent.
+                silent = source != kind and "generator" not in (source, kind) and self._silent
                 other = 0 if silent else rng.getrandbits(self._bits)
                 getattr(dut, name).value = arrived if here else other
 
