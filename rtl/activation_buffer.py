@@ -271,6 +271,7 @@ class ActivationBuffer(wiring.Component):
         # Read, by steps or by the host, whose turn is a cycle later.
         turn = Signal()
         m.d.sync += turn.eq(self.host_request & ~self.host_write)
+        (host_word,) = delayed(m, int(config.slow_memory), host_word=host_word)
         m.d.comb += [
             read.enable.eq(fetch | turn),
             read.address.eq(Mux(turn, host_word, taps.payload.beat >> log_beats)),
