@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,6 +46,9 @@ def test_words_pass(terminal: Terminal) -> None:
         link.write(0x18, [0x554E4C4B])
         assert os.read(terminal.far, 100) == bytes.fromhex("01 01 00000006 554e4c4b")
         os.write(terminal.far, bytes.fromhex("11223344 00000007"))
+        deadline = time.monotonic() + 10
+        while port.in_waiting < 8 and time.monotonic() < deadline:
+            time.sleep(0.01)
         with pytest.raises(LinkError, match="nobody asked for"):
             link.read(0)
         link.restart()
