@@ -98,6 +98,7 @@ def simulate(
     config: Configuration,
     job: Job,
     *,
+    built: Build | None = None,
     waves: bool = False,
     cycles: int = 100_000_000,
     seed: int = 0,
@@ -110,6 +111,8 @@ def simulate(
     Parameters
     ----------
     config, job, seed
+    built
+        A simulator of something else with the accelerator's ports, such as its netlist.
     waves
         Record a waveform; with one worker only.
     cycles, timeout_s
@@ -127,7 +130,7 @@ def simulate(
     count = min(workers or os.cpu_count() or 1, max(1, len(job.inputs)))
     if waves and count > 1:
         raise ValueError(f"workers must be 1 to record waves, not {workers!r}")
-    built = accelerator(config, waves=waves)
+    built = built or accelerator(config, waves=waves)
     shares = [replace(job, inputs=job.inputs[first::count]) for first in range(count)]
     with TemporaryDirectory() as name, ThreadPoolExecutor(count) as pool:
         folders = [Path(name) / str(worker) for worker in range(count)]

@@ -157,13 +157,18 @@ def build_verilog(
     extra_sources: Sequence[Path] = (),
     waves: bool = False,
     internals: bool = False,
+    random_x: bool = False,
     cache_dir: Path = CACHE,
 ) -> Build:
-    """Build a simulator for Verilog text, such as a synthesised netlist; see :func:`build`."""
+    """Build a simulator for Verilog text, such as a synthesised netlist; see :func:`build`.
+
+    With ``random_x`` every ``x`` of the text has a random value, by the test's seed; otherwise it
+    is whatever is quickest.
+    """
     inputs, outputs = _ports(source, toplevel)
     options = [
         *("--cc", "--prefix", "Vtop", "--top-module", toplevel, "--vpi", "-O3", "-Wno-fatal"),
-        *("-Wno-lint", "-Wno-style", "--x-assign", "fast"),
+        *("-Wno-lint", "-Wno-style", "--x-assign", "unique" if random_x else "fast"),
         # Compilers take time that grows with the square of a function's length. On the weight
         # generator this builds ten times quicker and runs a third slower. -O3 of the compiler was
         # no faster than its -O1, which took two thirds of the time.
