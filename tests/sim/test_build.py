@@ -28,6 +28,12 @@ def test_options_miss(options: dict[str, object]) -> None:
     assert other.directory != sim.build(Pipe()).directory
 
 
+def test_random_x_misses() -> None:
+    source = "module top(o);\n  output o;\n  assign o = 1'bx;\nendmodule\n"
+    built = {sim.build_verilog(source, "top", random_x=each).directory for each in (False, True)}
+    assert len(built) == 2
+
+
 def test_another_design_misses() -> None:
     assert sim.build(Pipe("stuck")).directory != sim.build(Pipe()).directory
 

@@ -1,0 +1,56 @@
+"""The netlist that a block becomes in a build, as Verilog to be simulated with models of its cells.
+
+Synthesis is that of `boards.build`, script and all; only placement and routing are missing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from amaranth.back import rtlil
+from amaranth.lib import wiring
+
+from insitu.errors import BuildError
+
+from .flow import FLOWS, allow_collisions, synthesis_script
+from .tools import ToolFailed, run
+
+__all__ = ["TOP", "netlist"]
+
+TOP = "top"
+"""Name of the netlist's module; its ports are those of the block, with `clk` and `rst`."""
+
+
+def netlist(component: wiring.Component, family: str, *, directory: Path) -> str:
+    """Synthesise a block; Verilog of the family's cells.
+
+    Parameters
+    ----------
+    component
+        The block, made for the family's primitives if it has any.
+    family
+        "ice40" or "ecp5".
+    directory
+        An existing folder, for the tools' files and logs.
+
+    Raises
+    ------
+    ValueError
+        If there is no such family.
+    BuildError
+        If yosys is missing or fails.
+    """
+    if family not in FLOWS:
+        raise ValueError(f"family must be one of {', '.join(FLOWS)}, not {family!r}")
+    design = allow_collisions(rtlil.convert(component, TOP, emit_src=False))
+    script = synthesis_script(FLOWS[family], design) + f"write_verilog -noattr {TOP}.v\n"
+    (directory / "top.il").write_text(design, encoding="utf-8")
+    (directory / "netlist.ys").write_text(script, encoding="utf-8")
+    log = "yosys.log"
+    try:
+        run("yosys", ["-Q", "-T", "netlist.ys"], directory=directory, log=log)
+    except ToolFailed as failure:
+        raise BuildError(
+            f"yosys failed: {failure}", f"read {directory / log}, it may be a bug here"
+        ) from None
+    return (directory / f"{TOP}.v").read_text(encoding="utf-8")
