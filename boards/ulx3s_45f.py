@@ -12,5 +12,5 @@ BOARD = Board(
     configuration="ecp5-45f",
     clock_hz=80_000_000,
     loader="ulx3s",
-    seeds=(1, 2, 3, 4, 5, 6),
+    seeds=(2, 1, 3, 4, 5, 6),
 )
