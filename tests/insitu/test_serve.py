@@ -23,6 +23,7 @@ from insitu.device import Device
 from insitu.errors import DeviceError
 from insitu.image import Image
 from insitu.link import Link, open_port
+from insitu.maps import Map
 from insitu.network import load
 from insitu.pack import make_image
 from insitu.plan import plan
@@ -234,11 +235,9 @@ def test_litex_speaks_with_the_device(port: str, seed: int) -> None:
             assert client.read(COEFFICIENTS + 4 * first, len(part)) == part
         device_map = {key: image.metadata[key] for key in ("input", "output")}
         for x, y in zip(inputs, expected, strict=True):
-            height, width, pitch = *x.shape[:2], device_map["input"]["pitch"]
-            placed = np.zeros((height, width, pitch), np.int8)
-            placed[..., : x.shape[2]] = x
+            placed = Map.from_report(device_map["input"]).place(x)
             at = ACTIVATIONS + device_map["input"]["address"]
-            client.write(at, np.frombuffer(placed.tobytes(), "<u4").tolist())
+            client.write(at, np.frombuffer(placed + bytes(-len(placed) % 4), "<u4").tolist())
             client.write(AT["CONTROL"], 1)
             while client.read(AT["STATUS"]) & BUSY:
                 pass
