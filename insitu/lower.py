@@ -105,6 +105,11 @@ def _lower(layer: Layer, site: _Site) -> list[Operation]:
     )
 
 
+def _limits(layer: Convolution | Requantise | Add | Multiply | Pooling) -> dict[str, int]:
+    """The range of a layer's outputs, as an operation names it."""
+    return {"activation_min": layer.activation_min, "activation_max": layer.activation_max}
+
+
 def array_cycles(layer: Layer, target: Map, config: Configuration) -> int:
     """The MAC array's work on a layer, from shapes alone; what is no convolution has none."""
     if not isinstance(layer, Convolution):
@@ -129,15 +134,6 @@ def array_cycles(layer: Layer, target: Map, config: Configuration) -> int:
 # Walks.
 
 
-def _pixels(source: Map, target: Map, stride: tuple[int, int] = (1, 1)) -> dict[str, Loop]:
-    """The loops over output pixels of a walk that meets padding."""
-    (oh, ow), (sy, sx) = target.shape[:2], stride
-    return {
-        "x": Loop(ow, sx * source.pitch, 0, sx),
-        "y": Loop(oh, sy * source.row, sy, 0),
-    }
-
-
 def _window(
     source: Map,
     target: Map,
@@ -148,6 +144,7 @@ def _window(
 ) -> Walk:
     """A kernel's walk over a map."""
     (kh, kw), (dy, dx), (top, left) = kernel, dilation, padding[:2]
+    (oh, ow), (sy, sx) = target.shape[:2], stride
     walk = Walk(
         start=source.address - top * source.row - left * source.pitch,
         row=-top,
@@ -156,7 +153,8 @@ def _window(
         width=source.shape[1],
         kx=Loop(kw, dx * source.pitch, 0, dx),
         ky=Loop(kh, dy * source.row, dy, 0),
-        **_pixels(source, target, stride),
+        x=Loop(ow, sx * source.pitch, 0, sx),
+        y=Loop(oh, sy * source.row, sy, 0),
     )
     return walk if any(padding) else _inside(walk)
 
@@ -263,8 +261,7 @@ def _(layer: Convolution, site: _Site) -> list[Operation]:
         "double_rounding": layer.double_rounding,
         "input_zero_point": layer.input_zero_point,
         "output_zero_point": layer.output_zero_point,
-        "activation_min": layer.activation_min,
-        "activation_max": layer.activation_max,
+        **_limits(layer),
         "output": target.address,
         "pitch": target.pitch,
     }
@@ -656,7 +653,7 @@ def _(layer: Requantise, site: _Site) -> list[Operation]:
         # Any function of a byte is a table.
         return [_copied(source, target, walk, config, table=layer.table())]
     weight = np.array([found.weights], np.int8)
-    limits = {"activation_min": layer.activation_min, "activation_max": layer.activation_max}
+    limits = _limits(layer)
     return [_channelwise(walk, weight, source, target, config, **_rounding(found), **limits)]
 
 
@@ -668,7 +665,7 @@ def _(layer: Add, site: _Site) -> list[Operation]:
             "adds maps of which one is a concatenation with gaps",
             f"give what is joined channels that are multiples of {config.activation_word}",
         )
-    limits = {"activation_min": layer.activation_min, "activation_max": layer.activation_max}
+    limits = _limits(layer)
     found = _exact(
         addition(*layer.scalings, layer.output_scaling, *limits.values(), config.accumulator_bits)
     )
@@ -750,7 +747,7 @@ def _(layer: Multiply, site: _Site) -> list[Operation]:
             f"multiplies products by 1 or more (shift {scaling.shift}), the requantiser by less",
             "give its output a larger scale",
         )
-    limits = {"activation_min": layer.activation_min, "activation_max": layer.activation_max}
+    limits = _limits(layer)
     operations: list[Operation] = []
     for first in range(0, source.extent, config.activation_word):
         count = min(config.activation_word, source.extent - first)
@@ -834,7 +831,7 @@ def _check_terms(count: int, config: Configuration) -> None:
 def _(layer: Pooling, site: _Site) -> list[Operation]:
     source, target, config = site.source, site.target, site.config
     walk = _window(source, target, layer.kernel, layer.stride, (1, 1), layer.padding)
-    limits = {"activation_min": layer.activation_min, "activation_max": layer.activation_max}
+    limits = _limits(layer)
     if layer.mode == "maximum":
         return list(_maximum(layer, walk, source, target, limits, config))
     return list(_average(layer, walk, source, target, limits, config))
