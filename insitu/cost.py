@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
 from rtl.config import Configuration
-from rtl.record import CROSS, INTRA, PARAMETER_WORDS, STORED, TABLE_WORDS
+from rtl.record import CROSS, INTRA, STORED, TABLE_WORDS
 
 __all__ = ["CONSTANTS", "Constants", "Cost", "Work", "operation_cost", "total_cost"]
 
@@ -211,13 +211,13 @@ def operation_cost(work: Work, config: Configuration, constants: Constants = CON
     groups, steps = work.groups, work.steps
     roundings = _ceil(lanes, config.requantiser_outputs)
     words = lanes // config.activation_word
-    parameters = lanes * (1 if work.uniform else PARAMETER_WORDS)
+    parameters = lanes * (1 if work.uniform else config.parameter_words)
 
     streams = work.dataflow in (STORED, INTRA)
     basis = max(work.basis_words, work.basis_vectors)
     terms = dict.fromkeys(("array", "coefficients", "activations", "requantiser"), 0)
     steady = 0
-    load = parameters + (PARAMETER_WORDS if work.uniform else 0)
+    load = parameters + (config.parameter_words if work.uniform else 0)
     vectors = work.stream_vectors
     if work.dataflow == INTRA:
         # Two slots of U: one is filled, with a cycle on top, in the time of the other's taps.

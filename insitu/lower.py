@@ -35,7 +35,7 @@ from insitu.exact import Exact, addition, average, digits, rescaling
 from insitu.maps import Map
 from insitu.operation import Loop, Operation, Segment, Walk
 from rtl.config import Configuration
-from rtl.record import CROSS, INTRA, TILE
+from rtl.record import CROSS, FIELDS, INTRA, TILE
 
 __all__ = ["array_cycles", "lower"]
 
@@ -560,7 +560,8 @@ def _channelwise(
     **settings: Any,
 ) -> Operation:
     """A depthwise walk whose weights [outer, inner] and parameters are those of every channel."""
-    extent = source.extent
+    pitch = settings.pop("pitch", target.pitch)
+    walk, extent, pitch = _merged(walk, source.extent, pitch, config)
     outer, inner = values.shape
     every = np.broadcast_to(values[..., np.newaxis], (outer, inner, extent)).astype(np.int8)
     if config.width == _words(config) == 1:
@@ -569,7 +570,7 @@ def _channelwise(
         "input_zero_point": source.zero_point,
         "output_zero_point": target.zero_point,
         "output": target.address,
-        "pitch": target.pitch,
+        "pitch": pitch,
     }
     return Operation(
         walk=walk,
@@ -580,6 +581,22 @@ def _channelwise(
         depthwise=True,
         **usual | settings,
     )
+
+
+def _merged(walk: Walk, extent: int, pitch: int, config: Configuration) -> tuple[Walk, int, int]:
+    """Lane groups as pixels, where pixels follow each other without a gap.
+
+    All lane groups then share the weights and parameters of one. Returns the walk, and the extent
+    and the pitch of what is a pixel to it.
+    """
+    groups, lanes, x = walk.group.count, config.lanes, walk.x
+    gapless = groups * lanes == extent == pitch and walk.group.bytes == lanes
+    apart = walk.pixels > 1 and x.bytes != extent
+    tracked = any((walk.row, walk.column, x.rows, x.columns, walk.y.rows, walk.y.columns))
+    count = x.count * groups
+    if groups == 1 or not gapless or apart or tracked or count > 1 << FIELDS["output_width"].width:
+        return walk, extent, pitch
+    return replace(walk, x=Loop(count, lanes), group=Loop()), lanes, lanes
 
 
 def _exact(found: Exact | None) -> Exact:

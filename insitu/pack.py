@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from golden.decode import encode_segment
 from insitu.image import Image
 from insitu.network import to_bytes
-from insitu.operation import Operation
+from insitu.operation import Int32, Operation
 from insitu.plan import Plan
 from rtl.config import Configuration
 from rtl.record import (
@@ -20,7 +20,7 @@ from rtl.record import (
     INTRA,
     OP_END,
     OP_LAYER,
-    PARAMETER_WORDS,
+    PACKED_BIAS_BITS,
     RECORD_WORDS,
     pack_record,
     pack_step,
@@ -83,17 +83,26 @@ def _in_order(operation: Operation) -> Iterator[tuple[NDArray[np.int8], int]]:
 
 def _parameters(operation: Operation, config: Configuration) -> bytes:
     channels = operation.channels
-    rows = np.zeros((-(-channels // config.lanes) * config.lanes, PARAMETER_WORDS), "<u4")
-    rows[:channels, 0] = operation.bias.view(np.uint32)
-    rows[:channels, 1] = operation.multiplier
-    rows[:channels, 2] = operation.shift
+    rows = np.zeros((-(-channels // config.lanes) * config.lanes, config.parameter_words), "<u4")
+    rows[:channels] = _channel_words(operation.bias, operation.multiplier, operation.shift, config)
     before = b""
     if operation.table is not None:
         # The hardware looks results up as unsigned bytes: 0 comes first, -128 in the middle.
         before = np.roll(operation.table, 128).tobytes()
     if operation.dataflow == CROSS:
-        before += np.array([0, _TILE_MULTIPLIER, operation.s2 - 1], "<u4").tobytes()
+        tile = np.array([[0], [_TILE_MULTIPLIER], [operation.s2 - 1]], np.int32)
+        before += _channel_words(tile[0], tile[1], tile[2], config).tobytes()
     elif operation.uniform:
-        before += np.array([0, *rows[0, 1:]], "<u4").tobytes()
+        before += rows[:1].tobytes()
         rows = rows[:, :1]
     return before + rows.tobytes()
+
+
+def _channel_words(
+    bias: Int32, multiplier: Int32, shift: Int32, config: Configuration
+) -> NDArray[np.uint32]:
+    """32-bit words [channels, words] of each channel's parameters."""
+    if not config.parameters_packed:
+        return np.stack([bias, multiplier, shift], axis=1).astype("<u4")
+    first = (bias & (1 << PACKED_BIAS_BITS) - 1) | shift.astype(np.int64) << PACKED_BIAS_BITS
+    return np.stack([first, multiplier], axis=1).astype("<u4")

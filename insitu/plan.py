@@ -19,7 +19,6 @@ from rtl.record import (
     CROSS,
     FIELDS,
     INTRA,
-    PARAMETER_WORDS,
     RECORD_WORDS,
     STORED,
     TABLE_WORDS,
@@ -391,9 +390,9 @@ def _misfit(layers: list[LayerPlan], size: int, config: Configuration) -> FitErr
 def _parameter_words(operation: Operation, config: Configuration) -> int:
     """32-bit words: whole lane groups, in front the table and the channel that is for all."""
     channels = _ceil(operation.channels, config.lanes) * config.lanes
-    words = channels * (1 if operation.uniform else PARAMETER_WORDS)
+    words = channels * (1 if operation.uniform else config.parameter_words)
     if operation.dataflow == CROSS or operation.uniform:
-        words += PARAMETER_WORDS
+        words += config.parameter_words
     return words + (TABLE_WORDS if operation.table is not None else 0)
 
 

@@ -183,6 +183,19 @@ class Configuration:
         return self.tile_bytes // self.stripes
 
     @property
+    def parameters_packed(self):
+        """Whether a channel's shift lies above its bias, in one word.
+
+        A bias is never wider than an accumulator.
+        """
+        return self.accumulator_bits <= record.PACKED_BIAS_BITS
+
+    @property
+    def parameter_words(self):
+        """32-bit words of an output channel's parameters."""
+        return 2 if self.parameters_packed else 3
+
+    @property
     def generator_sum_bits(self):
         """Bits, with sign, of the largest sum of `generator_terms` products U*B."""
         largest = (

@@ -6,8 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from .coefficient_memory import WordPort
 from .config import Configuration
-from .record import PARAMETER_WORDS, TABLE_WORDS
-from .requantiser import SHIFT, ParameterPort, TablePort
+from .record import TABLE_WORDS
+from .requantiser import MULTIPLIER, SHIFT, ParameterPort, TablePort
 
 __all__ = ["ParameterLoader"]
 
@@ -15,13 +15,13 @@ __all__ = ["ParameterLoader"]
 class ParameterLoader(wiring.Component):
     """Copies bias, multiplier and shift of each channel from coefficient memory.
 
-    A layer's parameters lie one after another, three 32-bit words a channel, or only the bias where
-    the layer is uniform. In front there is the table, if there is one, then entry 2R, if the layer
-    has a tile or is uniform. They are read as soon as the requantiser has a half
-    free, and so while the lane group before is at work.
+    A layer's parameters lie one after another, three 32-bit words a channel (two where they are
+    packed, the shift above the bias), or only the first where the layer is uniform. In front there
+    is the table, if there is one, then entry 2R, if the layer has a tile or is uniform. They are
+    read as soon as the requantiser has a half free, and so while the lane group before is at work.
 
-    Throughput: 3*R granted cycles a lane group (uniform: R), and one between. A word of the table
-    takes until its four bytes are written.
+    Throughput: 3*R granted cycles a lane group (packed: 2*R, uniform: R), and one between. A word
+    of the table takes until its four bytes are written.
 
     Parameters
     ----------
@@ -73,11 +73,11 @@ class ParameterLoader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        lanes = self.config.lanes
+        lanes, size = self.config.lanes, self.config.parameter_words
         words, parameters = self.words, self.parameters
 
         # Ask: for the table and entry 2R, then lane group by lane group as halves become free.
-        most = max(PARAMETER_WORDS * lanes, TABLE_WORDS + PARAMETER_WORDS)
+        most = max(size * lanes, TABLE_WORDS + size)
         left = Signal(range(most + 1))  # words to ask for
         common = Signal()
         tabled = Signal(range(4 * TABLE_WORDS + 1))  # bytes of the table that are to come
@@ -94,12 +94,12 @@ class ParameterLoader(wiring.Component):
         with m.If(self.start):
             m.d.sync += [
                 words.address.eq(self.base),
-                left.eq(Mux(self.look_up, TABLE_WORDS, 0) + Mux(common, PARAMETER_WORDS, 0)),
+                left.eq(Mux(self.look_up, TABLE_WORDS, 0) + Mux(common, size, 0)),
                 groups.eq(self.groups + 1),
             ]
         with m.Elif(opening):
             m.d.sync += [
-                left.eq(Mux(self.uniform, lanes, PARAMETER_WORDS * lanes)),
+                left.eq(Mux(self.uniform, lanes, size * lanes)),
                 groups.eq(groups - 1),
             ]
         with m.Elif(words.request & words.grant):
@@ -114,6 +114,7 @@ class ParameterLoader(wiring.Component):
         comes = Signal()  # a parameter
         entry = Signal.like(parameters.entry)
         kind = Signal(2)
+        last = MULTIPLIER if self.config.parameters_packed else SHIFT
         ahead = Signal(2)  # lane groups loaded and not begun
         ends = Signal()  # of the parameters of a channel
         complete = Signal()
@@ -126,7 +127,7 @@ class ParameterLoader(wiring.Component):
             parameters.entry.eq(entry),
             parameters.kind.eq(kind),
             parameters.data.eq(words.data),
-            ends.eq((kind == SHIFT) | (self.uniform & (entry != 2 * lanes))),
+            ends.eq((kind == last) | (self.uniform & (entry != 2 * lanes))),
             complete.eq(comes & ends & ((entry == lanes - 1) | (entry == 2 * lanes - 1))),
             self.loaded.eq(ahead != 0),
         ]

@@ -17,7 +17,7 @@ __all__ = [
     "INTRA",
     "OP_END",
     "OP_LAYER",
-    "PARAMETER_WORDS",
+    "PACKED_BIAS_BITS",
     "RECORD_WORDS",
     "STORED",
     "SUM_SHIFT",
@@ -47,8 +47,8 @@ it begins with, and the steps of its loops, innermost first."""
 SUM_SHIFT = 7
 """Bits by which sums move up where a record says `shifted_sums`."""
 
-PARAMETER_WORDS = 3
-"""32-bit words of one output channel's parameters: bias, multiplier, shift."""
+PACKED_BIAS_BITS = 27
+"""Bits of a bias that shares its word with a shift of 5 bits."""
 
 TABLE_WORDS = 64
 """32-bit words of a table: 256 bytes, in order of what they stand for as an unsigned byte."""

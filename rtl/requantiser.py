@@ -11,6 +11,7 @@ from .mac_array import sums_layout
 from .memory import block_memory
 from .multiplier import WIDE_LATENCY, WideMultiplier
 from .push import Push
+from .record import PACKED_BIAS_BITS
 
 __all__ = ["ParameterPort", "Requantiser", "TablePort", "results_layout"]
 
@@ -191,10 +192,19 @@ class Requantiser(wiring.Component):
 
     def _requantise(self, m, n, places, value):
         """One of the P pipelines; its result byte, three stages after the product."""
+        word = self.parameters.data
+        if self.config.parameters_packed:
+            fields = (
+                (BIAS, word[:PACKED_BIAS_BITS]),
+                (MULTIPLIER, word[:31]),
+                (BIAS, word[PACKED_BIAS_BITS:]),
+            )
+        else:
+            fields = (BIAS, word), (MULTIPLIER, word[:31]), (SHIFT, word[:5])
         bias, factor, shift = (
-            self._parameter(m, n, kind, bits, place)
-            for (kind, bits), place in zip(
-                ((BIAS, 32), (MULTIPLIER, 31), (SHIFT, 5)), places, strict=True
+            self._parameter(m, f"{name}{n}", n, kind, field, place)
+            for name, (kind, field), place in zip(
+                ("bias", "multiplier", "shift"), fields, places, strict=True
             )
         )
         m.submodules[f"multiply{n}"] = multiply = WideMultiplier(self.technology)
@@ -232,18 +242,21 @@ class Requantiser(wiring.Component):
         (plain,) = delayed(m, 1, **{f"plain{n}": result})
         return Mux(self.look_up, reader.data, plain)
 
-    def _parameter(self, m, n, kind, bits, address):
-        """A parameter of every P-th channel from the n-th on, a cycle after its address."""
+    def _parameter(self, m, name, n, kind, field, address):
+        """A parameter of every P-th channel from the n-th on, a cycle after its address.
+
+        It is a field of the words of that kind.
+        """
         outputs, port = self.config.requantiser_outputs, self.parameters
         tile = 2 * self.config.lanes
-        memory = block_memory(bits, tile // outputs + 1)
-        m.submodules[f"parameter{kind}_{n}"] = memory
+        memory = block_memory(len(field), tile // outputs + 1)
+        m.submodules[name] = memory
         writer, reader = memory.write_port(), memory.read_port()
         own = (port.entry % outputs == n) | (port.entry == tile)
         m.d.comb += [
             writer.en.eq(port.write & (port.kind == kind) & own),
             writer.addr.eq(port.entry // outputs),
-            writer.data.eq(port.data),
+            writer.data.eq(field),
             reader.en.eq(1),
             reader.addr.eq(address),
         ]

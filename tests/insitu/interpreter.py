@@ -117,8 +117,8 @@ class Interpreter:
             entry += layout.TABLE_WORDS
         common = None
         if f["dataflow"] == layout.CROSS or f["uniform"]:
-            common = self.words32[entry : entry + layout.PARAMETER_WORDS]
-            entry += layout.PARAMETER_WORDS
+            common = self._channel(entry)
+            entry += self.config.parameter_words
         self.maps.append({})
         self.weights.append([])
         self._written = {}
@@ -140,11 +140,11 @@ class Interpreter:
             parameters = []
             for _ in range(lanes):
                 if f["uniform"]:
-                    parameters.append([self.words32[entry], *common[1:]])
+                    parameters.append([self._channel(entry)[0], *common[1:]])
                     entry += 1
                 else:
-                    parameters.append(self.words32[entry : entry + layout.PARAMETER_WORDS])
-                    entry += layout.PARAMETER_WORDS
+                    parameters.append(self._channel(entry))
+                    entry += self.config.parameter_words
             results = [
                 self._requantise(accumulators[:, lane], *parameters[lane], f)
                 for lane in range(lanes)
@@ -254,6 +254,14 @@ class Interpreter:
             f["column_start"],
         )
         return np.array(result, np.int64), starts
+
+    def _channel(self, entry):
+        """Bias, multiplier and shift, of which the shift may lie above the bias."""
+        first, multiplier, *shift = self.words32[entry : entry + 3]
+        if self.config.accumulator_bits > 27:
+            return [first, multiplier, *shift]
+        bias = first & 0x7FF_FFFF
+        return [bias | (bias >> 26) * 0xF800_0000, multiplier, first >> 27]
 
     def _stored(self, f, group, _):
         taps = (f["kernel_height"] + 1) * (f["kernel_width"] + 1)

@@ -10,7 +10,7 @@ import pytest
 
 import sim
 from rtl.parameter_loader import ParameterLoader
-from rtl.record import PARAMETER_WORDS, TABLE_WORDS
+from rtl.record import TABLE_WORDS
 from sim import Bench, testbench
 from tests.rtl.weights import CONFIGURATIONS, refuses_other_configurations
 
@@ -77,7 +77,8 @@ async def loads(bench: Bench) -> None:
     pause, lanes = bench.parameters["pause"], config.lanes
     dut, rng = bench.dut, bench.rng
     memory, writes = Memory(bench, pause), Writes(bench)
-    group_words = PARAMETER_WORDS * lanes
+    size = config.parameter_words
+    group_words = size * lanes
     for layer in range(LAYERS):
         tile, table, groups = layer % 3 == 1, layer % 3 == 2, rng.randint(1, 5)
         begin = rng.randrange(
@@ -87,9 +88,9 @@ async def loads(bench: Bench) -> None:
         entries = [2 * lanes] * tile
         entries += [n % (2 * lanes) for n in range(groups * lanes)]
         expected = [
-            (entry, kind, base + PARAMETER_WORDS * n + kind ^ Memory.KEY)
+            (entry, kind, base + size * n + kind ^ Memory.KEY)
             for n, entry in enumerate(entries)
-            for kind in range(PARAMETER_WORDS)
+            for kind in range(size)
         ]
         dut.base.value, dut.tile.value, dut.groups.value = begin, int(tile), groups - 1
         dut.look_up.value = int(table)
@@ -112,13 +113,13 @@ async def loads(bench: Bench) -> None:
                 working.append(bench.cycle + rng.choice([1, 5, 3 * group_words]))
                 started += 1
                 # Written, or about to be in this cycle.
-                needed = PARAMETER_WORDS * tile + started * group_words
+                needed = size * tile + started * group_words
                 assert len(writes.seen) - first >= needed, "not loaded"
             if finish:
                 working.popleft()
                 done += 1
             await bench.cycles()
-            written = len(writes.seen) - first - PARAMETER_WORDS * tile
+            written = len(writes.seen) - first - size * tile
             assert written <= (done + 2) * group_words, "overwritten in use"
         dut.started.value = dut.group_done.value = 0
         await bench.cycles(5)
@@ -134,7 +135,7 @@ async def loads(bench: Bench) -> None:
         if pause == "never":
             assert memory.granted[granted] <= begun + 2
             asked = memory.granted[granted + TABLE_WORDS * table :]
-            ahead = asked[: PARAMETER_WORDS * tile + min(groups, 2) * group_words]
+            ahead = asked[: size * tile + min(groups, 2) * group_words]
             gaps = [gap for gap in sim.intervals(ahead) if gap != 1]
             assert gaps == [2] * (min(groups, 2) - 1 + tile)
 

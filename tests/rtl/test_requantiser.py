@@ -64,7 +64,10 @@ class Parameters:
 
     async def write(self, entry: int, bias: int, multiplier: int, shift: int) -> None:
         port = self._bench.dut
-        for kind, value in ((BIAS, bias), (MULTIPLIER, multiplier), (SHIFT, shift)):
+        words = {BIAS: bias, MULTIPLIER: multiplier, SHIFT: shift}
+        if self._config.parameters_packed:
+            words = {BIAS: bias & 0x7FF_FFFF | shift << 27, MULTIPLIER: multiplier}
+        for kind, value in words.items():
             port.parameters__write.value = 1
             port.parameters__entry.value = entry
             port.parameters__kind.value = kind
@@ -142,8 +145,9 @@ def channels(
     multiplier = rng.integers(ONE_HALF, HIGH, count, endpoint=True)
     special = rng.random(count) < 0.4
     multiplier[special] = rng.choice(MULTIPLIERS, special.sum())
-    bias = rng.choice([LOW, -1, 0, HIGH], count)
-    bias[::2] = rng.integers(LOW, HIGH, len(bias[::2]))
+    high = (1 << 26) - 1 if config.parameters_packed else HIGH
+    bias = rng.choice([~high, -1, 0, high], count)
+    bias[::2] = rng.integers(~high, high, len(bias[::2]))
     values = wrapped(accumulators(rng, multiplier, shift, pixels) - bias)
     limit = 1 << config.accumulator_bits - 1
     return bias, multiplier, shift, np.clip(values, -limit, limit - 1)
@@ -247,7 +251,7 @@ async def keeps_pace(bench: Bench) -> None:
     source, sink = bench.source("i"), bench.sink("o")
     loader = Parameters(bench, config)
     pixels, lanes = 6, config.lanes
-    await loader.load(*(np.zeros(lanes) for _ in range(3)))
+    await loader.load(*(np.zeros(lanes, np.int64) for _ in range(3)))
     await clear(bench)
     set_layer(bench, minimum=-128, maximum=127)
     source.send(sums(config, np.zeros((1, pixels, lanes), int), 1, pixels))
