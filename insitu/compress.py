@@ -63,6 +63,8 @@ class Choice:
         Bits of B, U and V.
     q : int
         Bits of stored weights.
+    factored : bool
+        Run a cross level as two layers, the basis kernels and then V, instead of recovering W.
     """
 
     terms: int | None = None
@@ -71,6 +73,7 @@ class Choice:
     qu: int = 4
     qv: int = 4
     q: int = 8
+    factored: bool = False
 
 
 @dataclass(frozen=True)

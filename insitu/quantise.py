@@ -46,6 +46,7 @@ from insitu.integer_layers import integer_layers
 
 __all__ = [
     "Calibration",
+    "NetworkBuilder",
     "calibrate",
     "check_inputs",
     "check_labels",
@@ -436,7 +437,7 @@ def quantise(
         for layer, sums in network.sums(calibration.inputs):
             wanted[layer.name] = sums.reshape(-1, sums.shape[-1]).mean(axis=0, dtype=np.float64)
     found = _quantisations(network, calibration)
-    builder = _Builder(network, found)
+    builder = NetworkBuilder(network, found)
     samples = {INPUT: calibration.integers()} if wanted else {}
     for layer in network.layers:
         if isinstance(layer, FloatPad | FloatPooling):
@@ -483,7 +484,7 @@ def quantised_network(network: FloatNetwork, calibration: Calibration | None = N
                 f"model {network.name!r} is quantised, but leaves {what} in floating point",
                 "quantise that too, or name sample inputs with --calibration FILE.npz",
             )
-    builder = _Builder(network, found)
+    builder = NetworkBuilder(network, found)
     for layer in network.layers:
         builder.add(layer)
     return builder.network()
@@ -495,7 +496,7 @@ def _quantisations(network: FloatNetwork, calibration: Calibration) -> dict[str,
     return dict(zip(names, pairs, strict=True))
 
 
-class _Builder:
+class NetworkBuilder:
     """Puts a network of integers together.
 
     Parameters

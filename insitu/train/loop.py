@@ -1,0 +1,283 @@
+"""Training of a student: batches, objective, checkpoints.
+
+The best of the epochs is chosen by the accuracy on samples that are held out from training.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from insitu.errors import InputError
+from insitu.train.student import FloatModule, Student
+
+__all__ = ["Options", "Samples", "accuracy", "fit"]
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to train.
+
+    Parameters
+    ----------
+    epochs : int
+    batch : int
+        Samples a step.
+    rate : float
+        Highest learning rate of Adam; latent weights have a mean magnitude of 1.
+    distillation : float
+        Share of the teacher's output in the objective, 0..1.
+    temperature : float
+        By which both outputs are divided before they are compared.
+    orthonormality : float
+        Weight of the bases' coherence in the objective.
+    shift : int
+        Images are moved by up to so many pixels.
+    mirror : bool
+        Half of the images are mirrored, left to right.
+    cutout : int
+        Side of a square that is hidden in each image.
+    held_out : int
+        Samples that are not trained on, but choose the best epoch.
+    bfloat16 : bool
+        Convolve in bfloat16, which is exact for the integers, and rounds their sums.
+    seed : int
+    """
+
+    epochs: int = 20
+    batch: int = 128
+    rate: float = 5e-3
+    distillation: float = 0.7
+    temperature: float = 3.0
+    orthonormality: float = 0.0
+    shift: int = 0
+    mirror: bool = False
+    cutout: int = 0
+    held_out: int = 5000
+    bfloat16: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Inputs and labels, as they lie in memory.
+
+    Parameters
+    ----------
+    inputs : uint8 or float32 [N, C, H, W]
+    labels : int64 [N]
+    scale : float
+        What an input is multiplied with to be what the network takes.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    scale: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def at(self, chosen: Tensor) -> "Samples":
+        """Some of them."""
+        return Samples(self.inputs[chosen], self.labels[chosen], self.scale)
+
+    def real(self) -> Tensor:
+        """The inputs as the network takes them."""
+        x = self.inputs.float() * self.scale
+        return x.contiguous(memory_format=torch.channels_last)
+
+
+def split(samples: Samples, held_out: int, seed: int) -> tuple[Samples, Samples]:
+    """Samples to train on, and samples that choose the best epoch.
+
+    Raises
+    ------
+    InputError
+        If there are too few.
+    """
+    if len(samples) <= 2 * held_out:
+        raise InputError(
+            f"{len(samples)} samples are too few to hold out {held_out}", "hold out fewer"
+        )
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(samples)))
+    return samples.at(order[held_out:]), samples.at(order[:held_out])
+
+
+def batches(samples: Samples, options: Options, epoch: int) -> Iterator[Samples]:
+    """One epoch, shuffled and changed as the options say; the incomplete last batch is dropped."""
+    random = torch.Generator().manual_seed(1000 * options.seed + epoch)
+    order = torch.randperm(len(samples), generator=random)
+    size = options.batch
+    for chosen in order.split(size)[: len(samples) // size]:
+        part = samples.at(chosen)
+        yield Samples(_augmented(part.inputs, options, random), part.labels, part.scale)
+
+
+def _augmented(x: Tensor, options: Options, random: torch.Generator) -> Tensor:
+    count, _, height, width = x.shape
+    if not (options.shift or options.mirror or options.cutout):
+        return x
+    reach = options.shift
+    padded = functional.pad(x, (reach, reach, reach, reach))
+    moved = torch.randint(0, 2 * reach + 1, (2, count, 1), generator=random)
+    rows, columns = torch.arange(height) + moved[0], torch.arange(width) + moved[1]
+    if options.mirror:
+        mirrored = torch.rand(count, 1, generator=random) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    index = torch.arange(count)[:, None, None]
+    last = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]]
+    if options.cutout:
+        centre = torch.stack(
+            [torch.randint(0, side, (count,), generator=random) for side in (height, width)]
+        )
+        inside = [
+            (torch.arange(side) - at[:, None] + options.cutout // 2) % (1 << 30) < options.cutout
+            for side, at in zip((height, width), centre, strict=True)
+        ]
+        hidden = inside[0][:, :, None] & inside[1][:, None, :]
+        mean = last.float().mean(dim=(0, 1, 2)).to(last.dtype)
+        last = torch.where(hidden[..., None], mean, last)
+    return last.permute(0, 3, 1, 2)
+
+
+@torch.no_grad()
+def outputs(network: torch.nn.Module, samples: Samples, batch: int = 500) -> Tensor:
+    """Outputs [N, classes] in evaluation mode."""
+    network.eval()
+    parts = torch.arange(len(samples)).split(batch)
+    return torch.cat([network(samples.at(part).real()) for part in parts])
+
+
+def accuracy(network: torch.nn.Module, samples: Samples) -> float:
+    """Share of right answers in percent."""
+    right = outputs(network, samples).argmax(dim=1) == samples.labels
+    return 100 * float(right.float().mean())
+
+
+def objective(
+    student: Student, teacher: FloatModule | None, batch: Samples, options: Options
+) -> Tensor:
+    """Cross entropy with the labels and with the teacher, and the bases' coherence."""
+    x = batch.real()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bfloat16):
+        y = student(x)
+        with torch.no_grad():
+            wanted = None if teacher is None else teacher(x)
+    y = y.float()
+    loss = functional.cross_entropy(y, batch.labels)
+    if wanted is not None:
+        t = options.temperature
+        soft = functional.kl_div(
+            functional.log_softmax(y / t, dim=1),
+            functional.log_softmax(wanted.float() / t, dim=1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        loss = (1 - options.distillation) * loss + options.distillation * t * t * soft
+    if options.orthonormality:
+        loss = loss + options.orthonormality * student.coherence()
+    return loss
+
+
+def fit(
+    student: Student,
+    teacher: FloatModule | None,
+    samples: Samples,
+    options: Options,
+    checkpoint: Path,
+    *,
+    progress: Progress = lambda done, total, what: None,
+    report: Callable[[dict[str, Any]], None] = lambda figures: None,
+) -> list[dict[str, Any]]:
+    """Train, or go on where a checkpoint is; at the end the student is that of the best epoch.
+
+    Parameters
+    ----------
+    student, teacher, samples, options
+    checkpoint : Path
+        Written after each epoch.
+    progress : callable, optional
+        Called with the steps that are done, all steps, and what is being done.
+    report : callable, optional
+        Called with each epoch's figures.
+
+    Returns
+    -------
+    list of dict
+        For each epoch: epoch, loss, held_out (accuracy in percent).
+
+    Raises
+    ------
+    InputError
+        If the checkpoint is of another training, or there are too few samples.
+    """
+    training, held_out = split(samples, options.held_out, 0)
+    steps = len(training) // options.batch
+    optimizer = torch.optim.Adam(student.parameters(), options.rate, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        options.rate,
+        total_steps=options.epochs * steps,
+        pct_start=0.1,
+        cycle_momentum=False,
+    )
+    settings = repr((asdict(options), sorted(student.choices.items()), len(samples)))
+    figures: list[dict[str, Any]] = []
+    best: dict[str, Any] = {}
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        if state["settings"] != settings:
+            raise InputError(
+                f"{checkpoint} is of a training with other settings",
+                "delete it, or name another with --checkpoint",
+            )
+        student.load_state_dict(state["student"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        figures, best = state["figures"], state["best"]
+    for epoch in range(len(figures), options.epochs):
+        student.train()
+        total = 0.0
+        for number, batch in enumerate(batches(training, options, epoch)):
+            progress(epoch * steps + number, options.epochs * steps, f"epoch {epoch + 1}")
+            loss = objective(student, teacher, batch, options)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            student.limit()
+            total += float(loss.detach())
+        score = accuracy(student, held_out)
+        figures.append({"epoch": epoch + 1, "loss": total / steps, "held_out": score})
+        report(figures[-1])
+        if score >= max((one["held_out"] for one in figures[:-1]), default=-1):
+            best = {name: value.clone() for name, value in student.state_dict().items()}
+        state = {
+            "settings": settings,
+            "student": student.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "figures": figures,
+            "best": best,
+        }
+        part = checkpoint.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(checkpoint)
+    student.load_state_dict(best)
+    return figures
+
+
+def samples_from(
+    inputs: NDArray[np.uint8] | NDArray[np.float32], labels: NDArray[Any], scale: float = 1.0
+) -> Samples:
+    """Samples of arrays [N, H, W, C] and [N]."""
+    x = torch.from_numpy(np.ascontiguousarray(inputs.transpose(0, 3, 1, 2)))
+    return Samples(x, torch.from_numpy(labels.astype(np.int64)), scale)

@@ -1,0 +1,87 @@
+"""Rounding that gradients pass as if it were not there."""
+
+from functools import lru_cache
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from golden.fixed import symmetric_range
+
+__all__ = ["integers", "quantise_map", "shift8", "step"]
+
+
+def _exact(smooth: Tensor, exact: Tensor) -> Tensor:
+    """The value of `exact`, the gradient of `smooth`."""
+    return smooth + (exact - smooth).detach()
+
+
+@lru_cache
+def _relative_step(q: int) -> float:
+    """Step of q bits, over the mean magnitude, that rounds normally distributed values best."""
+    normal = NormalDist()
+    values = np.array([normal.inv_cdf((n + 0.5) / 4096) for n in range(4096)])
+    mean = float(np.abs(values).mean())
+    high = symmetric_range(q)[1]
+    if q == 1:
+        return mean / mean
+    steps = np.linspace(0.02, 2, 400)
+    rounded = [np.clip(np.rint(values / one), -high, high) * one for one in steps]
+    errors = [float(np.square(values - one).mean()) for one in rounded]
+    return float(steps[int(np.argmin(errors))]) / mean
+
+
+def step(latent: Tensor, q: int) -> Tensor:
+    """What an integer stands for in each row of latent values [rows, ...], [rows, 1, ...].
+
+    It follows the mean magnitude, so that rows may be scaled by anything: what scales a channel is
+    the requantiser.
+    """
+    mean = latent.detach().abs().mean(dim=tuple(range(1, latent.ndim)), keepdim=True)
+    return (mean * _relative_step(q)).clamp(min=1e-12)
+
+
+def integers(latent: Tensor, q: int) -> Tensor:
+    """Latent values [rows, ...] as integers of q bits, in a float tensor of the same shape."""
+    scaled = latent / step(latent, q)
+    if q == 1:
+        return _exact(scaled, torch.where(scaled < 0, -1.0, 1.0))
+    high = symmetric_range(q)[1]
+    return _exact(scaled, scaled.detach().round().clamp(-high, high))
+
+
+def shift8(sums: Tensor, shift: int) -> Tensor:
+    """clamp8(round_shift(sums, shift)) of integers, with the gradient of sums / 2**shift."""
+    exact = torch.floor(sums.detach() / 2**shift + (0.5 if shift else 0.0)).clamp(-127, 127)
+    return _exact(sums / 2**shift, exact)
+
+
+class _QuantiseMap(torch.autograd.Function):
+    """Round and clamp; gradients pass where nothing was clamped."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float, low: int, high: int) -> Tensor:
+        steps = (x * (1 / scale)).round_()
+        result = steps.clamp(low, high)
+        ctx.save_for_backward(result == steps)
+        return result.mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (inside,) = ctx.saved_tensors
+        return gradients[0] * inside, None, None, None
+
+
+def quantise_map(x: Tensor, scale: float, low: int, high: int) -> Tensor:
+    """Multiples of `scale`, from low * scale to high * scale.
+
+    With a gradient, which passes where nothing is clamped, halves go to even; else away from zero,
+    as in `golden.add`.
+    """
+    if x.requires_grad:
+        quantised: Tensor = _QuantiseMap.apply(x, scale, low, high)
+        return quantised
+    steps = x * (1 / scale)
+    return steps.abs().add_(0.5).floor_().copysign_(steps).clamp_(low, high).mul_(scale)

@@ -1,0 +1,437 @@
+"""A network whose forward pass holds the integers of the hardware, and its way into `golden`.
+
+Maps are real multiples of their scale, channels first. A convolution's sums are normalised by a
+batch normalisation, which becomes the requantiser's multipliers and the biases; so the scale of
+weights does not matter in training. Scales of maps are powers of two: bfloat16 then holds every
+map exactly. In evaluation mode biases are rounded as in the integer network.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from golden.network import INPUT, Network
+from insitu.compress import Choice
+from insitu.errors import FitError
+from insitu.float_network import (
+    FloatAdd,
+    FloatConvolution,
+    FloatLayer,
+    FloatLimit,
+    FloatMean,
+    FloatNetwork,
+    FloatPooling,
+    Quantisation,
+)
+from insitu.quantise import Calibration, NetworkBuilder, quantised_layer
+from insitu.train.straight_through import quantise_map, step
+from insitu.train.weights import StoredWeights, Weights, truncated, weights_for
+
+__all__ = ["FloatModule", "Student"]
+
+_BASIS_SCALE = 2.0**-5
+"""Of the map behind a basis: its channels have unit variance, so four sigma fit."""
+_SMALLEST_GAIN = 0.01
+"""A channel is never multiplied by less: its bias has to fit the accumulators."""
+
+
+def _convolve(x: Tensor, weights: Tensor, layer: FloatConvolution) -> Tensor:
+    """Sums of weights [Co, Ci / groups, T] over x [N, Ci, H, W]."""
+    top, left, bottom, right = layer.padding
+    kernel = weights.reshape(*weights.shape[:2], *layer.kernel)
+    kernel = kernel.contiguous(memory_format=torch.channels_last)
+    if (top, left) == (bottom, right):
+        padding = top, left
+    else:
+        x, padding = functional.pad(x, (left, right, top, bottom)), (0, 0)
+    return functional.conv2d(x, kernel, None, layer.stride, padding, layer.dilation, layer.groups)
+
+
+def _limited(x: Tensor, layer: FloatLayer) -> Tensor:
+    if math.isinf(layer.low) and math.isinf(layer.high):
+        return x
+    return x.clamp(layer.low, layer.high)
+
+
+def _pool(x: Tensor, layer: FloatPooling) -> Tensor:
+    top, left, bottom, right = layer.padding
+    if layer.mode == "maximum":
+        padded = functional.pad(x, (left, right, top, bottom), value=-math.inf)
+        return functional.max_pool2d(padded, layer.kernel, layer.stride)
+    if any(layer.padding):
+        inside = functional.pad(torch.ones_like(x[:1, :1]), (left, right, top, bottom))
+        x = functional.pad(x, (left, right, top, bottom))
+        share = functional.avg_pool2d(inside, layer.kernel, layer.stride)
+        return functional.avg_pool2d(x, layer.kernel, layer.stride) / share
+    return functional.avg_pool2d(x, layer.kernel, layer.stride)
+
+
+class FloatModule(nn.Module):
+    """A network in floating point, as it is: what teaches.
+
+    Parameters
+    ----------
+    network : FloatNetwork
+        Of convolutions, sums, poolings, means and limits.
+    """
+
+    def __init__(self, network: FloatNetwork):
+        super().__init__()
+        self.network = network
+        for layer in network.layers:
+            _check(layer)
+            if isinstance(layer, FloatConvolution):
+                name = _registered(layer.name)
+                self.register_buffer(name, torch.from_numpy(layer.weights).float())
+                self.register_buffer(f"{name}_bias", torch.from_numpy(layer.bias).float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Output [N, classes] for x [N, C, H, W]."""
+        maps = {INPUT: x}
+        for layer in self.network.layers:
+            sums = self._sums(layer, *(maps[name] for name in layer.inputs))
+            maps[layer.name] = _limited(sums, layer)
+        return maps[self.network.layers[-1].name].flatten(1)
+
+    def moments(self, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Mean and deviation of each convolution's channels before its limits."""
+        maps, found = {INPUT: x}, {}
+        for layer in self.network.layers:
+            sums = self._sums(layer, *(maps[name] for name in layer.inputs))
+            if isinstance(layer, FloatConvolution):
+                found[layer.name] = sums.mean(dim=(0, 2, 3)), sums.std(dim=(0, 2, 3))
+            maps[layer.name] = _limited(sums, layer)
+        return found
+
+    def _sums(self, layer: FloatLayer, *maps: Tensor) -> Tensor:
+        if isinstance(layer, FloatConvolution):
+            name = _registered(layer.name)
+            bias = getattr(self, f"{name}_bias")
+            return _convolve(maps[0], getattr(self, name), layer) + bias[:, None, None]
+        return _without_weights(layer, *maps)
+
+
+def _without_weights(layer: FloatLayer, *maps: Tensor) -> Tensor:
+    if isinstance(layer, FloatAdd):
+        return maps[0] + maps[1]
+    if isinstance(layer, FloatMean):
+        return maps[0].mean(dim=(2, 3), keepdim=True)
+    if isinstance(layer, FloatPooling):
+        return _pool(maps[0], layer)
+    return maps[0]
+
+
+def _check(layer: FloatLayer) -> None:
+    known = FloatConvolution | FloatAdd | FloatMean | FloatPooling | FloatLimit
+    if not isinstance(layer, known):
+        raise FitError(
+            f"layer {layer.name!r} is a {type(layer).__name__.removeprefix('Float').lower()}, "
+            "which is not retrained",
+            "retrain networks of convolutions, sums, poolings, means and limits",
+        )
+
+
+def _registered(name: str) -> str:
+    """A layer's name as PyTorch takes it."""
+    return f"layer_{name}".replace(".", "_")
+
+
+class _Unit(nn.Module):
+    """Weights, and the normalisation of their sums.
+
+    Parameters
+    ----------
+    weights : Weights
+    affine : bool
+        Whether the normalisation has a gain and an offset.
+    """
+
+    def __init__(self, weights: Weights, *, affine: bool = True):
+        super().__init__()
+        self.weights = weights
+        channels = len(weights())
+        self.norm = nn.BatchNorm2d(channels, affine=affine, momentum=0.05)
+        self.norm.track_running_stats = True
+
+    def gains(self, input_scale: float) -> tuple[Tensor, Tensor]:
+        """What an accumulator's unit is worth, and what is added, [channels] each."""
+        norm = self.norm
+        assert norm.running_var is not None
+        assert norm.running_mean is not None
+        gain = torch.rsqrt(norm.running_var.double() + norm.eps)
+        if norm.affine:
+            gain = gain * norm.weight.double()
+        offset = -norm.running_mean.double() * gain
+        if norm.affine:
+            offset = offset + norm.bias.double()
+        return gain * input_scale, offset
+
+    def forward(self, x: Tensor, layer: FloatConvolution, input_scale: float) -> Tensor:
+        """The normalised sums."""
+        weights = self.weights()
+        if self.training:
+            normed: Tensor = self.norm(_convolve(x, weights, layer))
+            return normed
+        sums = _convolve(x / input_scale, weights, layer)
+        gain, offset = self.gains(input_scale)
+        bias = offset / gain
+        # What has no weights is as fine as its bias needs it.
+        bias = torch.where(weights.flatten(1).any(dim=1), torch.round(bias), bias)
+        return (sums + bias.float()[:, None, None]) * gain.float()[:, None, None]
+
+
+class _Output(nn.Module):
+    """The last layer's weights: its sums are scaled, not normalised.
+
+    Parameters
+    ----------
+    weights : StoredWeights
+    real : float [Co, Ci, T]
+        What they stand for.
+    bias : float [Co]
+    """
+
+    def __init__(self, weights: StoredWeights, real: Tensor, bias: Tensor):
+        super().__init__()
+        self.weights = weights
+        self.bias = nn.Parameter(bias.clone())
+        self.unit = float(real.abs().mean())
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def gains(self, input_scale: float) -> tuple[Tensor, Tensor]:
+        """What an accumulator's unit is worth, and what is added, [channels] each."""
+        one = step(self.weights.w, self.weights.q).flatten().double()
+        return one * self.unit * self.scale.double().abs() * input_scale, self.bias.double()
+
+    def forward(self, x: Tensor, layer: FloatConvolution, input_scale: float) -> Tensor:
+        """The scaled sums."""
+        gain, bias = self.gains(input_scale)
+        if not self.training:
+            bias = torch.round(bias / gain) * gain
+        sums = _convolve(x / input_scale, self.weights(), layer).float()
+        return sums * gain.float()[:, None, None] + bias.float()[:, None, None]
+
+
+class Student(nn.Module):
+    """A network in the compressed form, to be trained.
+
+    Parameters
+    ----------
+    network : FloatNetwork
+        What FloatModule takes.
+    choices : mapping of layer name to Choice
+        Layers left out are stored at 8 bits, and so are those with groups.
+    calibration : Calibration
+        Gives the maps' scales, which are rounded up to powers of two, and the batches that set the
+        normalisations to what the network gives.
+
+    Raises
+    ------
+    FitError
+        For a layer of another kind, ranks that a layer cannot have, or an output layer that is not
+        stored.
+    """
+
+    def __init__(
+        self, network: FloatNetwork, choices: Mapping[str, Choice], calibration: Calibration
+    ):
+        super().__init__()
+        self.network = network
+        self.choices = {
+            layer.name: choices.get(layer.name, Choice())
+            for layer in network.layers
+            if isinstance(layer, FloatConvolution)
+        }
+        for name in choices.keys() - self.choices.keys():
+            raise FitError(
+                f"there is no layer {name!r} to compress",
+                f"name one of {', '.join(self.choices)}",
+            )
+        self.quantisations = _quantisations(network, calibration)
+        self.output = network.layers[-1].name
+        for layer in network.layers:
+            _check(layer)
+            if isinstance(layer, FloatConvolution):
+                self._add(layer, self.choices[layer.name])
+        self._match(calibration)
+
+    def _add(self, layer: FloatConvolution, choice: Choice) -> None:
+        real = torch.from_numpy(layer.weights).float()
+        name = _registered(layer.name)
+        if layer.name == self.output:
+            if choice != Choice(q=choice.q):
+                raise FitError(
+                    f"layer {layer.name!r} gives the network's output, and is stored",
+                    "choose only q for it",
+                )
+            bias = torch.from_numpy(layer.bias).float()
+            self.add_module(name, _Output(StoredWeights(real, choice.q), real, bias))
+            return
+        co, ci, taps = layer.weights.shape
+        _check_ranks(layer, choice, co, ci, taps)
+        if choice.factored and choice.kernels is not None:
+            v, basis = truncated(real, choice.kernels)
+            inner = replace(choice, kernels=None, factored=False, q=choice.qu)
+            self.add_module(f"{name}_basis", _Unit(weights_for(basis, inner), affine=False))
+            self.add_module(name, _Unit(StoredWeights(v[:, :, None], choice.qv)))
+        else:
+            self.add_module(name, _Unit(weights_for(real, choice)))
+
+    @torch.no_grad()
+    def _match(self, calibration: Calibration) -> None:
+        """Give the normalisations the statistics that the float network's sums have."""
+        x = torch.from_numpy(calibration.inputs).permute(0, 3, 1, 2)
+        x = x.contiguous(memory_format=torch.channels_last)
+        moments = FloatModule(self.network).moments(x)
+        for name, (mean, deviation) in moments.items():
+            unit = getattr(self, _registered(name))
+            if isinstance(unit, _Unit):
+                unit.norm.weight.copy_(deviation)
+                unit.norm.bias.copy_(mean)
+        self.limit()
+        norms = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = 1.0
+        self.train()
+        self(x)
+        for norm in norms:
+            norm.momentum = 0.05
+
+    @torch.no_grad()
+    def limit(self) -> None:
+        """Keep every channel's gain large enough for its bias; call it after each update."""
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d) and module.affine:
+                module.weight.clamp_(min=_SMALLEST_GAIN * float(module.weight.abs().mean()))
+
+    def coherence(self) -> Tensor:
+        """Mean over the layers of how far their bases are from orthogonal."""
+        found = [module.coherence() for module in self.modules() if isinstance(module, Weights)]
+        return torch.stack(found).sum() / len(self.choices)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Output [N, classes] for real inputs x [N, C, H, W]."""
+        maps = {INPUT: self._quantise(x, INPUT, None)}
+        for layer in self.network.layers:
+            sources = [maps[name] for name in layer.inputs]
+            if isinstance(layer, FloatConvolution):
+                sums = self._sums(sources[0], layer)
+            else:
+                sums = _without_weights(layer, *sources)
+            maps[layer.name] = self._quantise(sums, layer.name, layer)
+        return maps[self.output].flatten(1)
+
+    def _sums(self, x: Tensor, layer: FloatConvolution) -> Tensor:
+        name = _registered(layer.name)
+        scale = self.quantisations[layer.inputs[0]].scale
+        unit = getattr(self, name)
+        if hasattr(self, f"{name}_basis"):
+            basis = getattr(self, f"{name}_basis")(x, layer, scale)
+            x = quantise_map(basis, _BASIS_SCALE, -127, 127)
+            sums: Tensor = unit(x, _pointwise(layer), _BASIS_SCALE)
+        else:
+            sums = unit(x, layer, scale)
+        return sums
+
+    def _quantise(self, x: Tensor, name: str, layer: FloatLayer | None) -> Tensor:
+        scale, zero_point = self.quantisations[name]
+        low, high = -128 - zero_point, 127 - zero_point
+        if isinstance(layer, FloatPooling):
+            # Halves go away from the byte's zero, not from the zero point.
+            shifted = quantise_map(x + scale * zero_point, scale, -128, 127)
+            return shifted - scale * zero_point
+        if layer is not None and self.training and name == self.output:
+            return x  # The loss wants every logit as it is.
+        if layer is not None:
+            low = max(low, math.floor(layer.low / scale + 0.5)) if layer.low > -math.inf else low
+            high = (
+                min(high, math.floor(layer.high / scale + 0.5)) if layer.high < math.inf else high
+            )
+        return quantise_map(x, scale, low, high)
+
+    @torch.no_grad()
+    def golden(self) -> Network:
+        """The integer network, which computes what this one does in evaluation mode."""
+        builder = NetworkBuilder(self.network, self.quantisations)
+        for layer in self.network.layers:
+            if not isinstance(layer, FloatConvolution):
+                builder.add(layer)
+                continue
+            given = self.quantisations[layer.inputs[0]]
+            result = self.quantisations[layer.name]
+            name = _registered(layer.name)
+            if hasattr(self, f"{name}_basis"):
+                basis = replace(
+                    layer, name=f"{layer.name}.basis", low=-127 * _BASIS_SCALE, high=math.inf
+                )
+                between = Quantisation(_BASIS_SCALE, 0)
+                builder.append(_integer(getattr(self, f"{name}_basis"), basis, given, between))
+                layer, given = replace(_pointwise(layer), inputs=(basis.name,)), between
+            builder.append(_integer(getattr(self, name), layer, given, result))
+        return builder.network()
+
+
+def _integer(unit, layer, given, result):  # type: ignore[no-untyped-def]
+    gain, offset = (values.numpy() for values in unit.gains(given.scale))
+    layer = replace(layer, bias=offset)
+    integer, after = quantised_layer(
+        layer, unit.weights.golden(), gain / given.scale, given, result
+    )
+    if after != tuple(result):
+        raise FitError(
+            f"layer {layer.name!r} multiplies its sums by 1 or more",
+            "calibrate with samples like those the network was trained with",
+        )
+    return replace(integer, double_rounding=False)
+
+
+def _pointwise(layer: FloatConvolution) -> FloatConvolution:
+    """The layer that V is, behind its basis."""
+    return replace(
+        layer,
+        kernel=(1, 1),
+        stride=(1, 1),
+        padding=(0, 0, 0, 0),
+        dilation=(1, 1),
+        weights=np.zeros((len(layer.weights), 1, 1)),
+    )
+
+
+def _check_ranks(layer: FloatConvolution, choice: Choice, co: int, ci: int, taps: int) -> None:
+    if layer.groups > 1 and choice != Choice(q=choice.q):
+        raise FitError(f"layer {layer.name!r} has groups, and is stored", "choose only q for it")
+    for what, rank, most in (
+        ("terms", choice.terms, min(ci, taps)),
+        ("kernels", choice.kernels, min(co, ci * taps)),
+    ):
+        if rank is not None and not 1 <= rank <= most:
+            raise FitError(
+                f"layer {layer.name!r} cannot have {rank} {what}", f"choose 1 to {most} {what}"
+            )
+
+
+def _quantisations(network: FloatNetwork, calibration: Calibration) -> dict[str, Quantisation]:
+    """Of every map: a scale that is a power of two, no negative values or as many as positive."""
+    names = (INPUT, *(layer.name for layer in network.layers))
+    found: dict[str, Quantisation] = {}
+    layers = {layer.name: layer for layer in network.layers}
+    for name, scale, zero_point in zip(
+        names, calibration.scales, calibration.zero_points, strict=True
+    ):
+        if name == INPUT:
+            found[name] = Quantisation(scale, zero_point)
+            continue
+        layer = layers[name]
+        if isinstance(layer, FloatPooling):
+            found[name] = found[layer.inputs[0]]
+            continue
+        largest = scale * max(127 - zero_point, 128 + zero_point)
+        steps = 255 if zero_point == -128 else 127
+        power = 2.0 ** math.ceil(math.log2(largest / steps) - 0.25)
+        found[name] = Quantisation(power, -128 if zero_point == -128 else 0)
+    return found

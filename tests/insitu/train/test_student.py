@@ -1,0 +1,258 @@
+"""The student computes what the integer network that it becomes computes."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from golden.network import run
+from insitu.compress import Choice
+from insitu.errors import FitError, InputError
+from insitu.float_network import (
+    FloatAdd,
+    FloatConvolution,
+    FloatFunction,
+    FloatNetwork,
+    FloatPooling,
+)
+from insitu.quantise import Calibration, calibrate
+
+torch = pytest.importorskip("torch", reason="needs the extra train")
+
+from insitu.train.loop import Options, Samples, accuracy, fit, outputs, samples_from  # noqa: E402
+from insitu.train.straight_through import integers, shift8  # noqa: E402
+from insitu.train.student import FloatModule, Student  # noqa: E402
+from insitu.train.weights import CrossWeights, IntraWeights, StoredWeights  # noqa: E402
+
+SIZE = 8
+
+
+def network(rng: np.random.Generator) -> FloatNetwork:
+    """A residual network with asymmetric padding, a depthwise layer, and an average at the end."""
+
+    def convolution(name, source, co, ci, kernel, **settings):
+        taps = kernel * kernel
+        return FloatConvolution(
+            name=name,
+            inputs=(source,),
+            kernel=(kernel, kernel),
+            weights=rng.standard_normal((co, ci, taps)) * (ci * taps) ** -0.5,
+            bias=0.3 * rng.standard_normal(co),
+            **settings,
+        )
+
+    same = {"padding": (1, 1, 1, 1)}
+    layers = (
+        convolution("stem", "input", 12, 3, 3, low=0.0, **same),
+        convolution("first", "stem", 12, 12, 3, low=0.0, **same),
+        convolution("second", "first", 12, 12, 3, **same),
+        FloatAdd(name="sum", inputs=("stem", "second"), low=0.0),
+        convolution("depthwise", "sum", 12, 1, 3, groups=12, low=0.0, high=6.0, **same),
+        convolution("wide", "depthwise", 20, 12, 3, stride=(2, 2), padding=(0, 0, 1, 1), low=0.0),
+        FloatPooling(
+            name="pool",
+            inputs=("wide",),
+            mode="average",
+            kernel=(4, 4),
+            stride=(4, 4),
+            padding=(0, 0, 0, 0),
+        ),
+        convolution("classes", "pool", 5, 20, 1, dense=True),
+    )
+    return FloatNetwork("test", (SIZE, SIZE, 3), layers)
+
+
+CHOICES = {
+    "stem": Choice(q=4),
+    "first": Choice(terms=2, kernels=8, qb=4, qu=4, qv=4, factored=True),
+    "second": Choice(kernels=7, qu=3, qv=5),
+    "depthwise": Choice(q=5),
+    "wide": Choice(terms=2, qb=3, qu=4),
+    "classes": Choice(q=6),
+}
+
+
+def calibration(made: FloatNetwork, rng: np.random.Generator) -> Calibration:
+    return calibrate(made, rng.uniform(0, 1, (64, SIZE, SIZE, 3)).astype(np.float32))
+
+
+@pytest.fixture
+def rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def made(rng: np.random.Generator) -> tuple[FloatNetwork, Calibration]:
+    found = network(rng)
+    return found, calibration(found, rng)
+
+
+def test_the_integer_network_gives_the_students_outputs(
+    made: tuple[FloatNetwork, Calibration], rng: np.random.Generator
+) -> None:
+    student = Student(*made[:1], CHOICES, made[1])
+    golden = student.golden()
+    assert [layer.name for layer in golden.layers][:4] == ["stem", "first.basis", "first", "second"]
+    scale, zero_point = golden.input_scale, golden.input_zero_point
+    x = rng.integers(-128, 128, (200, SIZE, SIZE, 3)).astype(np.int8)
+    real = ((x.astype(np.float32) - zero_point) * np.float32(scale)).transpose(0, 3, 1, 2)
+    samples = Samples(torch.from_numpy(real.copy()), torch.zeros(len(x), dtype=torch.int64))
+    found = outputs(student, samples).numpy() / golden.output_scale
+    expected = run(golden, x).reshape(len(x), -1).astype(int) - golden.layers[-1].output_zero_point
+    # Sums in single precision may fall on the other side of a half, rarely.
+    assert np.mean(np.rint(found) != expected) < 0.005
+    assert np.abs(np.rint(found) - expected).max() <= 1
+    assert len(np.unique(expected)) > 50
+
+
+def test_the_float_module_computes_the_network(
+    made: tuple[FloatNetwork, Calibration], rng: np.random.Generator
+) -> None:
+    x = rng.uniform(0, 1, (20, SIZE, SIZE, 3)).astype(np.float32)
+    found = FloatModule(made[0])(torch.from_numpy(x.transpose(0, 3, 1, 2).copy()))
+    np.testing.assert_allclose(found, made[0].run(x).reshape(20, -1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda w: StoredWeights(w, 1),
+        lambda w: StoredWeights(w, 2),
+        lambda w: StoredWeights(w, 8),
+        lambda w: IntraWeights(w, Choice(terms=3, qb=8, qu=8)),
+        lambda w: IntraWeights(w, Choice(terms=1, qb=1, qu=2)),
+        lambda w: CrossWeights(w, Choice(kernels=5, qu=4, qv=4)),
+        lambda w: CrossWeights(w, Choice(terms=2, kernels=9, qb=4, qu=4, qv=6)),
+    ],
+)
+def test_weights_are_those_of_golden(form, rng: np.random.Generator) -> None:
+    weights = form(torch.from_numpy(rng.standard_normal((10, 7, 9)).astype(np.float32)))
+    golden = weights.golden()
+    np.testing.assert_array_equal(golden.W, weights().detach().numpy())
+    weights().square().sum().backward()
+    for parameter in weights.parameters():
+        assert parameter.grad is not None
+        assert bool(parameter.grad.abs().sum() > 0)
+
+
+def test_many_bits_and_full_ranks_keep_the_weights(rng: np.random.Generator) -> None:
+    w = rng.standard_normal((10, 12, 9)).astype(np.float32)
+    for weights in (
+        StoredWeights(torch.from_numpy(w), 8),
+        CrossWeights(torch.from_numpy(w), Choice(kernels=10, qu=8, qv=8)),
+    ):
+        found = weights().detach().numpy().reshape(10, -1)
+        cosine = np.sum(found * w.reshape(10, -1), axis=1)
+        cosine /= np.linalg.norm(found, axis=1) * np.linalg.norm(w.reshape(10, -1), axis=1)
+        assert cosine.min() > 0.99
+
+
+def test_shift8_is_that_of_golden() -> None:
+    from golden.fixed import clamp8, round_shift
+
+    sums = torch.arange(-70000, 70000, 7).float()
+    for shift in (0, 1, 5, 9):
+        expected = clamp8(round_shift(sums.numpy().astype(np.int64), shift))
+        np.testing.assert_array_equal(shift8(sums, shift).numpy(), expected)
+
+
+@pytest.mark.parametrize("q", range(1, 9))
+def test_integers_use_their_range(q: int, rng: np.random.Generator) -> None:
+    latent = torch.from_numpy(rng.standard_normal((3, 4000)).astype(np.float32))
+    found = integers(latent * torch.tensor([[1e-3], [1.0], [1e3]]), q)
+    high = max(1, 2 ** (q - 1) - 1)
+    assert -high <= found.min() <= -0.9 * high
+    assert 0.9 * high <= found.max() <= high
+    # The step follows the values' scale, row by row.
+    np.testing.assert_array_equal(integers(latent[:1] * 7.0, q), integers(latent[:1], q))
+
+
+def bright(rng: np.random.Generator, count: int) -> Samples:
+    """Classes that a network can learn: which of five places is bright."""
+    labels = rng.integers(0, 5, count)
+    x = rng.uniform(0, 0.4, (count, SIZE, SIZE, 3)).astype(np.float32)
+    for n, label in enumerate(labels):
+        x[n, label, 1:7] += 0.5
+    return samples_from(x, labels)
+
+
+OPTIONS = Options(epochs=5, batch=20, held_out=100, rate=0.03, orthonormality=0.1)
+
+
+def test_training_resumes_where_it_stopped(
+    made: tuple[FloatNetwork, Calibration], rng: np.random.Generator, tmp_path: Path
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(figures) -> None:
+        if figures["epoch"] == 2:
+            raise Stop
+
+    samples = bright(rng, 600)
+    teacher = FloatModule(made[0])
+    whole = Student(made[0], CHOICES, made[1])
+    figures = fit(whole, None, samples, OPTIONS, tmp_path / "whole")
+    assert figures[-1]["loss"] < figures[0]["loss"]
+    assert accuracy(whole, samples) > 60
+
+    with pytest.raises(Stop):
+        fit(
+            Student(made[0], CHOICES, made[1]),
+            None,
+            samples,
+            OPTIONS,
+            tmp_path / "stopped",
+            report=stop,
+        )
+    again = Student(made[0], CHOICES, made[1])
+    assert fit(again, None, samples, OPTIONS, tmp_path / "stopped") == figures
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+    other = dataclasses.replace(OPTIONS, rate=0.01)
+    with pytest.raises(InputError, match="other settings"):
+        fit(again, teacher, samples, other, tmp_path / "whole")
+    with pytest.raises(InputError, match="too few"):
+        fit(again, teacher, bright(rng, 150), OPTIONS, tmp_path / "new")
+
+
+def test_distillation_follows_the_teacher(
+    made: tuple[FloatNetwork, Calibration], rng: np.random.Generator, tmp_path: Path
+) -> None:
+    samples = bright(rng, 600)
+    teacher = FloatModule(made[0])
+    wanted = outputs(teacher, samples).argmax(dim=1)
+    taught = Samples(samples.inputs, wanted)
+    student = Student(made[0], CHOICES, made[1])
+    options = dataclasses.replace(OPTIONS, distillation=1.0, shift=1, mirror=True, cutout=2)
+    before = accuracy(student, taught)
+    fit(student, teacher, samples, options, tmp_path / "checkpoint")
+    assert accuracy(student, taught) >= before
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"missing": Choice()}, "no layer 'missing'"),
+        ({"first": Choice(kernels=13)}, "layer 'first' cannot have 13 kernels"),
+        ({"wide": Choice(terms=10)}, "layer 'wide' cannot have 10 terms"),
+        ({"depthwise": Choice(terms=1)}, "layer 'depthwise' has groups"),
+        ({"classes": Choice(terms=1)}, "layer 'classes' gives the network's output"),
+    ],
+)
+def test_impossible_choices_are_refused(
+    made: tuple[FloatNetwork, Calibration], choices: dict[str, Choice], message: str
+) -> None:
+    with pytest.raises(FitError, match=message):
+        Student(made[0], choices, made[1])
+
+
+def test_other_kinds_of_layer_are_refused(made: tuple[FloatNetwork, Calibration]) -> None:
+    function = FloatFunction(name="odd", inputs=("classes",), function=np.tanh)
+    other = FloatNetwork("test", made[0].input_shape, (*made[0].layers, function))
+    with pytest.raises(FitError, match="layer 'odd' is a function"):
+        FloatModule(other)
+    assert math.isfinite(made[1].scales[0])
