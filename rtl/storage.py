@@ -42,7 +42,7 @@ class Storage(wiring.Component):
     bits : int
         Bits of a word, a multiple of 32.
     depth : int
-        Words; a power of two, on iCE40 of at least 16384 (`SPRAM_WORDS`).
+        Words, at least 2; on iCE40 a multiple of 16384 (`SPRAM_WORDS`).
     technology : str
         "ice40" for SPRAM primitives, anything else for inferred block RAM.
 
@@ -55,9 +55,10 @@ class Storage(wiring.Component):
     def __init__(self, bits, depth, technology):
         if bits <= 0 or bits % 32:
             raise ValueError(f"bits must be a positive multiple of 32, not {bits!r}")
-        least = SPRAM_WORDS if technology == "ice40" else 2
-        if depth < least or depth & (depth - 1):
-            raise ValueError(f"depth must be a power of two from {least} on, not {depth!r}")
+        if depth < 2:
+            raise ValueError(f"depth must be at least 2, not {depth!r}")
+        if technology == "ice40" and depth % SPRAM_WORDS:
+            raise ValueError(f"depth must be a multiple of {SPRAM_WORDS}, not {depth!r}")
         self.bits = bits
         self.depth = depth
         self.technology = technology

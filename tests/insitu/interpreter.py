@@ -212,7 +212,7 @@ class Interpreter:
             if not (0 <= row < f["input_height"] and 0 <= column < f["input_width"]):
                 places.append(None)
                 return [f["input_zero_point"]] * size
-            start = self._address * width % len(memory)
+            start = self._address * width % (1 << (len(memory) - 1).bit_length())
             start -= start % size
             places.append(start)
             return [b - 256 if b > 127 else b for b in memory[start : start + size]]
