@@ -7,7 +7,7 @@ the layer, the figure and the next step.
 from dataclasses import dataclass
 from typing import Any
 
-from golden.network import Convolution, Generated, Layer, Network, Pooling
+from golden.network import Convolution, Generated, Layer, Network, Pooling, Rounding
 from insitu.cost import CONSTANTS, Constants, Cost, Work, operation_cost, total_cost
 from insitu.errors import FitError
 from insitu.lower import array_cycles, lower
@@ -21,6 +21,9 @@ from rtl.record import (
     INTRA,
     PARAMETER_WORDS,
     RECORD_WORDS,
+    ROUND_EVEN,
+    ROUND_TWICE,
+    ROUND_UP,
     STORED,
     TABLE_WORDS,
     TILE,
@@ -28,6 +31,12 @@ from rtl.record import (
 )
 
 __all__ = ["DATAFLOWS", "LayerPlan", "Plan", "Planned", "plan"]
+
+_ROUNDINGS = {
+    Rounding.UP: ROUND_UP,
+    Rounding.TWICE: ROUND_TWICE,
+    Rounding.EVEN: ROUND_EVEN,
+}
 
 DATAFLOWS = {STORED: "stored", INTRA: "intra", CROSS: "cross", TILE: "tile"}
 
@@ -416,7 +425,7 @@ def _record(
     record = {
         **walk.fields(config.width),
         "dataflow": operation.dataflow,
-        "double_rounding": int(operation.double_rounding),
+        "rounding": _ROUNDINGS[operation.rounding],
         "flat": int(operation.flat),
         "depthwise": int(operation.depthwise),
         "shifted_sums": int(operation.shifted_sums),
