@@ -2,9 +2,10 @@
 
 from amaranth import Cat, ClockSignal, Instance, Module, Mux, Signal
 from amaranth.lib import wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
+
+from .memory import BankedMemory
 
 __all__ = ["ReadPort", "Storage", "WritePort"]
 
@@ -69,17 +70,14 @@ class Storage(wiring.Component):
         if self.technology == "ice40":
             self._spram(m)
         else:
-            m.submodules.memory = memory = Memory(
-                shape=self.bits, depth=self.depth, init=[], attrs={"no_rw_check": 1}
-            )
-            writer, reader = memory.write_port(granularity=32), memory.read_port()
+            m.submodules.memory = memory = BankedMemory(self.bits, self.depth, granularity=32)
             m.d.comb += [
-                writer.en.eq(self.write.enable),
-                writer.addr.eq(self.write.address),
-                writer.data.eq(self.write.data),
-                reader.en.eq(self.read.enable),
-                reader.addr.eq(self.read.address),
-                self.read.data.eq(reader.data),
+                memory.write_enable.eq(self.write.enable),
+                memory.write_address.eq(self.write.address),
+                memory.write_data.eq(self.write.data),
+                memory.read_enable.eq(self.read.enable),
+                memory.read_address.eq(self.read.address),
+                self.read.data.eq(memory.read_data),
             ]
         return m
 

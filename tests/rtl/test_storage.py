@@ -52,6 +52,14 @@ async def remembers(bench: Bench) -> None:
 @pytest.mark.parametrize("technology", ["sim", "ice40"])
 @pytest.mark.parametrize(("bits", "depth"), [(32, 16384), (64, 32768), (32, 49152)])
 def test_remembers(technology: str, bits: int, depth: int, seed: int) -> None:
+    remember(technology, bits, depth, seed)
+
+
+def test_remembers_in_banks(seed: int) -> None:
+    remember("sim", 128, 2624, seed)
+
+
+def remember(technology: str, bits: int, depth: int, seed: int) -> None:
     parameters = {"bits": bits, "depth": depth, "technology": technology}
     dut = Storage(bits, depth, technology)
     sim.run(dut, __name__, "remembers", parameters=parameters, seed=seed, extra_sources=ICE40)
