@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.checks import integer
-from golden.requantise import Scaling, requantise, rescale
+from golden.requantise import Rounding, Scaling, requantise, rescale
 
 __all__ = ["add"]
 
@@ -54,7 +54,7 @@ def add(
         zero_point = integer(f"zero point of {name}", zero_point, -128, 127)
         shift = integer(f"shift of {name}", shift, 0, 31)
         raised = (x.astype(np.int32) - zero_point) << LEFT_SHIFT
-        parts.append(rescale(raised, multiplier, shift, double_rounding=True))
+        parts.append(rescale(raised, multiplier, shift, rounding=Rounding.TWICE))
     if a.shape != b.shape:
         raise ValueError(f"a and b must have the same shape, not {a.shape} and {b.shape}")
     zero_point, multiplier, shift = output_scaling
@@ -66,5 +66,5 @@ def add(
         zero_point,
         activation_min,
         activation_max,
-        double_rounding=True,
+        rounding=Rounding.TWICE,
     )

@@ -23,7 +23,7 @@ from golden.checks import keep
 from golden.convolve import convolve
 from golden.mean import mean
 from golden.multiply import multiply
-from golden.requantise import LARGEST_MULTIPLIER, SHIFTS, Scaling, requantise
+from golden.requantise import LARGEST_MULTIPLIER, SHIFTS, Rounding, Scaling, requantise
 from golden.table import look_up
 from golden.weights import Generated, Stored
 from golden.windows import output_size, pad
@@ -164,12 +164,6 @@ class Layer:
         if low > high:
             raise ValueError(f"activation_min must be at most activation_max {high}, not {low}")
 
-    def _flags(self, *fields: str) -> None:
-        for field in fields:
-            value = getattr(self, field)
-            if not isinstance(value, bool):
-                raise TypeError(f"{field} must be a bool, not {value!r}")
-
 
 def _scaling(name: str, value: object, shifts: tuple[int, int]) -> Scaling:
     """`value` as a Scaling, checked."""
@@ -211,8 +205,7 @@ class Convolution(Layer):
         -128..127.
     activation_min, activation_max : int
         Range that outputs saturate to, within -128..127.
-    double_rounding : bool
-        Whether the requantiser rounds after the multiplication and again after the shift.
+    rounding : Rounding
     groups : int
         Divides Ci and Co; groups = Ci is a depthwise convolution.
     """
@@ -231,7 +224,7 @@ class Convolution(Layer):
     output_zero_point: int
     activation_min: int = -128
     activation_max: int = 127
-    double_rounding: bool
+    rounding: Rounding
     groups: int = 1
 
     def _check(self) -> None:
@@ -268,7 +261,7 @@ class Convolution(Layer):
             keep(self, field, getattr(self, field))
         self._zero_points("input_zero_point", "output_zero_point")
         self._limits(self.activation_min, self.activation_max)
-        self._flags("double_rounding")
+        keep(self, "rounding", Rounding(self.rounding))
 
     @property
     def input_channels(self) -> int:
@@ -319,7 +312,7 @@ class Convolution(Layer):
             self.output_zero_point,
             self.activation_min,
             self.activation_max,
-            double_rounding=self.double_rounding,
+            rounding=self.rounding,
         )
 
     def _compute(self, *maps: Int8) -> Int8:
@@ -391,19 +384,19 @@ class Mean(Layer):
         -128..127.
     output_scaling : Scaling
         With input scale / (output scale * H * W).
-    double_rounding : bool
+    rounding : Rounding
     """
 
     kind: ClassVar[str] = "mean"
 
     input_zero_point: int
     output_scaling: Scaling
-    double_rounding: bool = True
+    rounding: Rounding = Rounding.TWICE
 
     def _check(self) -> None:
         self._zero_points("input_zero_point")
         keep(self, "output_scaling", _scaling("output_scaling", self.output_scaling, SHIFTS))
-        self._flags("double_rounding")
+        keep(self, "rounding", Rounding(self.rounding))
 
     def _output_shape(self, *shapes: Shape) -> Shape:
         return 1, 1, shapes[0][2]
@@ -417,7 +410,7 @@ class Mean(Layer):
             maps[0],
             self.input_zero_point,
             self.output_scaling,
-            double_rounding=self.double_rounding,
+            rounding=self.rounding,
         )
 
 
@@ -484,7 +477,7 @@ class Multiply(Layer):
     output_scaling : Scaling
     activation_min, activation_max : int
         Range that outputs saturate to, within -128..127.
-    double_rounding : bool
+    rounding : Rounding
     """
 
     kind: ClassVar[str] = "multiply"
@@ -494,7 +487,7 @@ class Multiply(Layer):
     output_scaling: Scaling
     activation_min: int = -128
     activation_max: int = 127
-    double_rounding: bool = True
+    rounding: Rounding = Rounding.TWICE
 
     def _check(self) -> None:
         points = checks.integers("input_zero_points", self.input_zero_points, 2, -128)
@@ -503,7 +496,7 @@ class Multiply(Layer):
         keep(self, "input_zero_points", points)
         keep(self, "output_scaling", _scaling("output_scaling", self.output_scaling, SHIFTS))
         self._limits(self.activation_min, self.activation_max)
-        self._flags("double_rounding")
+        keep(self, "rounding", Rounding(self.rounding))
 
     def _output_shape(self, *shapes: Shape) -> Shape:
         a, b = shapes
@@ -529,7 +522,7 @@ class Multiply(Layer):
             self.output_scaling,
             self.activation_min,
             self.activation_max,
-            double_rounding=self.double_rounding,
+            rounding=self.rounding,
         )
 
 
@@ -572,7 +565,7 @@ class Requantise(Layer):
         With input scale / output scale.
     activation_min, activation_max : int
         Range that outputs saturate to, within -128..127.
-    double_rounding : bool
+    rounding : Rounding
     """
 
     kind: ClassVar[str] = "requantise"
@@ -581,13 +574,13 @@ class Requantise(Layer):
     output_scaling: Scaling
     activation_min: int = -128
     activation_max: int = 127
-    double_rounding: bool = True
+    rounding: Rounding = Rounding.TWICE
 
     def _check(self) -> None:
         self._zero_points("input_zero_point")
         keep(self, "output_scaling", _scaling("output_scaling", self.output_scaling, SHIFTS))
         self._limits(self.activation_min, self.activation_max)
-        self._flags("double_rounding")
+        keep(self, "rounding", Rounding(self.rounding))
 
     def _output_shape(self, *shapes: Shape) -> Shape:
         return shapes[0]
@@ -606,7 +599,7 @@ class Requantise(Layer):
             zero_point,
             self.activation_min,
             self.activation_max,
-            double_rounding=self.double_rounding,
+            rounding=self.rounding,
         )
 
     def _compute(self, *maps: Int8) -> Int8:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.checks import array, integer
-from golden.requantise import Scaling, requantise
+from golden.requantise import Rounding, Scaling, requantise
 
 __all__ = ["mean"]
 
@@ -18,7 +18,7 @@ def mean(
     zero_point: int,
     output_scaling: Scaling,
     *,
-    double_rounding: bool = True,
+    rounding: Rounding = Rounding.TWICE,
 ) -> NDArray[np.int8]:
     """requantise(sum over pixels of (x - zero_point)), one value a channel.
 
@@ -30,8 +30,7 @@ def mean(
         -128..127, of the input.
     output_scaling : Scaling
         Of the output; the multiplier is input scale / (output scale * H * W).
-    double_rounding : bool
-        As in `golden.requantise`.
+    rounding : Rounding
 
     Returns
     -------
@@ -51,6 +50,4 @@ def mean(
         raise OverflowError(f"sum of {pixels} pixels must fit int32")
     sums = x.sum(axis=(1, 2), keepdims=True, dtype=np.int32) - np.int32(pixels * zero_point)
     output_zero_point, multiplier, shift = output_scaling
-    return requantise(
-        sums, multiplier, shift, output_zero_point, -128, 127, double_rounding=double_rounding
-    )
+    return requantise(sums, multiplier, shift, output_zero_point, -128, 127, rounding=rounding)

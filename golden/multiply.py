@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.checks import array, integer
-from golden.requantise import Scaling, requantise
+from golden.requantise import Rounding, Scaling, requantise
 
 __all__ = ["multiply"]
 
@@ -23,7 +23,7 @@ def multiply(
     activation_min: int = -128,
     activation_max: int = 127,
     *,
-    double_rounding: bool = True,
+    rounding: Rounding = Rounding.TWICE,
 ) -> Int8:
     """requantise((a - a_zero_point) * (b - b_zero_point)).
 
@@ -37,8 +37,7 @@ def multiply(
         Of the output; the multiplier is scale of a * scale of b / output scale.
     activation_min, activation_max : int
         -128..127.
-    double_rounding : bool
-        As in `golden.requantise`.
+    rounding : Rounding
 
     Returns
     -------
@@ -70,5 +69,5 @@ def multiply(
         zero_point,
         activation_min,
         activation_max,
-        double_rounding=double_rounding,
+        rounding=rounding,
     )

@@ -27,7 +27,7 @@ from golden.layers import (
     Shape,
     Table,
 )
-from golden.requantise import Scaling
+from golden.requantise import Rounding, Scaling
 from golden.weights import Generated, Stored
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "Pad",
     "Pooling",
     "Requantise",
+    "Rounding",
     "Scaling",
     "Shape",
     "Stored",

@@ -2,9 +2,10 @@
 
 Source: TFLite's int8 quantisation specification and its reference kernels
 (MultiplyByQuantizedMultiplier): convolution and depthwise convolution round twice, fully
-connected layers once.
+connected layers once. ONNX's QuantizeLinear rounds once, halves to even.
 """
 
+from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +13,27 @@ from numpy.typing import ArrayLike, NDArray
 
 from golden.checks import integer
 
-__all__ = ["LARGEST_MULTIPLIER", "SHIFTS", "Scaling", "requantise", "rescale"]
+__all__ = ["LARGEST_MULTIPLIER", "SHIFTS", "Rounding", "Scaling", "requantise", "rescale"]
 
 LARGEST_MULTIPLIER = (1 << 31) - 1
 SHIFTS = -30, 31
 """Least and greatest shift; a negative one is to the left."""
+
+
+class Rounding(StrEnum):
+    """How `rescale` rounds.
+
+    `UP` once, halves up; `EVEN` once, halves to even; `TWICE` after the multiplication and again
+    after the shift.
+    """
+
+    UP = "up"
+    TWICE = "twice"
+    EVEN = "even"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Rounding":
+        raise ValueError(f"rounding must be one of {', '.join(cls)}, not {value!r}")
 
 
 class Scaling(NamedTuple):
@@ -45,12 +62,13 @@ def _parameter(name: str, value: ArrayLike, low: int, high: int) -> NDArray[np.i
 
 
 def rescale(
-    acc: NDArray[np.int32], multiplier: ArrayLike, shift: ArrayLike, *, double_rounding: bool
+    acc: NDArray[np.int32], multiplier: ArrayLike, shift: ArrayLike, *, rounding: Rounding
 ) -> NDArray[np.int64]:
     """acc * multiplier / 2**(31 + shift), rounded.
 
-    Single rounding: halves up, (acc * multiplier + 2**(30 + shift)) >> (31 + shift).
-    Double rounding: h = (acc * multiplier + 2**30) >> 31, which is gemmlowp's
+    `UP`: (acc * multiplier + 2**(30 + shift)) >> (31 + shift).
+    `EVEN`: the same, less 1 where that is odd and was half-way.
+    `TWICE`: h = (acc * multiplier + 2**30) >> 31, which is gemmlowp's
     SaturatingRoundingDoublingHighMul (its one saturating case needs a negative multiplier); then
     h / 2**shift with halves away from zero, gemmlowp's RoundingDivideByPOT. A shift to the left
     comes before all this and keeps the low 32 bits, as the reference kernels do.
@@ -61,11 +79,11 @@ def rescale(
         Channels last.
     multiplier, shift : int or integer array
         0..2**31 - 1 and -30..31; arrays broadcast against `acc`, so [Co] is one a channel.
-    double_rounding : bool
+    rounding : Rounding
 
     Returns
     -------
-    int64 array, within int32 unless a single rounding shifts to the left.
+    int64 array, within int32 unless what is rounded once is shifted to the left.
 
     Raises
     ------
@@ -77,13 +95,18 @@ def rescale(
         raise TypeError(f"acc must be an array of int32, not {kind}")
     factor = _parameter("multiplier", multiplier, 0, LARGEST_MULTIPLIER)
     places = _parameter("shift", shift, *SHIFTS)
-    if double_rounding and (places < 0).any():
+    rounding = Rounding(rounding)
+    if rounding is Rounding.TWICE and (places < 0).any():
         acc = np.left_shift(acc.astype(np.int64), np.maximum(-places, 0)).astype(np.int32)
         places = np.maximum(places, 0)
     product = acc * factor  # at most 2**62, and 2**61 more to round: int64 holds it
-    if not double_rounding:
+    if rounding is not Rounding.TWICE:
         product += np.left_shift(np.int64(1), 30 + places)
+        whole = np.left_shift(np.int64(1), 31 + places)
+        halves = (product & (whole - 1)) == 0 if rounding is Rounding.EVEN else None
         product >>= 31 + places
+        if halves is not None:
+            product &= ~halves.astype(np.int64)
         return product
     product += 1 << 30
     product >>= 31
@@ -102,7 +125,7 @@ def requantise(
     activation_min: int,
     activation_max: int,
     *,
-    double_rounding: bool,
+    rounding: Rounding,
 ) -> NDArray[np.int8]:
     """clamp(rescale(acc) + zero_point, activation_min, activation_max).
 
@@ -110,7 +133,7 @@ def requantise(
     ----------
     acc : int32 array
         Accumulators, bias included, channels last.
-    multiplier, shift, double_rounding
+    multiplier, shift, rounding
         As in `rescale`.
     zero_point, activation_min, activation_max : int
         -128..127.
@@ -127,7 +150,7 @@ def requantise(
     zero_point = integer("zero_point", zero_point, -128, 127)
     low = integer("activation_min", activation_min, -128, 127)
     high = integer("activation_max", activation_max, low, 127)
-    result = rescale(acc, multiplier, shift, double_rounding=double_rounding)
+    result = rescale(acc, multiplier, shift, rounding=rounding)
     result += zero_point
     np.clip(result, low, high, out=result)
     return result.astype(np.int8)

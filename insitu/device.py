@@ -366,9 +366,9 @@ class Device:
             hardware=(version >> 24, version >> 16 & 0xFF),
             image_format=version & 0xFFFF,
             lanes=geometry & 0xFF,
-            width=geometry >> 8 & 0xFF,
-            coefficient_bytes=1 << (geometry >> 16 & 0xFF),
-            activation_bytes=1 << (geometry >> 24),
+            width=geometry >> 8 & 0xF,
+            coefficient_bytes=1024 * ((geometry >> 12 & 0x3FF) + 1),
+            activation_bytes=1024 * ((geometry >> 22) + 1),
             digest=digest,
         )
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.add import LEFT_SHIFT, add
-from golden.requantise import LARGEST_MULTIPLIER, Scaling, requantise
+from golden.requantise import LARGEST_MULTIPLIER, Rounding, Scaling, requantise
 from rtl.record import SUM_SHIFT
 
 __all__ = ["Exact", "addition", "average", "digits", "rescaling"]
@@ -39,14 +39,14 @@ class Exact:
         One for each map.
     bias : int
     multiplier, shift : int
-    double_rounding : bool
+    rounding : Rounding
     """
 
     weights: tuple[int, ...]
     bias: int
     multiplier: int
     shift: int
-    double_rounding: bool
+    rounding: Rounding
 
 
 def _factors(real: float) -> tuple[int, int] | None:
@@ -58,11 +58,11 @@ def _factors(real: float) -> tuple[int, int] | None:
     return (multiplier, shift) if multiplier <= LARGEST_MULTIPLIER else None
 
 
-def _attempts(real: float) -> Iterator[tuple[int, int, bool]]:
+def _attempts(real: float) -> Iterator[tuple[int, int, Rounding]]:
     factors = _factors(real)
     if factors is not None:
-        yield (*factors, True)
-        yield (*factors, False)
+        for rounding in (Rounding.TWICE, Rounding.UP, Rounding.EVEN):
+            yield (*factors, rounding)
 
 
 @lru_cache(maxsize=256)
@@ -86,7 +86,7 @@ def rescaling(
     scaling: Scaling,
     low: int,
     high: int,
-    double_rounding: bool,
+    rounding: Rounding,
     accumulator_bits: int,
 ) -> Exact | None:
     """Another scale of one map: `golden.layers.Requantise`, with one weight."""
@@ -98,7 +98,7 @@ def rescaling(
         scaling.zero_point,
         low,
         high,
-        double_rounding=double_rounding,
+        rounding=rounding,
     )
     real = scaling.multiplier * 2.0 ** -(31 + scaling.shift)
     return _one_weight(
@@ -120,10 +120,10 @@ def _one_weight(
         if weight * int(np.abs(sums).max()) >= 1 << accumulator_bits - 1:
             break
         x = (weight * (sums - zero_in)).astype(np.int32)
-        for multiplier, shift, double in _attempts(real / weight):
-            got = requantise(x, multiplier, shift, zero_out, low, high, double_rounding=double)
+        for multiplier, shift, rounding in _attempts(real / weight):
+            got = requantise(x, multiplier, shift, zero_out, low, high, rounding=rounding)
             if np.array_equal(got, targets):
-                return Exact((weight,), -weight * zero_in, multiplier, shift, double)
+                return Exact((weight,), -weight * zero_in, multiplier, shift, rounding)
     return None
 
 
@@ -156,12 +156,12 @@ def addition(
         x = (weight_a * wide_a + weight_b * wide_b + bias).astype(np.int32)
         each = [factors[0] / weight_a, factors[1] / weight_b]
         for real in dict.fromkeys([sum(each) / 2, *each]):
-            for multiplier, shift, double in _attempts(real):
+            for multiplier, shift, rounding in _attempts(real):
                 got = requantise(
-                    x, multiplier, shift, output.zero_point, low, high, double_rounding=double
+                    x, multiplier, shift, output.zero_point, low, high, rounding=rounding
                 )
                 if np.array_equal(got, targets):
-                    return Exact((weight_a, weight_b), bias, multiplier, shift, double)
+                    return Exact((weight_a, weight_b), bias, multiplier, shift, rounding)
     return None
 
 

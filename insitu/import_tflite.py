@@ -26,6 +26,7 @@ from golden.network import (
     Pad,
     Pooling,
     Requantise,
+    Rounding,
     Scaling,
     Shape,
     Stored,
@@ -624,7 +625,7 @@ class _Importer:
             padding=padding,
             dilation=dilation,
             groups=groups,
-            double_rounding=True,
+            rounding=Rounding.TWICE,
         )
 
     def _depthwise(self, operator: Operator) -> None:
@@ -647,7 +648,7 @@ class _Importer:
             padding=padding,
             dilation=dilation,
             groups=source.shape[2],
-            double_rounding=True,
+            rounding=Rounding.TWICE,
         )
 
     def _fully_connected(self, operator: Operator) -> None:
@@ -677,7 +678,7 @@ class _Importer:
             scales,
             bias,
             kernel=kernel,
-            double_rounding=False,
+            rounding=Rounding.UP,
         )
 
     def _same_scale(self, operator: Operator, *sources: _Map) -> None:

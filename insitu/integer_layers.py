@@ -1,9 +1,9 @@
 """From layers in real numbers to layers of `golden`, for maps whose scales are given.
 
 ONNX Runtime's arithmetic: what a layer gives is its exact real value over the output's scale,
-rounded once, in single precision. Multipliers are therefore those of single precision and the
-requantisers round once; what is left are halves, which go up here and to even there, and additions,
-which round at 2**-20 of a step before they round.
+rounded once with halves to even, in single precision. Multipliers are therefore those of single
+precision and the requantisers round so; what is left are additions, which round at 2**-20 of a step
+before they round, and halves that single precision misses.
 """
 
 import math
@@ -22,6 +22,7 @@ from golden.network import (
     Pad,
     Pooling,
     Requantise,
+    Rounding,
     Scaling,
     Shape,
     Stored,
@@ -85,7 +86,7 @@ def integer_layers(
                 inputs=layer.inputs,
                 input_zero_point=given.zero_point,
                 output_scaling=_scaling(layer, real, result.zero_point),
-                double_rounding=False,
+                rounding=Rounding.EVEN,
             )
         ]
     if isinstance(layer, FloatAdd):
@@ -101,7 +102,7 @@ def integer_layers(
                 output_scaling=_scaling(layer, real, result.zero_point),
                 activation_min=low,
                 activation_max=high,
-                double_rounding=False,
+                rounding=Rounding.EVEN,
             )
         ]
     if isinstance(layer, FloatConcatenation):
@@ -165,7 +166,7 @@ def _requantise(
         output_scaling=_scaling(layer, real, result.zero_point),
         activation_min=low,
         activation_max=high,
-        double_rounding=False,
+        rounding=Rounding.EVEN,
     )
 
 
@@ -233,7 +234,7 @@ def _convolution(layer: FloatConvolution, given: Quantisation, result: Quantisat
         output_zero_point=result.zero_point,
         activation_min=low,
         activation_max=high,
-        double_rounding=False,
+        rounding=Rounding.EVEN,
         groups=layer.groups,
     )
 
@@ -241,8 +242,8 @@ def _convolution(layer: FloatConvolution, given: Quantisation, result: Quantisat
 def _pooling(
     layer: FloatPooling, given: Quantisation, result: Quantisation, channels: int
 ) -> list[Layer]:
-    """Pooling; an average that also changes the scale is a convolution where all taps count."""
-    if layer.mode == "average" and given != result and not any(layer.padding):
+    """Pooling; an average is a convolution where all taps count, to round as one."""
+    if layer.mode == "average" and not any(layer.padding):
         taps = layer.kernel[0] * layer.kernel[1]
         ones = FloatConvolution(
             name=layer.name,

@@ -29,7 +29,7 @@ from golden.network import (
     Stored,
     Table,
 )
-from golden.requantise import LARGEST_MULTIPLIER
+from golden.requantise import LARGEST_MULTIPLIER, Rounding
 from insitu.errors import FitError
 from insitu.exact import Exact, addition, average, digits, rescaling
 from insitu.maps import Map, Placed
@@ -42,7 +42,7 @@ __all__ = ["array_cycles", "lower", "lower_rows", "move", "only_rows"]
 Int8 = NDArray[np.int8]
 Int32 = NDArray[np.int32]
 
-_COPY = {"multiplier": LARGEST_MULTIPLIER, "shift": 0, "double_rounding": False}
+_COPY: dict[str, Any] = {"multiplier": LARGEST_MULTIPLIER, "shift": 0, "rounding": Rounding.UP}
 """A requantisation that leaves a byte as it is: x * (1 - 2**-31), rounded."""
 
 
@@ -289,7 +289,7 @@ def _(layer: Convolution, site: _Site) -> list[Operation]:
         "bias": layer.bias,
         "multiplier": layer.multiplier,
         "shift": layer.shift.astype(np.int32),
-        "double_rounding": layer.double_rounding,
+        "rounding": layer.rounding,
         "input_zero_point": layer.input_zero_point,
         "output_zero_point": layer.output_zero_point,
         **_limits(layer),
@@ -644,7 +644,7 @@ def _rounding(found: Exact) -> dict[str, Any]:
         "bias": found.bias,
         "multiplier": found.multiplier,
         "shift": found.shift,
-        "double_rounding": found.double_rounding,
+        "rounding": found.rounding,
     }
 
 
@@ -694,7 +694,7 @@ def _(layer: Requantise, site: _Site) -> list[Operation]:
         layer.output_scaling,
         layer.activation_min,
         layer.activation_max,
-        layer.double_rounding,
+        layer.rounding,
         config.accumulator_bits,
     )
     if found is None:
@@ -762,7 +762,7 @@ def _(layer: Mean, site: _Site) -> list[Operation]:
             bias=-taps * layer.input_zero_point,
             multiplier=scaling.multiplier,
             shift=scaling.shift,
-            double_rounding=layer.double_rounding,
+            rounding=layer.rounding,
         )
     ]
 
@@ -808,7 +808,7 @@ def _(layer: Multiply, site: _Site) -> list[Operation]:
             config,
             multiplier=scaling.multiplier,
             shift=scaling.shift,
-            double_rounding=layer.double_rounding,
+            rounding=layer.rounding,
             **limits,
         )
     return operations
@@ -917,7 +917,7 @@ def _maximum(
             bias=np.zeros(size, np.int32),
             multiplier=np.full(size, _COPY["multiplier"], np.int32),
             shift=np.zeros(size, np.int32),
-            double_rounding=False,
+            rounding=Rounding.UP,
             input_zero_point=-128,
             output_zero_point=0,
             output=target.address + offset,

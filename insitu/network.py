@@ -1,14 +1,14 @@
 """The integer network as a file: an .npz archive with a format version.
 
-Keys: `format` ("insitu-network-2"), `n_layers`, `input_shape` (height, width, channels),
+Keys: `format` ("insitu-network-3"), `n_layers`, `input_shape` (height, width, channels),
 `input_scale`, `input_zero_point`, `output_scale`; for each layer i `L{i}.` and kind, name, inputs
 (names) and the fields of that kind in `golden.layers`: a scaling is (zero point, multiplier,
 shift). In place of weights a convolution has either W [Co,Ci,T] and q, or those of B [Bo,Bi,T], U,
 V [Co,Bo] that there are, with qb, qu, qv, s1, s2. Taps count rows first.
 
-Version 1, which is read too, held chains of convolutions: it has no `inputs`, `kind` is for its
-reader alone, and the `output_scale` is the last layer's. `groups`, `double_rounding` and
-`input_shape` may be missing.
+Versions 1 and 2 are read too. They have `double_rounding`, true or false, in place of `rounding`.
+Version 1 held chains of convolutions: it has no `inputs`, `kind` is for its reader alone, and the
+`output_scale` is the last layer's. `groups`, `double_rounding` and `input_shape` may be missing.
 """
 
 import io
@@ -32,6 +32,7 @@ from golden.network import (
     Pad,
     Pooling,
     Requantise,
+    Rounding,
     Stored,
     Table,
     chain,
@@ -41,7 +42,8 @@ from insitu.files import parse_arrays, read_file, write_file
 
 __all__ = ["FORMAT", "from_bytes", "load", "save", "to_bytes"]
 
-FORMAT = "insitu-network-2"
+FORMAT = "insitu-network-3"
+_TWO_ROUNDINGS = "insitu-network-2"
 _CHAINS = "insitu-network-1"
 _AGAIN = "copy the file again, or compress the model again"
 _REWRITE = "write the file again with this version of insitu"
@@ -121,7 +123,7 @@ def from_bytes(
     """
     arrays = parse_arrays(data, source, NetworkError, _AGAIN)
     found = str(arrays["format"]) if "format" in arrays else None
-    if found not in (FORMAT, _CHAINS):
+    if found not in (FORMAT, _TWO_ROUNDINGS, _CHAINS):
         fault = f"has format {found!r}" if found else "has no format"
         raise NetworkError(f"{source} {fault}, this insitu reads {FORMAT!r}", _REWRITE)
     try:
@@ -169,6 +171,13 @@ class _Reader:
         if value.dtype.kind not in "biu" or int(value.reshape(())) not in (0, 1):
             raise ValueError(f"{self._prefix}{key} must be true or false, not {value}")
         return bool(value.reshape(()))
+
+    def rounding(self, key: str) -> Rounding:
+        """How a layer rounds."""
+        if key in self:
+            return Rounding(self.text(key))
+        twice = "double_rounding" in self and self.flag("double_rounding")
+        return Rounding.TWICE if twice else Rounding.UP
 
     def number(self, key: str) -> float:
         """One real number."""
@@ -225,7 +234,7 @@ class _Reader:
     def old_layer(self, zero_point: int) -> Convolution:
         """The layer that the prefix names, in a file of version 1."""
         given = {"input_zero_point": zero_point, "inputs": ("input",)}
-        optional = {"groups": 1, "double_rounding": False}
+        optional = {"groups": 1}
         values: dict[str, Any] = {}
         for name in (f.name for f in fields(Convolution)):
             if name in given:
@@ -283,7 +292,6 @@ _FIELDS: dict[str, Callable[[_Reader, str], Any]] = {
     "activation_min": _Reader.integer,
     "bias": _array(np.int32),
     "dilation": _row(2),
-    "double_rounding": _Reader.flag,
     "groups": _Reader.integer,
     "input_zero_point": _Reader.integer,
     "input_zero_points": _row(2),
@@ -295,6 +303,7 @@ _FIELDS: dict[str, Callable[[_Reader, str], Any]] = {
     "output_scaling": _row(3),
     "output_zero_point": _Reader.integer,
     "padding": _row(4),
+    "rounding": _Reader.rounding,
     "scalings": _Reader.scalings,
     "shift": _array(np.int8),
     "stride": _row(2),

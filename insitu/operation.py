@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.decode import segment_words
+from golden.requantise import Rounding
 from rtl.config import Configuration
 from rtl.record import CROSS, FIELDS, STORED
 
@@ -185,7 +186,7 @@ class Operation:
         In the order basis, stream, cross, as far as there are any.
     bias, multiplier, shift : int32 [channels]
         Of the output channels, in the order in which they lie in memory.
-    double_rounding : bool
+    rounding : Rounding
     input_zero_point, output_zero_point, activation_min, activation_max : int
     output : int
         Byte address of the first output pixel.
@@ -209,7 +210,7 @@ class Operation:
     bias: Int32
     multiplier: Int32
     shift: Int32
-    double_rounding: bool
+    rounding: Rounding
     input_zero_point: int
     output_zero_point: int
     activation_min: int = -128

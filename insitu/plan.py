@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from golden.network import Convolution, Generated, Layer, Network, Pooling
+from golden.network import Convolution, Generated, Layer, Network, Pooling, Rounding
 from insitu.bands import lay_out_in_bands
 from insitu.cost import CONSTANTS, Constants, Cost, Work, operation_cost, total_cost
 from insitu.errors import FitError
@@ -24,6 +24,9 @@ from rtl.record import (
     FIELDS,
     INTRA,
     RECORD_WORDS,
+    ROUND_EVEN,
+    ROUND_TWICE,
+    ROUND_UP,
     STORED,
     TABLE_WORDS,
     TILE,
@@ -31,6 +34,12 @@ from rtl.record import (
 )
 
 __all__ = ["DATAFLOWS", "LayerPlan", "Plan", "Planned", "StepPlan", "plan"]
+
+_ROUNDINGS = {
+    Rounding.UP: ROUND_UP,
+    Rounding.TWICE: ROUND_TWICE,
+    Rounding.EVEN: ROUND_EVEN,
+}
 
 DATAFLOWS = {STORED: "stored", INTRA: "intra", CROSS: "cross", TILE: "tile"}
 
@@ -563,7 +572,7 @@ def _record(
     record = {
         **walk.fields(config.width),
         "dataflow": operation.dataflow,
-        "double_rounding": int(operation.double_rounding),
+        "rounding": _ROUNDINGS[operation.rounding],
         "flat": int(operation.flat),
         "depthwise": int(operation.depthwise),
         "shifted_sums": int(operation.shifted_sums),

@@ -26,6 +26,7 @@ from golden.network import (
     Layer,
     Multiply,
     Network,
+    Rounding,
     Stored,
     Table,
     chain,
@@ -384,7 +385,7 @@ def quantised_layer(
         output_zero_point=output_zero_point,
         activation_min=limit(layer.low, -128),
         activation_max=limit(layer.high, 127),
-        double_rounding=not layer.dense,
+        rounding=Rounding.UP if layer.dense else Rounding.TWICE,
     )
     return result, (output_scale, output_zero_point)
 

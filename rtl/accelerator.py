@@ -152,7 +152,7 @@ class Accelerator(wiring.Component):
             sequencer.written.eq(self._activations.final_written | self._tile.complete),
             requantiser.clear.eq(sequencer.layer_start),
             requantiser.tile.eq(generating),
-            requantiser.double_rounding.eq(record.double_rounding),
+            requantiser.rounding.eq(record.rounding),
             requantiser.uniform.eq(record.uniform),
             requantiser.look_up.eq(record.table),
             requantiser.zero_point.eq(record.output_zero_point),

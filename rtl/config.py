@@ -14,10 +14,21 @@ __all__ = ["CONFIGURATIONS", "Configuration", "configuration"]
 
 FAMILIES = ("sim", "ice40", "ecp5")
 
+LARGEST_MEMORY = 1 << 20
+"""Bytes of each memory at most: its address space on the bus."""
+
 
 def _positive(name, value):
     if not isinstance(value, int) or value <= 0:
         raise ValueError(f"{name} must be a positive integer, not {value!r}")
+
+
+def _kilobytes(name, value):
+    _positive(name, value)
+    if value % 1024 or value > LARGEST_MEMORY:
+        raise ValueError(
+            f"{name} must be a multiple of 1024 and at most {LARGEST_MEMORY}, not {value!r}"
+        )
 
 
 def _power_of_two(name, value):
@@ -38,18 +49,18 @@ class Configuration:
         Device family; chooses the primitives of memories and multipliers for synthesis. Arithmetic
         and cycle counts do not depend on it.
     lanes : int
-        Output channels computed in parallel (R).
+        Output channels computed in parallel (R), at most 255.
     width : int
-        Input channels each lane multiplies per cycle (C), a power of two.
+        Input channels each lane multiplies per cycle (C): 1, 2, 4 or 8.
     activation_bytes : int
-        Size of the activation memory in bytes, a power of two.
+        Size of the activation memory in bytes, a multiple of 1024, at most 1 MB.
     activation_word : int
         Bytes of one activation memory word, a power of two, a multiple of `width` and a divisor
         of `lanes`.
     activation_ports : 1 or 2
         1: reads and writes share one port, writes first. 2: they do not.
     coefficient_bytes : int
-        Size of the coefficient memory in bytes, a power of two.
+        Size of the coefficient memory in bytes, a multiple of 1024, at most 1 MB.
     coefficient_port : int
         Bits of one coefficient memory word, a power of two of at least 32; `lanes * width` divides
         it. Each of the R*C decoder stripes receives `coefficient_port / (lanes * width)` bits of
@@ -107,14 +118,18 @@ class Configuration:
         _positive("lanes", self.lanes)
         for name in (
             "width",
-            "activation_bytes",
             "activation_word",
-            "coefficient_bytes",
             "coefficient_port",
             "basis_depth",
             "basis_blocks",
         ):
             _power_of_two(name, getattr(self, name))
+        if self.lanes > 255 or self.width > 8:
+            raise ValueError(
+                f"lanes must be at most 255 and width at most 8, not {self.lanes} and {self.width}"
+            )
+        for name in ("activation_bytes", "coefficient_bytes"):
+            _kilobytes(name, getattr(self, name))
         for name in ("tile_bytes", "requantiser_outputs", "clock_hz"):
             _positive(name, getattr(self, name))
         if self.activation_word % self.width or self.activation_word < 4:
@@ -219,7 +234,12 @@ class Configuration:
         fields = asdict(self)
         for name in ("name", "family", "clock_hz"):
             del fields[name]
-        layout = sorted(record.FIELDS.items()), record.SUM_SHIFT, record.TABLE_WORDS
+        layout = (
+            sorted(record.FIELDS.items()),
+            record.SUM_SHIFT,
+            record.TABLE_WORDS,
+            self.parameter_words,
+        )
         return zlib.crc32(repr((sorted(fields.items()), layout)).encode())
 
 
@@ -306,6 +326,48 @@ CONFIGURATIONS = {
             basis_depth=256,
             basis_blocks=16,
             requantiser_outputs=2,
+            accumulator_bits=32,
+            slow_memory=True,
+            clock_hz=80_000_000,
+        ),
+        Configuration(
+            name="ecp5-25f",
+            family="ecp5",
+            lanes=8,
+            width=2,
+            activation_bytes=32 << 10,
+            activation_word=8,
+            activation_ports=2,
+            coefficient_bytes=64 << 10,
+            coefficient_port=128,
+            tile_bytes=4096,
+            generator_terms=2,
+            generator_u_bits=4,
+            generator_b_bits=4,
+            basis_depth=256,
+            basis_blocks=16,
+            requantiser_outputs=2,
+            accumulator_bits=32,
+            slow_memory=True,
+            clock_hz=80_000_000,
+        ),
+        Configuration(
+            name="ecp5-85f",
+            family="ecp5",
+            lanes=32,
+            width=4,
+            activation_bytes=72 << 10,
+            activation_word=16,
+            activation_ports=2,
+            coefficient_bytes=328 << 10,
+            coefficient_port=1024,
+            tile_bytes=8192,
+            generator_terms=2,
+            generator_u_bits=4,
+            generator_b_bits=4,
+            basis_depth=128,
+            basis_blocks=8,
+            requantiser_outputs=4,
             accumulator_bits=32,
             slow_memory=True,
             clock_hz=80_000_000,

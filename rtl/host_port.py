@@ -3,7 +3,7 @@
 from amaranth import C, Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import exact_log2
+from amaranth.utils import ceil_log2, exact_log2
 
 from .config import Configuration
 from .crc import CRC32_INITIAL, crc32_step
@@ -21,9 +21,6 @@ from .registers import (
 from .wishbone import WishboneSignature
 
 __all__ = ["HostPort", "MemoryPort"]
-
-LARGEST_MEMORY = 1 << 20
-"""Bytes of address space of each memory on the bus."""
 
 INDEX = {name: register.offset // 4 for name, register in REGISTERS.items()}
 
@@ -83,7 +80,8 @@ class HostPort(wiring.Component):
     runs or a range is being checked.
 
     A *range* is checked word by word while the engine does not run, in turn with accesses to
-    registers. Its address wraps at the size of the larger memory. The CRC is zlib's CRC-32 of the
+    registers. Its address wraps at the size of the larger memory, or the power of
+    two above it. The CRC is zlib's CRC-32 of the
     bytes, in order of their addresses.
 
     Latency, in cycles from the first with `stb` to that with `ack` or `err`, with
@@ -100,7 +98,6 @@ class HostPort(wiring.Component):
     Parameters
     ----------
     config : Configuration
-        Memories of 8 bytes to 1 MB.
     serial_bits : int
         1, 2, 4 or 8.
 
@@ -121,12 +118,6 @@ class HostPort(wiring.Component):
     def __init__(self, config, *, serial_bits=1):
         if not isinstance(config, Configuration):
             raise TypeError(f"config must be a Configuration, not {config!r}")
-        for name in ("coefficient_bytes", "activation_bytes"):
-            if not 8 <= getattr(config, name) <= LARGEST_MEMORY:
-                raise ValueError(
-                    f"{name} must be in 8..{LARGEST_MEMORY} to fit the memory map, "
-                    f"not {getattr(config, name)!r}"
-                )
         if serial_bits not in (1, 2, 4, 8):
             raise ValueError(f"serial_bits must be 1, 2, 4 or 8, not {serial_bits!r}")
         self.config = config
@@ -145,9 +136,8 @@ class HostPort(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         bus, memory, step = self.bus, self.memory, self.serial_bits
-        coefficient_bits = exact_log2(self.config.coefficient_bytes // 4)
-        activation_bits = exact_log2(self.config.activation_bytes // 4)
-        address_bits = max(coefficient_bits, activation_bits)
+        largest = max(self.config.coefficient_bytes, self.config.activation_bytes)
+        address_bits = ceil_log2(largest // 4)
 
         # State. What is loaded before it is used needs no reset.
         data = Signal(32, reset_less=True)
@@ -173,11 +163,11 @@ class HostPort(wiring.Component):
             with m.Case(0):
                 m.d.comb += illegal_now.eq(~bus.sel.all() | bus.adr[4:18].any())
             with m.Case(COEFFICIENTS >> 20):
-                beyond = bus.adr[:18] >> coefficient_bits
-                m.d.comb += illegal_now.eq(~bus.sel.all() | beyond.any())
+                beyond = bus.adr[8:18] >= self.config.coefficient_bytes // 1024
+                m.d.comb += illegal_now.eq(~bus.sel.all() | beyond)
             with m.Case(ACTIVATIONS >> 20):
-                beyond = bus.adr[:18] >> activation_bits
-                m.d.comb += illegal_now.eq(~bus.sel.all() | beyond.any())
+                beyond = bus.adr[8:18] >= self.config.activation_bytes // 1024
+                m.d.comb += illegal_now.eq(~bus.sel.all() | beyond)
             with m.Default():
                 m.d.comb += illegal_now.eq(1)
         m.d.comb += access.eq(bus.cyc & bus.stb)

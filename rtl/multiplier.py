@@ -10,6 +10,8 @@ from amaranth import Cat, ClockSignal, Const, Instance, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from .delay import delayed
+
 __all__ = ["LATENCY", "WIDE_LATENCY", "ByteMultipliers", "WideMultiplier"]
 
 LATENCY = 2
@@ -149,7 +151,7 @@ class WideMultiplier(wiring.Component):
 
         a*b = (ah*bh << 32) + (ah*bl + al*bh << 16) + al*bl
 
-    On iCE40 four SB_MAC16 that also add, and one LUT; elsewhere inferred.
+    On iCE40 four SB_MAC16 that also add, and six LUTs; elsewhere inferred.
 
     Between the registers of the SB_MAC16 there is a product and an addition, then two additions,
     none of which nextpnr sees: at most 17 ns by the tables of icestorm (8 ns a product, 4 an
@@ -166,6 +168,8 @@ class WideMultiplier(wiring.Component):
     b : In(31)
     product : Out(signed(48))
         `WIDE_LATENCY` cycles later.
+    inexact : Out(1)
+        With it: the lowest 16 bits were not all 0.
     """
 
     def __init__(self, technology):
@@ -175,13 +179,16 @@ class WideMultiplier(wiring.Component):
                 "a": In(signed(32)),
                 "b": In(31),
                 "product": Out(signed(48)),
+                "inexact": Out(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         if self.technology == "ice40":
-            self._mac16s(m)
+            low = self._mac16s(m)
+            (inexact,) = delayed(m, 2, inexact=low[:16].any())
+            m.d.comb += self.inexact.eq(inexact)
             return m
         a, b = (Signal.like(port, reset_less=True) for port in (self.a, self.b))
         low, middle_b = Signal(32, reset_less=True), Signal(31, reset_less=True)
@@ -196,11 +203,15 @@ class WideMultiplier(wiring.Component):
             high.eq(a[16:].as_signed() * b[16:]),
         ]
         m.d.sync += product.eq(Cat(low[16:], high).as_signed() + (middle_a + middle_b))
-        m.d.comb += self.product.eq(product)
+        (inexact,) = delayed(m, 1, inexact=low[:16].any())
+        m.d.comb += [self.product.eq(product), self.inexact.eq(inexact)]
         return m
 
     def _mac16s(self, m):
-        """Sum from the lowest product up: each adds to its own the upper bits of the sum so far."""
+        """Sum from the lowest product up: each adds to its own the upper bits of the sum so far.
+
+        The lowest product, a cycle after the operands.
+        """
         low, first, second = Signal(32), Signal(32), Signal(32)
         halves = [(self.a[:16], 0), (self.a[16:], 1)], [self.b[:16], Cat(self.b[16:], 0)]
 
@@ -245,3 +256,4 @@ class WideMultiplier(wiring.Component):
             **outputs(_REGISTERED, _REGISTERED),
         )
         m.d.comb += self.product[:16].eq(second[:16])
+        return low

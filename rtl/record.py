@@ -19,6 +19,9 @@ __all__ = [
     "OP_LAYER",
     "PACKED_BIAS_BITS",
     "RECORD_WORDS",
+    "ROUND_EVEN",
+    "ROUND_TWICE",
+    "ROUND_UP",
     "STORED",
     "SUM_SHIFT",
     "TABLE_WORDS",
@@ -37,6 +40,10 @@ STORED = 0
 INTRA = 1
 CROSS = 2
 TILE = 3
+
+ROUND_UP = 0
+ROUND_TWICE = 1
+ROUND_EVEN = 2
 
 RECORD_WORDS = 19
 FIRST_WALK_WORD = 1
@@ -67,7 +74,7 @@ FIELDS = {
     # How weights come about.
     # STORED, INTRA (intra level alone), CROSS (a tile is generated), TILE (it is there already)
     "dataflow": Field(0, 0, 2),
-    "double_rounding": Field(0, 2, 1),  # requantiser: 1 rounds twice, 0 once
+    "to_tile": Field(0, 2, 1),  # STORED, one lane group: results are weights, for a TILE record
     "flat": Field(0, 3, 1),  # CROSS: 1 where U is W1 itself, tap by tap (no intra level)
     "basis_precision": Field(0, 4, 3),  # qb - 1
     "stream_precision": Field(0, 7, 3),  # precision - 1 of W (STORED) or U (INTRA, CROSS)
@@ -81,7 +88,7 @@ FIELDS = {
     "rectified_sums": Field(0, 22, 1),  # before a kernel row's last tap negative sums become 0
     "table": Field(0, 23, 1),  # results are looked up; the table is in front of the parameters
     "groups": Field(0, 24, 8),  # ceil(Co / lanes) - 1
-    "to_tile": Field(15, 28, 1),  # STORED, one lane group: results are weights, for a TILE record
+    "rounding": Field(15, 28, 2),  # requantiser: ROUND_UP, ROUND_TWICE or ROUND_EVEN
     "uniform": Field(16, 31, 1),  # the channels have one multiplier and one shift (see below)
     # Input. After each tap the address generator adds one of six steps to the beat address, modulo
     # 2**20, and to the tap's row and column, from which it knows whether a tap lies in the padding:

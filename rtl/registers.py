@@ -32,7 +32,7 @@ ACTIVATIONS = 0x200000
 IDENTITY = int.from_bytes(b"inst", "little")
 """Value of IDENTITY: in memory order, as a little-endian host stores it, it reads `inst`."""
 
-HARDWARE_VERSION = (0, 1)
+HARDWARE_VERSION = (0, 2)
 """Major and minor version of the hardware; a host refuses another major version."""
 
 IMAGE_FORMAT = 1
@@ -65,8 +65,8 @@ REGISTERS = {
     "GEOMETRY": Register(
         0x08,
         "ro",
-        "lanes (bits 7-0), width (15-8), log2 of the bytes of coefficient memory (23-16) and of "
-        "activation memory (31-24)",
+        "lanes (bits 7-0), width (11-8), KB of coefficient memory less 1 (21-12) and of activation "
+        "memory less 1 (31-22)",
     ),
     "DIGEST": Register(0x0C, "ro", "digest of the configuration; an image carries the same"),
     "STATUS": Register(0x10, "ro", "see below"),
@@ -123,8 +123,8 @@ def geometry(config):
     return (
         config.lanes
         | config.width << 8
-        | (config.coefficient_bytes.bit_length() - 1) << 16
-        | (config.activation_bytes.bit_length() - 1) << 24
+        | (config.coefficient_bytes // 1024 - 1) << 12
+        | (config.activation_bytes // 1024 - 1) << 22
     )
 
 

@@ -11,7 +11,7 @@ from .mac_array import sums_layout
 from .memory import block_memory
 from .multiplier import WIDE_LATENCY, WideMultiplier
 from .push import Push
-from .record import PACKED_BIAS_BITS
+from .record import PACKED_BIAS_BITS, ROUND_EVEN, ROUND_TWICE
 
 __all__ = ["ParameterPort", "Requantiser", "TablePort", "results_layout"]
 
@@ -67,17 +67,18 @@ class Requantiser(wiring.Component):
 
     With x = sum + bias (32 bits), m a multiplier of 31 bits, e the shift (0..31):
 
-        single rounding    y = (x*m + 2**(30 + e)) >> (31 + e)
-        double rounding    a = (x*m + 2**30) >> 31;  y = a / 2**e to the nearest, halves away
-                           from zero
+        ROUND_UP       y = (x*m + 2**(30 + e)) >> (31 + e)
+        ROUND_EVEN     y = x*m / 2**(31 + e) to the nearest, halves to even
+        ROUND_TWICE    a = (x*m + 2**30) >> 31;  y = a / 2**e to the nearest, halves away from zero
 
     and the result is `y + zero_point` limited to `minimum`..`maximum`. (TFLite: the reference
-    kernels of convolution and of fully connected layers; `MultiplyByQuantizedMultiplier`.)
+    kernels of convolution and of fully connected layers; `MultiplyByQuantizedMultiplier`. ONNX:
+    QuantizeLinear.)
 
-    Both are u >> e with u = x*m >> 31, rounded up or not. The bits of x*m below, down to bit 30,
-    decide: the first of them alone, or when rounding twice also whether the others are all 0 (x*m
-    negative) or all 1. In the tile's mode entry 2R serves all lanes, rounding is single, the zero
-    point is 0 and the limits are those of clamp8.
+    All are u >> e with u = x*m >> 31, rounded up or not. The bits of x*m below decide: the first of
+    them alone; halves to even, whether it is followed by 0 alone and u >> e is even; rounding
+    twice, whether those down to bit 30 are all 0 (x*m negative) or all 1. In the tile's mode entry
+    2R serves all lanes, it rounds up, the zero point is 0 and the limits are those of clamp8.
 
     With `uniform` the multiplier and the shift of entry 2R serve all lanes, but each has its own
     bias. With `look_up` the result is the table's entry for it, as an unsigned byte.
@@ -107,7 +108,9 @@ class Requantiser(wiring.Component):
         The lane group's parameters were read for the last time.
     tile : In(1)
         Tile mode.
-    double_rounding, uniform, look_up : In(1)
+    rounding : In(2)
+        ROUND_UP, ROUND_TWICE or ROUND_EVEN of `rtl.record`.
+    uniform, look_up : In(1)
     zero_point, minimum, maximum : In(signed(8))
     """
 
@@ -125,7 +128,7 @@ class Requantiser(wiring.Component):
                 "clear": In(1),
                 "group_done": Out(1),
                 "tile": In(1),
-                "double_rounding": In(1),
+                "rounding": In(2),
                 "uniform": In(1),
                 "look_up": In(1),
                 "zero_point": In(signed(8)),
@@ -212,8 +215,9 @@ class Requantiser(wiring.Component):
             multiply.a.eq(value + bias.as_signed()),
             multiply.b.eq(factor),
         ]
-        double = self.double_rounding & ~self.tile
-        quotient, up, beyond = _shift(multiply.product, shift, double)
+        twice = (self.rounding == ROUND_TWICE) & ~self.tile
+        even = (self.rounding == ROUND_EVEN) & ~self.tile
+        quotient, up, beyond = _shift(multiply.product, multiply.inexact, shift, twice, even)
         shifted = Signal(signed(RESULT_BITS), name=f"shifted{n}", reset_less=True)
         round_up = Signal(name=f"round_up{n}")
         saturated = Signal(name=f"saturated{n}")
@@ -273,21 +277,24 @@ class Requantiser(wiring.Component):
         return Mux(above, high, Mux(below, low, byte))[:8]
 
 
-def _shift(product, shift, double):
+def _shift(product, inexact, shift, twice, even):
     """`product >> 15 >> shift` to RESULT_BITS, whether to round it up, and if it has more bits.
 
-    `double` says that bit 14 was to be rounded first.
+    `inexact` says that there were 1s below the product, `twice` that bit 14 was to be rounded
+    first, `even` that halves become even.
     """
     sign = product[-1]
     bits = product[14:46]  # and the sign; from here on, the lowest bit is worth a half
     beyond, lost = 0, 0
+    ones = twice & ~sign
     for level in reversed(range(5)):
         step, on = 1 << level, shift[level]
         kept = RESULT_BITS - 1 + step
         beyond |= ~on & (bits[kept:] != sign.replicate(len(bits) - kept))
-        # Bits that decide: any 1 of a negative product, any 0 of another.
-        lost |= on & (bits[:step] != (~sign).replicate(step))
+        # Bits that decide: any 1; rounding twice, of a product that is not negative any 0.
+        lost |= on & (bits[:step] != ones.replicate(step))
         bits = Mux(on, Cat(bits, sign.replicate(32))[step : step + kept], bits[:kept])
-    decided = lost | ~double | (shift == 0)
-    up = Mux(sign, bits[0] & decided, bits[0] | ~decided)
+    odd_or_more = bits[1] | inexact | product[:14].any()
+    decided = lost | Mux(twice, shift == 0, ~even | odd_or_more)
+    up = Mux(ones, bits[0] | ~decided, bits[0] & decided)
     return Cat(bits[1:RESULT_BITS], sign), up, beyond

@@ -2,9 +2,10 @@
 
 from amaranth import Cat, ClockSignal, Instance, Module, Mux, Signal
 from amaranth.lib import wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
+
+from .memory import BankedMemory
 
 __all__ = ["ReadPort", "Storage", "WritePort"]
 
@@ -42,7 +43,7 @@ class Storage(wiring.Component):
     bits : int
         Bits of a word, a multiple of 32.
     depth : int
-        Words; a power of two, on iCE40 of at least 16384 (`SPRAM_WORDS`).
+        Words, at least 2; on iCE40 a multiple of 16384 (`SPRAM_WORDS`).
     technology : str
         "ice40" for SPRAM primitives, anything else for inferred block RAM.
 
@@ -55,9 +56,10 @@ class Storage(wiring.Component):
     def __init__(self, bits, depth, technology):
         if bits <= 0 or bits % 32:
             raise ValueError(f"bits must be a positive multiple of 32, not {bits!r}")
-        least = SPRAM_WORDS if technology == "ice40" else 2
-        if depth < least or depth & (depth - 1):
-            raise ValueError(f"depth must be a power of two from {least} on, not {depth!r}")
+        if depth < 2:
+            raise ValueError(f"depth must be at least 2, not {depth!r}")
+        if technology == "ice40" and depth % SPRAM_WORDS:
+            raise ValueError(f"depth must be a multiple of {SPRAM_WORDS}, not {depth!r}")
         self.bits = bits
         self.depth = depth
         self.technology = technology
@@ -68,17 +70,14 @@ class Storage(wiring.Component):
         if self.technology == "ice40":
             self._spram(m)
         else:
-            m.submodules.memory = memory = Memory(
-                shape=self.bits, depth=self.depth, init=[], attrs={"no_rw_check": 1}
-            )
-            writer, reader = memory.write_port(granularity=32), memory.read_port()
+            m.submodules.memory = memory = BankedMemory(self.bits, self.depth, granularity=32)
             m.d.comb += [
-                writer.en.eq(self.write.enable),
-                writer.addr.eq(self.write.address),
-                writer.data.eq(self.write.data),
-                reader.en.eq(self.read.enable),
-                reader.addr.eq(self.read.address),
-                self.read.data.eq(reader.data),
+                memory.write_enable.eq(self.write.enable),
+                memory.write_address.eq(self.write.address),
+                memory.write_data.eq(self.write.data),
+                memory.read_enable.eq(self.read.enable),
+                memory.read_address.eq(self.read.address),
+                self.read.data.eq(memory.read_data),
             ]
         return m
 

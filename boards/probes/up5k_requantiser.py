@@ -27,6 +27,7 @@ from rtl.config import configuration
 from rtl.mac_array import MacArray, operands_layout
 from rtl.memory import block_memory
 from rtl.push import Push
+from rtl.record import ROUND_TWICE
 from rtl.requantiser import BIAS, MULTIPLIER, SHIFT, ParameterPort, Requantiser, results_layout
 
 from ..attribution import count_cells, owners
@@ -62,7 +63,7 @@ class Chosen(wiring.Component):
         return m
 
 
-CONTROLS = ("clear", "tile", "double_rounding", "zero_point", "minimum", "maximum")
+CONTROLS = ("clear", "tile", "rounding", "zero_point", "minimum", "maximum")
 
 
 def _members():
@@ -71,7 +72,7 @@ def _members():
         "parameters": In(ParameterPort(CONFIG)),
         "clear": In(1),
         "tile": In(1),
-        "double_rounding": In(1),
+        "rounding": In(2),
         "zero_point": In(signed(8)),
         "minimum": In(signed(8)),
         "maximum": In(signed(8)),
@@ -246,8 +247,8 @@ class SerialRequantiser(wiring.Component):
 
         # Rounding as in rtl.requantiser's first version.
         no_shift = shift_0 == 0
-        up = total[14] & (self.double_rounding | no_shift)
-        down = total[-1] & self.double_rounding & ~no_shift
+        up = total[14] & ((self.rounding == ROUND_TWICE) | no_shift)
+        down = total[-1] & (self.rounding == ROUND_TWICE) & ~no_shift
         rounded = Signal(signed(34))
         shift_1 = Signal(5)
         moved = Signal(signed(35))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from golden.network import INPUT, Network
+from golden.network import INPUT, Network, Rounding
 from insitu.compress import Choice
 from insitu.errors import FitError
 from insitu.float_network import (
@@ -387,7 +387,7 @@ def _integer(unit, layer, given, result):  # type: ignore[no-untyped-def]
             f"layer {layer.name!r} multiplies its sums by 1 or more",
             "calibrate with samples like those the network was trained with",
         )
-    return replace(integer, double_rounding=False)
+    return replace(integer, rounding=Rounding.UP)
 
 
 def _pointwise(layer: FloatConvolution) -> FloatConvolution:

@@ -44,9 +44,11 @@ def divide_by_power(x: int, exponent: int) -> int:
     return (x >> exponent) + (1 if remainder > threshold else 0)
 
 
-def rescale(acc: int, multiplier: int, shift: int, double: bool) -> int:
-    """TFLite's MultiplyByQuantizedMultiplier in both its builds."""
-    if double:
+def rescale(acc: int, multiplier: int, shift: int, rounding: str) -> int:
+    """TFLite's MultiplyByQuantizedMultiplier in both its builds, and ONNX's rounding."""
+    if rounding == "even":
+        return round(Fraction(acc * multiplier, 1 << 31 + shift))  # as Python does
+    if rounding == "twice":
         shifted = wrapped(acc << max(0, -shift))
         return divide_by_power(high_mul(shifted, multiplier), max(0, shift))
     return rounded(acc * multiplier, 31 + shift)

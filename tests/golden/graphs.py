@@ -12,6 +12,7 @@ from golden.network import (
     Pad,
     Pooling,
     Requantise,
+    Rounding,
     Scaling,
     Stored,
     Table,
@@ -43,7 +44,7 @@ def every_kind(rng: np.random.Generator) -> Network:
             shift=np.full(co, 8, np.int8),
             input_zero_point=zero_point,
             output_zero_point=-4,
-            double_rounding=bool(rng.integers(2)),
+            rounding=rng.choice(list(Rounding)),
             **options,
         )
 
@@ -72,7 +73,7 @@ def every_kind(rng: np.random.Generator) -> Network:
                 input_zero_point=-4,
                 output_scaling=scaling(3, 0),
                 activation_max=100,
-                double_rounding=False,
+                rounding=Rounding.EVEN,
             ),
             Concatenation(name="concatenation", inputs=("add", "requantise", "add")),
             Mean(

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from golden.mean import mean
-from golden.requantise import Scaling
+from golden.requantise import Rounding, Scaling
 from tests.golden import brute
 
 
-@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("rounding", Rounding)
 @pytest.mark.parametrize("zero_point", [-128, 0, 127])
-def test_against_loops(zero_point: int, double: bool, seed: int) -> None:
+def test_against_loops(zero_point: int, rounding: Rounding, seed: int) -> None:
     rng = np.random.default_rng(seed)
     for shape in ((3, 7, 7, 40), (2, 1, 1, 40), (2, 9, 2, 40)):
         x = rng.integers(-128, 128, shape, dtype=np.int8)
@@ -20,12 +20,12 @@ def test_against_loops(zero_point: int, double: bool, seed: int) -> None:
         real = rng.uniform(0.3, 3) / (shape[1] * shape[2])
         shift = int(np.floor(-np.log2(real)))
         scaling = Scaling(11, round(real * 2.0 ** (31 + shift)), shift)
-        result = mean(x, zero_point, scaling, double_rounding=double)
+        result = mean(x, zero_point, scaling, rounding=rounding)
         assert result.shape == (shape[0], 1, 1, shape[3])
         assert result.dtype == np.int8
         for n, channel in np.ndindex(shape[0], shape[3]):
             total = sum(int(value) - zero_point for value in x[n, ..., channel].flat)
-            expected = brute.rescale(total, scaling.multiplier, shift, double) + 11
+            expected = brute.rescale(total, scaling.multiplier, shift, rounding) + 11
             assert result[n, 0, 0, channel] == brute.clamp(expected, -128, 127)
 
 

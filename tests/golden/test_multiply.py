@@ -6,26 +6,26 @@ import numpy as np
 import pytest
 
 from golden.multiply import multiply
-from golden.requantise import Scaling
+from golden.requantise import Rounding, Scaling
 from tests.golden import brute
 
 
-@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("rounding", Rounding)
 @pytest.mark.parametrize("single", ["none", "a", "b"])
-def test_against_loops(single: str, double: bool, seed: int) -> None:
+def test_against_loops(single: str, rounding: Rounding, seed: int) -> None:
     rng = np.random.default_rng(seed)
     shapes = {name: (2, 1, 1, 6) if single == name else (2, 3, 4, 6) for name in "ab"}
     a, b = (rng.integers(-128, 128, shapes[name], dtype=np.int8) for name in "ab")
     a[0, 0, 0, :2], b[0, 0, 0, :2] = [-128, 127], [-128, 127]
     scaling = Scaling(-7, 1_500_000_000, 6)
     for zeros, low, high in (((-128, 127), -128, 127), ((3, -5), -7, 60)):
-        result = multiply(a, b, *zeros, scaling, low, high, double_rounding=double)
+        result = multiply(a, b, *zeros, scaling, low, high, rounding=rounding)
         assert result.shape == (2, 3, 4, 6)
         assert result.dtype == np.int8
         x, y = np.broadcast_arrays(a, b)
         for index in np.ndindex(result.shape):
             product = (int(x[index]) - zeros[0]) * (int(y[index]) - zeros[1])
-            value = brute.rescale(product, scaling.multiplier, scaling.shift, double) - 7
+            value = brute.rescale(product, scaling.multiplier, scaling.shift, rounding) - 7
             assert result[index] == brute.clamp(value, low, high), index
 
 

@@ -20,6 +20,7 @@ from golden.network import (
     Pad,
     Pooling,
     Requantise,
+    Rounding,
     Scaling,
     Stored,
     Table,
@@ -58,7 +59,7 @@ def layer(**changes: Any) -> Convolution:
         "shift": np.full(co, 3, np.int8),
         "input_zero_point": -128,
         "output_zero_point": 5,
-        "double_rounding": True,
+        "rounding": Rounding.TWICE,
     }
     return Convolution(**(arguments | changes))
 
@@ -136,7 +137,7 @@ def test_layer_takes_lists_and_numpy_integers() -> None:
             ValueError,
             "activation_min must be at most activation_max 5, not 6",
         ),
-        ({"double_rounding": 1}, TypeError, "double_rounding must be a bool, not 1"),
+        ({"rounding": 1}, ValueError, "rounding must be one of up, twice, even, not 1"),
         ({"groups": 3}, ValueError, "groups must divide 4 output channels, not 3"),
         ({"groups": 0}, ValueError, "groups must be in 1..65536, not 0"),
     ],
@@ -243,7 +244,7 @@ def every_kind(rng: np.random.Generator) -> Network:
                 output_zero_point=zero_points[index + 1],
                 activation_min=-128 + 10 * index,
                 activation_max=127 - 5 * index,
-                double_rounding=index % 2 == 0,
+                rounding=list(Rounding)[index % 3],
                 **place,
             )
         )
@@ -272,7 +273,7 @@ def brute_layer(layer: Convolution, x: Int8) -> Int8:
                             value,
                             int(layer.multiplier[o]),
                             int(layer.shift[o]),
-                            layer.double_rounding,
+                            layer.rounding,
                         )
                         + layer.output_zero_point,
                         layer.activation_min,
@@ -377,10 +378,10 @@ def brute_value(one: Layer, sources: list[Int8], row: int, column: int, channel:
             channel -= source.shape[2]
     assert isinstance(one, Add | Mean | Multiply | Requantise)
     zero_point, multiplier, shift = one.output_scaling
-    double = one.double_rounding if not isinstance(one, Add) else True
+    rounding = one.rounding if not isinstance(one, Add) else Rounding.TWICE
     if isinstance(one, Add):
         value = sum(
-            brute.rescale((at(index) - zero) << 20, factor, places, True)
+            brute.rescale((at(index) - zero) << 20, factor, places, Rounding.TWICE)
             for index, (zero, factor, places) in enumerate(one.scalings)
         )
     elif isinstance(one, Mean):
@@ -391,7 +392,7 @@ def brute_value(one: Layer, sources: list[Int8], row: int, column: int, channel:
     else:
         value = at(0) - one.input_zero_point
     low, high = getattr(one, "activation_min", -128), getattr(one, "activation_max", 127)
-    return brute.clamp(brute.rescale(value, multiplier, shift, double) + zero_point, low, high)
+    return brute.clamp(brute.rescale(value, multiplier, shift, rounding) + zero_point, low, high)
 
 
 @pytest.mark.parametrize("batch", [1, 1 << 20])
@@ -491,9 +492,9 @@ def scaling(zero_point: int = 0) -> Scaling:
         ),
         (
             Mean,
-            {"input_zero_point": 0, "output_scaling": scaling(), "double_rounding": 1},
-            TypeError,
-            "double_rounding must be a bool, not 1",
+            {"input_zero_point": 0, "output_scaling": scaling(), "rounding": "down"},
+            ValueError,
+            "rounding must be one of up, twice, even, not 'down'",
         ),
         (
             Requantise,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from golden.requantise import requantise, rescale
+from golden.requantise import Rounding, requantise, rescale
 from tests.golden import brute
 from tests.golden.brute import INT32_MAX, INT32_MIN
 
@@ -18,57 +18,71 @@ MULTIPLIER = st.integers(0, INT32_MAX) | st.sampled_from([1 << n for n in range(
 
 
 @settings(deadline=None, max_examples=500)
-@given(st.lists(ACC, min_size=1, max_size=8), MULTIPLIER, st.integers(-30, 31), st.booleans())
-def test_rescale(acc: list[int], multiplier: int, shift: int, double: bool) -> None:
-    result = rescale(np.array(acc, np.int32), multiplier, shift, double_rounding=double)
+@given(
+    st.lists(ACC, min_size=1, max_size=8),
+    MULTIPLIER,
+    st.integers(-30, 31),
+    st.sampled_from(Rounding),
+)
+def test_rescale(acc: list[int], multiplier: int, shift: int, rounding: Rounding) -> None:
+    result = rescale(np.array(acc, np.int32), multiplier, shift, rounding=rounding)
     assert result.dtype == np.int64
-    assert result.tolist() == [brute.rescale(a, multiplier, shift, double) for a in acc]
+    assert result.tolist() == [brute.rescale(a, multiplier, shift, rounding) for a in acc]
 
 
-@pytest.mark.parametrize("double", [False, True])
-def test_rescale_extremes(double: bool) -> None:
+@pytest.mark.parametrize("rounding", Rounding)
+def test_rescale_extremes(rounding: Rounding) -> None:
     accs = [INT32_MIN, INT32_MIN + 1, -(1 << 30), -1, 0, 1, (1 << 30) - 1, 1 << 30, INT32_MAX]
     acc = np.array(accs, np.int32)
     for multiplier, shift in product((0, 1, 1 << 30, INT32_MAX), range(-30, 32)):
-        result = rescale(acc, multiplier, shift, double_rounding=double)
-        assert result.tolist() == [brute.rescale(a, multiplier, shift, double) for a in accs]
+        result = rescale(acc, multiplier, shift, rounding=rounding)
+        assert result.tolist() == [brute.rescale(a, multiplier, shift, rounding) for a in accs]
 
 
-@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("rounding", Rounding)
 @pytest.mark.parametrize("shift", [-30, -3, 0, 1, 2, 5])
-def test_rescale_near_zero(double: bool, shift: int) -> None:
+def test_rescale_near_zero(rounding: Rounding, shift: int) -> None:
     accs = list(range(-300, 301))
-    result = rescale(np.array(accs, np.int32), 1 << 30, shift, double_rounding=double)
-    assert result.tolist() == [brute.rescale(a, 1 << 30, shift, double) for a in accs]
+    result = rescale(np.array(accs, np.int32), 1 << 30, shift, rounding=rounding)
+    assert result.tolist() == [brute.rescale(a, 1 << 30, shift, rounding) for a in accs]
 
 
-def test_where_the_two_roundings_differ() -> None:
-    acc = np.array([-2, -1, 1, 2], np.int32)
-    # acc / 4: halves up once; or to halves first, then halves away from zero.
-    assert rescale(acc, 1 << 30, 1, double_rounding=False).tolist() == [0, 0, 0, 1]
-    assert rescale(acc, 1 << 30, 1, double_rounding=True).tolist() == [-1, 0, 1, 1]
+def test_where_the_roundings_differ() -> None:
+    acc = np.array([-6, -2, -1, 1, 2, 6], np.int32)
+    # acc / 4: halves up once; to even; or to halves first, then halves away from zero.
+    assert rescale(acc, 1 << 30, 1, rounding=Rounding.UP).tolist() == [-1, 0, 0, 0, 1, 2]
+    assert rescale(acc, 1 << 30, 1, rounding=Rounding.EVEN).tolist() == [-2, 0, 0, 0, 0, 2]
+    assert rescale(acc, 1 << 30, 1, rounding=Rounding.TWICE).tolist() == [-2, -1, 0, 1, 1, 2]
+
+
+def test_halves_to_even_as_numpy_does() -> None:
+    """Halves of every size, and their neighbours, against what doubles hold exactly."""
+    acc = np.arange(-2000, 2000, dtype=np.int32)
+    for multiplier, shift in ((1 << 30, 0), (1 << 30, 3), (3 << 28, 2), (1 << 30, -1), (1, -30)):
+        exact = acc * (multiplier * 2.0 ** -(31 + shift))
+        assert (rescale(acc, multiplier, shift, rounding=Rounding.EVEN) == np.rint(exact)).all()
 
 
 def test_a_shift_to_the_left_keeps_32_bits_or_all() -> None:
     """What the reference kernels do where a multiplier of 1 or more takes a sum out of int32."""
     acc = np.array([3, (1 << 28) + 3, -(1 << 28) - 3], np.int32)
     twice = {"multiplier": 1 << 30, "shift": -4}
-    assert rescale(acc, **twice, double_rounding=True).tolist() == [24, 24, -24]
+    assert rescale(acc, **twice, rounding=Rounding.TWICE).tolist() == [24, 24, -24]
     exact = [24, (1 << 31) + 24, -(1 << 31) - 24]
-    assert rescale(acc, **twice, double_rounding=False).tolist() == exact
+    assert rescale(acc, **twice, rounding=Rounding.UP).tolist() == exact
     limits = {"zero_point": -5, "activation_min": -128, "activation_max": 127}
-    result = requantise(acc, **twice, **limits, double_rounding=False)
+    result = requantise(acc, **twice, **limits, rounding=Rounding.UP)
     assert result.tolist() == [19, 127, -128]
 
 
 @settings(deadline=None, max_examples=300)
 @given(
     st.integers(0, 2**32 - 1),
-    st.booleans(),
+    st.sampled_from(Rounding),
     st.integers(-128, 127),
     st.tuples(st.integers(-128, 127), st.integers(-128, 127)).map(sorted),
 )
-def test_requantise(seed: int, double: bool, zero_point: int, limits: list[int]) -> None:
+def test_requantise(seed: int, rounding: Rounding, zero_point: int, limits: list[int]) -> None:
     low, high = limits
     rng = np.random.default_rng(seed)
     multiplier = rng.integers(0, 1 << 31, 3).astype(np.int32)
@@ -76,12 +90,12 @@ def test_requantise(seed: int, double: bool, zero_point: int, limits: list[int])
     # Products of every size around the int8 range.
     acc = (rng.uniform(-300, 300, (2, 4, 3)) * 2.0**shift).clip(INT32_MIN, INT32_MAX)
     acc = acc.astype(np.int32)
-    result = requantise(acc, multiplier, shift, zero_point, low, high, double_rounding=double)
+    result = requantise(acc, multiplier, shift, zero_point, low, high, rounding=rounding)
     assert result.dtype == np.int8
     assert result.shape == acc.shape
     for index in np.ndindex(acc.shape):
         c = index[-1]
-        value = brute.rescale(int(acc[index]), int(multiplier[c]), int(shift[c]), double)
+        value = brute.rescale(int(acc[index]), int(multiplier[c]), int(shift[c]), rounding)
         assert result[index] == brute.clamp(value + zero_point, low, high), (index, acc[index])
 
 
@@ -99,6 +113,11 @@ def test_requantise(seed: int, double: bool, zero_point: int, limits: list[int])
         ({"multiplier": 0.5}, TypeError, "multiplier must be of integers, not float64"),
         ({"shift": np.array([0, 32])}, ValueError, "shift must be in -30..31, not 32"),
         ({"shift": np.array([0, -31])}, ValueError, "shift must be in -30..31, not -31"),
+        (
+            {"rounding": "down"},
+            ValueError,
+            "rounding must be one of up, twice, even, not 'down'",
+        ),
         ({"zero_point": 128}, ValueError, "zero_point must be in -128..127, not 128"),
         ({"zero_point": 0.0}, TypeError, "zero_point must be an integer, not 0.0"),
         ({"activation_min": -129}, ValueError, "activation_min must be in -128..127, not -129"),
@@ -114,7 +133,7 @@ def test_refuses(changes: dict[str, Any], error: type[Exception], message: str) 
         "zero_point": 0,
         "activation_min": -128,
         "activation_max": 4,
-        "double_rounding": False,
+        "rounding": Rounding.UP,
     }
     with pytest.raises(error, match=f"^{message}$"):
         requantise(**(arguments | changes))

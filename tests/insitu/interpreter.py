@@ -212,7 +212,7 @@ class Interpreter:
             if not (0 <= row < f["input_height"] and 0 <= column < f["input_width"]):
                 places.append(None)
                 return [f["input_zero_point"]] * size
-            start = self._address * width % len(memory)
+            start = self._address * width % (1 << (len(memory) - 1).bit_length())
             start -= start % size
             places.append(start)
             return [b - 256 if b > 127 else b for b in memory[start : start + size]]
@@ -351,17 +351,22 @@ class Interpreter:
         return weights
 
     def _requantise(self, accumulators, bias, multiplier, shift, f):
-        """TFLite's MultiplyByQuantizedMultiplier, as its reference kernels state it."""
+        """TFLite's MultiplyByQuantizedMultiplier, as its reference kernels state it; or to even."""
         bias = bias - (1 << 32) if bias >> 31 else bias
         total = accumulators + bias
         assert np.all(np.abs(total) < 1 << 31)
         product = total * multiplier
-        if f["double_rounding"]:
+        if f["rounding"] == layout.ROUND_TWICE:
             nudged = product + np.where(product >= 0, 1 << 30, 1 - (1 << 30))
             high = np.where(nudged >= 0, nudged >> 31, -(-nudged >> 31))
             mask = (1 << shift) - 1
             threshold = (mask >> 1) + (high < 0)
             result = (high >> shift) + ((high & mask) > threshold)
+        elif f["rounding"] == layout.ROUND_EVEN:
+            result = product >> (31 + shift)
+            rest = product - (result << (31 + shift))
+            half = np.int64(1) << (30 + shift)
+            result = result + np.where(rest == half, result & 1, rest > half)
         else:
             result = (product + (1 << (30 + shift))) >> (31 + shift)
         result = result + f["output_zero_point"]

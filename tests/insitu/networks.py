@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from golden.fixed import symmetric_range
-from golden.network import Convolution, Generated, Network, Stored, chain, run
+from golden.network import Convolution, Generated, Network, Rounding, Stored, chain, run
 
 __all__ = ["random_generated", "random_layer", "random_network", "random_stored"]
 
@@ -49,7 +49,7 @@ def random_layer(rng, name, weights, x, kernel, input_zero_point, output_zero_po
         input_zero_point=input_zero_point,
         output_zero_point=output_zero_point,
         activation_min=output_zero_point if rng.integers(2) else -128,
-        **{"double_rounding": bool(rng.integers(2))} | options,
+        **{"rounding": rng.choice(list(Rounding))} | options,
     )
     sums = layer.sums(x).reshape(-1, co)
     spread = np.maximum(sums.std(axis=0), 1)

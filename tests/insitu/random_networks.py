@@ -18,6 +18,7 @@ from golden.network import (
     Pad,
     Pooling,
     Requantise,
+    Rounding,
     Scaling,
     Shape,
     Table,
@@ -294,7 +295,7 @@ class _Growth:
             shift=np.zeros(co, np.int8),
             input_zero_point=self.zero_point,
             output_zero_point=after,
-            double_rounding=bool(self.rng.integers(2)),
+            rounding=self.rng.choice(list(Rounding)),
             groups=groups,
             **window,
             **self._limits(),
@@ -423,7 +424,7 @@ class _Growth:
                 inputs=tuple(inputs),
                 input_zero_points=(points[0], points[1]),
                 output_scaling=_scaling(after, float(self.rng.uniform(0.005, 0.05))),
-                double_rounding=bool(self.rng.integers(2)),
+                rounding=self.rng.choice(list(Rounding)),
                 **self._limits(),
             )
         )
@@ -464,7 +465,7 @@ class _Growth:
                 inputs=(self.head,),
                 input_zero_point=self.zero_point,
                 output_scaling=_scaling(after, float(self.rng.uniform(0.3, 0.99))),
-                double_rounding=bool(self.rng.integers(2)),
+                rounding=self.rng.choice(list(Rounding)),
                 **self._limits(),
             )
         )
@@ -500,7 +501,7 @@ class _Growth:
                 inputs=(self.head,),
                 input_zero_point=self.zero_point,
                 output_scaling=_scaling(after, float(self.rng.uniform(0.5, 0.99)) / pixels),
-                double_rounding=bool(self.rng.integers(2)),
+                rounding=self.rng.choice(list(Rounding)),
             )
         )
         self.zero_point = after

@@ -7,7 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from golden.network import INPUT, Add, Convolution, Mean, Network, Pad, Pooling, Scaling, run
+from golden.network import (
+    INPUT,
+    Add,
+    Convolution,
+    Mean,
+    Network,
+    Pad,
+    Pooling,
+    Rounding,
+    Scaling,
+    run,
+)
 from insitu.bands import _reads
 from insitu.errors import FitError
 from insitu.memory_map import coefficients, spans
@@ -187,7 +198,7 @@ def plain(kind, **options):
             "shift": np.zeros(1, np.int8),
             "input_zero_point": 0,
             "output_zero_point": 0,
-            "double_rounding": False,
+            "rounding": Rounding.UP,
         }
     return kind(name="layer", inputs=(INPUT,), **options)
 
@@ -310,7 +321,7 @@ def test_buffers_of_a_group_do_not_lie_in_one_another(seed):
             bias=np.zeros(8, np.int32),
             multiplier=np.full(8, 1 << 28, np.int32),
             shift=np.zeros(8, np.int8),
-            double_rounding=False,
+            rounding=Rounding.UP,
             **zero,
         )
         for name, source in (("a", INPUT), ("b", "a"), ("c", "b"))

@@ -209,7 +209,7 @@ def test_compile_tflite(files, tflite):
     assert result.status == 0, result.errors
     made = from_bytes(read_image(files / "a.image").network, "image")
     assert made.input_shape == (1, 1, 60)
-    assert not made.layers[0].double_rounding
+    assert made.layers[0].rounding == "up"
 
 
 def test_compile_says_what_the_host_has_to_do(files, seed):

@@ -82,7 +82,7 @@ def test_ping(setup):
         "port": PORT,
         "configuration": "up5k",
         "digest": f"{CONFIG.digest:08x}",
-        "hardware_version": "0.1",
+        "hardware_version": "0.2",
         "image_format": 1,
         "lanes": 8,
         "width": 1,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from golden.network import Convolution, Pad, Pooling, Requantise, Table, run
-from golden.requantise import rescale
+from golden.requantise import Rounding, rescale
 from insitu.errors import FileError, FitError, ModelError
 from insitu.import_tflite import fold_constant_channels, import_tflite, quantise_multiplier
 from insitu.plan import plan
@@ -171,7 +171,7 @@ def test_fully_connected(per_channel, activation, tmp_path, seed):
             fusedActivationFunction=activation,
         )
         made = agree(model, tmp_path, rng, gain, distinct=1)
-        assert not made.network.layers[0].double_rounding
+        assert made.network.layers[0].rounding is Rounding.UP
 
 
 def test_fully_connected_rounds_once_and_convolutions_twice(tmp_path, seed):
@@ -184,7 +184,8 @@ def test_fully_connected_rounds_once_and_convolutions_twice(tmp_path, seed):
     ):
         network = agree(model, tmp_path, rng).network
         (layer,) = network.layers
-        other = replace(layer, double_rounding=not layer.double_rounding)
+        wrong = Rounding.UP if layer.rounding is Rounding.TWICE else Rounding.TWICE
+        other = replace(layer, rounding=wrong)
         x = samples(rng, network.input_shape, network.input_zero_point)
         assert (run(network, x) != run(replace(network, layers=(other,)), x)).any()
 
@@ -334,7 +335,7 @@ def test_multipliers_of_products_are_of_single_precision(tmp_path):
     double = quantise_multiplier(scales[0] * scales[1] / 72.52275085449219)
     product = np.array([(59 - 102) * (-66 - 65)], np.int32)
     values = [
-        rescale(product, *pair, double_rounding=True).item()
+        rescale(product, *pair, rounding=Rounding.TWICE).item()
         for pair in (layer.output_scaling[1:], double)
     ]
     assert values[0] != values[1]

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from golden.network import Network, run
+from golden.network import Network, Rounding, run
 from insitu.errors import FileError, NetworkError
 from insitu.network import load, save
 from tests.golden.graphs import every_kind
@@ -14,17 +14,17 @@ from tests.insitu.networks import random_generated, random_network, random_store
 
 @pytest.fixture
 def network(seed):
+    """One that each version of the file can hold."""
     rng = np.random.default_rng(seed)
-    return random_network(
-        rng,
-        [
-            {"weights": random_stored(rng, 4, 3, 9, 5), "kernel": (3, 3), "stride": (2, 1)},
-            {"weights": random_generated(rng, 6, 4, 4, terms=2), "kernel": (2, 2)},
-            {"weights": random_generated(rng, 9, 6, 2, terms=1, kernels=5), "kernel": (1, 2)},
-            {"weights": random_generated(rng, 5, 9, 1, kernels=3), "kernel": (1, 1)},
-        ],
-        (7, 6, 3),
-    )
+    layers = [
+        {"weights": random_stored(rng, 4, 3, 9, 5), "kernel": (3, 3), "stride": (2, 1)},
+        {"weights": random_generated(rng, 6, 4, 4, terms=2), "kernel": (2, 2)},
+        {"weights": random_generated(rng, 9, 6, 2, terms=1, kernels=5), "kernel": (1, 2)},
+        {"weights": random_generated(rng, 5, 9, 1, kernels=3), "kernel": (1, 1)},
+    ]
+    for index, layer in enumerate(layers):
+        layer["rounding"] = (Rounding.UP, Rounding.TWICE)[index % 2]
+    return random_network(rng, layers, (7, 6, 3))
 
 
 @pytest.fixture
@@ -68,9 +68,17 @@ def test_graph_comes_back(seed, tmp_path):
     np.testing.assert_array_equal(run(again, x), run(network, x))
 
 
+def second(arrays):
+    """The file as version 2 had it."""
+    arrays = dict(arrays) | {"format": "insitu-network-2"}
+    for key in [key for key in arrays if key.endswith(".rounding")]:
+        arrays[key.replace("rounding", "double_rounding")] = arrays.pop(key) == "twice"
+    return arrays
+
+
 def old(arrays):
     """The file as version 1 had it."""
-    arrays = dict(arrays) | {"format": "insitu-network-1"}
+    arrays = second(arrays) | {"format": "insitu-network-1"}
     last = int(arrays["n_layers"]) - 1
     arrays[f"L{last}.output_scale"] = arrays.pop("output_scale")
     for key in list(arrays):
@@ -79,9 +87,19 @@ def old(arrays):
     return arrays
 
 
-def test_version_1(network, arrays, tmp_path):
-    np.savez(tmp_path / "old.npz", **old(arrays))
+@pytest.mark.parametrize("before", [second, old])
+def test_older_versions(before, network, arrays, tmp_path):
+    np.savez(tmp_path / "old.npz", **before(arrays))
     same(load(tmp_path / "old.npz"), network)
+
+
+def test_halves_to_even_come_back(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    layers = [
+        {"weights": random_stored(rng, 2, 3, 1, 8), "kernel": (1, 1), "rounding": Rounding.EVEN}
+    ]
+    save(random_network(rng, layers, (2, 2, 3)), tmp_path / "n.npz")
+    assert load(tmp_path / "n.npz").layers[0].rounding is Rounding.EVEN
 
 
 def test_older_file_without_shape_or_rounding(arrays, tmp_path):
@@ -94,7 +112,7 @@ def test_older_file_without_shape_or_rounding(arrays, tmp_path):
         load(path)
     again = load(path, (7, 6, 3))
     assert again.input_shape == (7, 6, 3)
-    assert not any(layer.double_rounding for layer in again.layers)
+    assert all(layer.rounding is Rounding.UP for layer in again.layers)
 
 
 def test_any_truncation_is_found(network, tmp_path):
@@ -139,7 +157,7 @@ BAD = {
     "name": ({"L0.name": 3}, "L0.name must be a string"),
     "scale": ({"input_scale": "a"}, "input_scale must be a number"),
     "negative scale": ({"input_scale": -1.0}, "input_scale must be positive"),
-    "flag": ({"L0.double_rounding": 2}, "L0.double_rounding must be true or false"),
+    "rounding": ({"L0.rounding": "down"}, "rounding must be one of up, twice, even, not 'down'"),
     "kind": ({"L0.kind": "lstm"}, "L0.kind must be one of add, .*, not 'lstm'"),
     "inputs": ({"L1.inputs": np.array(["none"])}, "reads 'none', which is not before it"),
     "names": ({"L1.inputs": np.array([1])}, "L1.inputs must be a row of strings, not int64"),

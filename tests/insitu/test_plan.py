@@ -14,6 +14,7 @@ from golden.network import (
     Multiply,
     Network,
     Pooling,
+    Rounding,
     Scaling,
     Stored,
 )
@@ -270,7 +271,7 @@ def convolution(name, source, co, ci, **options):
         shift=np.full(co, 3, np.int8),
         input_zero_point=0,
         output_zero_point=0,
-        double_rounding=True,
+        rounding=Rounding.TWICE,
         **options,
     )
 

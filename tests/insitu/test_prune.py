@@ -15,6 +15,7 @@ from golden.network import (
     Pad,
     Pooling,
     Requantise,
+    Rounding,
     Stored,
     Table,
     run,
@@ -73,7 +74,7 @@ class Graph:
             input_zero_point=ZERO,
             output_zero_point=ZERO,
             activation_min=ZERO if rng.integers(2) else -128,
-            double_rounding=bool(rng.integers(2)),
+            rounding=rng.choice(list(Rounding)),
             groups=inputs if depthwise else 1,
         )
 
@@ -220,7 +221,7 @@ def test_sums_that_wrap_around_are_not_taken_for_constants(seed):
         layer,
         shift=np.full(8, -18, np.int8),
         bias=graph.rng.integers(-(1 << 28), 1 << 28, 8).astype(np.int32),
-        double_rounding=True,
+        rounding=Rounding.TWICE,
     )
     pruned = check(graph.network(), seed)
     assert pruned.layers[0].weights.shape[0] == 8

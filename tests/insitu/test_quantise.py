@@ -72,7 +72,7 @@ def test_quantisation_is_tflites(network, seed):
     six = round(6 / scales[2]) + second.output_zero_point
     assert second.activation_max == min(127, six)
     assert (last.activation_min, last.activation_max) == (-128, 127)
-    assert [layer.double_rounding for layer in quantised.layers] == [True, True, False]
+    assert [layer.rounding for layer in quantised.layers] == ["twice", "twice", "up"]
 
 
 @pytest.fixture

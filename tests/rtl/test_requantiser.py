@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 import sim
 from golden.fixed import clamp8, round_shift
-from golden.requantise import requantise
+from golden.requantise import Rounding, requantise
 from rtl.config import Configuration
 from rtl.mac_array import sums_layout
+from rtl.record import ROUND_EVEN, ROUND_TWICE, ROUND_UP
 from rtl.requantiser import BIAS, MULTIPLIER, SHIFT, Requantiser, results_layout
 from sim import Bench, testbench
 from tests.rtl.activations import CONFIGURATIONS, compare_marks, field, marks, rows
@@ -25,6 +26,7 @@ LOW, HIGH = -(1 << 31), (1 << 31) - 1
 ONE_HALF = 1 << 30
 MULTIPLIERS = (0, 1, ONE_HALF, ONE_HALF + 1, 3 << 29, HIGH - 1, HIGH)
 LATENCY = 8
+ROUNDINGS = {ROUND_UP: Rounding.UP, ROUND_TWICE: Rounding.TWICE, ROUND_EVEN: Rounding.EVEN}
 
 
 def wrapped(values: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -128,13 +130,13 @@ async def write_table(bench: Bench, table: NDArray[np.int8]) -> None:
 
 def layers(rng: Generator) -> Iterator[tuple[int, int, int, int, int]]:
     """Rounding mode, zero point and limits of layers, at their ends and inside; with a table."""
-    for double in (0, 1):
+    for rounding in range(3):
         zero, *limits = rng.integers(-128, 128, 3).tolist()
-        yield double, 0, -128, 127, 1
-        yield double, -128, -128, 127, 0
-        yield double, 127, -128, 127, 1
-        yield double, 5, 5, 5, 0
-        yield double, zero, min(limits), max(limits), 1
+        yield rounding, 0, -128, 127, 1
+        yield rounding, -128, -128, 127, 0
+        yield rounding, 127, -128, 127, 1
+        yield rounding, 5, 5, 5, 0
+        yield rounding, zero, min(limits), max(limits), 1
 
 
 def channels(
@@ -155,7 +157,7 @@ def channels(
 
 @testbench
 async def requantises(bench: Bench) -> None:
-    """Layers with every shift, in both rounding modes."""
+    """Layers with every shift, in every rounding mode."""
     config = CONFIGURATIONS[bench.parameters["config"]]
     rng = np.random.default_rng(bench.seed)
     source = bench.source("i", bench.parameters["idle"])
@@ -165,11 +167,11 @@ async def requantises(bench: Bench) -> None:
     lane_groups = 64 // lanes
     words = lanes // config.activation_word
     shape = (pixels, lane_groups, lanes)
-    for double, zero_point, minimum, maximum, look_up in layers(rng):
+    for rounding, zero_point, minimum, maximum, look_up in layers(rng):
         bias, multiplier, shift, values = channels(config, rng, lane_groups * lanes, pixels)
         x = wrapped(values + bias).astype(np.int32)
         expected = requantise(
-            x, multiplier, shift, zero_point, minimum, maximum, double_rounding=bool(double)
+            x, multiplier, shift, zero_point, minimum, maximum, rounding=ROUNDINGS[rounding]
         )
         if look_up:
             table = rng.integers(-128, 128, 256).astype(np.int8)
@@ -178,7 +180,7 @@ async def requantises(bench: Bench) -> None:
         values, expected = (array.reshape(shape).swapaxes(0, 1) for array in (values, expected))
         set_layer(
             bench,
-            double_rounding=double,
+            rounding=rounding,
             look_up=look_up,
             zero_point=zero_point,
             minimum=minimum,
@@ -197,7 +199,7 @@ async def requantises(bench: Bench) -> None:
         got = await sink.receive(lane_groups * pixels * words)
         await loading
         assert loader.done == before + lane_groups
-        what = f"{double=} {zero_point=} {minimum=} {maximum=} {look_up=}"
+        what = f"{rounding=} {zero_point=} {minimum=} {maximum=} {look_up=}"
         axes = ["lane group", "pixel", "lane"]
         bench.compare(expected, results(config, got, expected.shape), axes=axes, what=what)
         ends = marks(lane_groups, pixels, words, held=True)
@@ -215,7 +217,7 @@ async def rounds_tiles(bench: Bench) -> None:
     lanes, weights = config.lanes, 8
     words = lanes // config.activation_word
     limit = 1 << config.accumulator_bits - 1
-    set_layer(bench, zero_point=77, minimum=-3, maximum=99, double_rounding=1)
+    set_layer(bench, zero_point=77, minimum=-3, maximum=99, rounding=ROUND_TWICE)
     await clear(bench)
     for half in range(2):
         for lane in range(lanes):
@@ -240,7 +242,7 @@ async def rounds_tiles(bench: Bench) -> None:
         source.send(sums(config, values, 1, 1))
         got = results(config, await sink.receive(words), values.shape)
         x = (values + 5).astype(np.int32)
-        expected = requantise(x, ONE_HALF, half, 77, -3, 99, double_rounding=True)
+        expected = requantise(x, ONE_HALF, half, 77, -3, 99, rounding=Rounding.TWICE)
         bench.compare(expected, got, axes=["lane"], what=f"group {s2}")
 
 

@@ -50,8 +50,16 @@ async def remembers(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("technology", ["sim", "ice40"])
-@pytest.mark.parametrize(("bits", "depth"), [(32, 16384), (64, 32768)])
+@pytest.mark.parametrize(("bits", "depth"), [(32, 16384), (64, 32768), (32, 49152)])
 def test_remembers(technology: str, bits: int, depth: int, seed: int) -> None:
+    remember(technology, bits, depth, seed)
+
+
+def test_remembers_in_banks(seed: int) -> None:
+    remember("sim", 128, 2624, seed)
+
+
+def remember(technology: str, bits: int, depth: int, seed: int) -> None:
     parameters = {"bits": bits, "depth": depth, "technology": technology}
     dut = Storage(bits, depth, technology)
     sim.run(dut, __name__, "remembers", parameters=parameters, seed=seed, extra_sources=ICE40)
@@ -64,10 +72,14 @@ def test_refuses_bits(bits: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("depth", "technology", "least"),
-    [(8192, "ice40", 16384), (49152, "ice40", 16384), (100, "sim", 2), (0, "sim", 2)],
+    ("depth", "technology", "says"),
+    [
+        (8192, "ice40", "depth must be a multiple of 16384, not 8192"),
+        (40000, "ice40", "depth must be a multiple of 16384, not 40000"),
+        (1, "sim", "depth must be at least 2, not 1"),
+        (0, "ice40", "depth must be at least 2, not 0"),
+    ],
 )
-def test_refuses_depth(depth: int, technology: str, least: int) -> None:
-    says = f"depth must be a power of two from {least} on, not {depth}"
+def test_refuses_depth(depth: int, technology: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Storage(32, depth, technology)
