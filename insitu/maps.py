@@ -486,7 +486,7 @@ def _misfit(
         return FitError(
             f"the feature maps, placed as well as they could be, take {peak} bytes of activation "
             "memory, " + missing.format(peak - total),
-            "use smaller inputs or fewer channels",
+            _smaller(peak, total),
         )
 
     def alive(step: int) -> list[Region]:
@@ -498,5 +498,13 @@ def _misfit(
     return FitError(
         f"layer {network.layers[worst - 1].name!r} needs {needed} bytes of activation memory for "
         f"the maps {maps}, " + missing.format(needed - total),
-        "use smaller inputs or fewer channels",
+        _smaller(needed, total),
+    )
+
+
+def _smaller(needed: int, total: int) -> str:
+    less = 1 - total / needed
+    return (
+        f"use smaller inputs or fewer channels: these maps must be {less:.0%} smaller, "
+        "whatever the rank and precision of the weights"
     )

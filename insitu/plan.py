@@ -533,9 +533,11 @@ def _misfit(layers: list[LayerPlan], size: int, config: Configuration) -> FitErr
     weight_bits = sum(one.weight_bits for one in layers)
     left = 8 * config.coefficient_bytes - (8 * size - weight_bits)
     weights = sum(one.weights for one in layers)
-    advice = "compress it further (lower ranks or precisions)"
     if left > 0 and weights:
-        advice += f", to {left / weights:.1f} bits a weight"
+        bits = left / weights
+        advice = f"compress it further (lower ranks or precisions), to {bits:.1f} bits a weight"
+    else:
+        advice = "use fewer channels: without any weights it does not fit either"
     return FitError(
         f"the network needs {size} bytes of coefficient memory, {config.name} has "
         f"{config.coefficient_bytes}: {size - config.coefficient_bytes} bytes are missing; "

@@ -7,7 +7,8 @@ from amaranth.lib.wiring import In, Out
 
 __all__ = ["BankedMemory", "block_memory"]
 
-FEW_WORDS = 64
+FEW_WORDS = 128
+"""Of a bank that is LUT RAM: block RAM would stay mostly empty."""
 
 
 def block_memory(bits, depth, **attrs):
@@ -23,8 +24,8 @@ class BankedMemory(wiring.Component):
     """A memory of any depth, in banks whose depths are powers of two.
 
     Left to itself yosys makes 768 words of three equal banks on iCE40, with a multiplexer for
-    three; two banks of 512 and 256 words take as many block RAMs and half the multiplexer. A last
-    bank of few words does not get block RAM of its own, but LUT RAM.
+    three; two banks of 512 and 256 words take as many block RAMs and half the multiplexer. A bank
+    of few words is LUT RAM.
 
     Parameters
     ----------
@@ -64,7 +65,7 @@ class BankedMemory(wiring.Component):
         for size in (1 << n for n in reversed(range(self.depth.bit_length()))):
             if not self.depth & size:
                 continue
-            style = {"ram_style": "distributed"} if size <= FEW_WORDS and base else {}
+            style = {"ram_style": "distributed"} if size <= FEW_WORDS else {}
             m.submodules[f"bank{size}"] = memory = block_memory(self.bits, size, **style)
             writer, reader = memory.write_port(granularity=self.granularity), memory.read_port()
             # Banks begin at multiples of their size: the address within is the lower bits.

@@ -5,13 +5,14 @@ They are not in the repository. The folder is found through INSITU_MLPERF_TINY, 
 """
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from golden.network import Convolution, run
-from insitu.errors import ModelError
+from insitu.errors import FitError, ModelError
 from insitu.import_tflite import import_tflite
 from insitu.plan import plan
 from insitu.prune import prune
@@ -92,6 +93,28 @@ def test_float_networks_are_refused(name):
 def test_the_autoencoder_can_be_planned():
     network = import_tflite(FOLDER / "ad_int8.tflite").network
     assert len(plan(network, CONFIGURATIONS["sim-8x1"]).layers) == NETWORKS["ad"]
+
+
+FITS = {
+    "ic": ["ecp5-85f"],
+    "ic2": [],
+    "kws": ["up5k", "ecp5-25f", "ecp5-45f", "ecp5-85f"],
+    "vww": ["ecp5-85f"],
+    "ad": ["ecp5-85f"],
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_boards_that_hold_a_network_at_8_bits(name):
+    network = import_tflite(FOLDER / f"{name}_int8.tflite").network
+    for config in CONFIGURATIONS.values():
+        if config.family == "sim" or config.name in FITS[name]:
+            plan(network, config)
+            continue
+        with pytest.raises(FitError, match=r"needs \d+ bytes of .* bytes are missing") as error:
+            plan(network, config)
+        assert re.search(r"bits a weight|% smaller", error.value.next_step)
+        assert all(other in error.value.next_step for other in [*FITS[name], "sim-8x1"])
 
 
 def test_most_of_vww_can_be_pruned(seed):

@@ -128,6 +128,22 @@ def test_report_is_plain_data():
     assert report["cycles"] >= report["ideal_cycles"]
 
 
+def test_says_how_much_smaller_maps_must_be():
+    with pytest.raises(FitError) as error:
+        plan(network((120, 120, 4), conv(stored(4, 4, 1), (1, 1))), SMALL)
+    assert "these maps must be 43% smaller, whatever the rank and precision" in str(
+        error.value.next_step
+    )
+
+
+def test_says_where_no_precision_fits():
+    wide = network((1, 1, 1), conv(stored(1024, 1, 1), (1, 1)))
+    tiny = replace(SMALL, coefficient_bytes=4096)
+    with pytest.raises(FitError) as error:
+        plan(wide, tiny)
+    assert "without any weights it does not fit either" in error.value.next_step
+
+
 def test_fully_connected_is_named():
     planned = plan(network((4, 3, 2), conv(stored(5, 2, 12), (4, 3))), SIM)
     assert planned.layers[0].kind == "fully connected"

@@ -37,6 +37,12 @@ def test_some_random_layers(config: str, seed: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("config", ["ecp5-25f", "ecp5-85f"])
+def test_random_layers_on_other_boards(config: str, seed: int) -> None:
+    run_networks(seed, config, 4 * EACH)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["sim-8x1", "up5k", "ecp5-45f"])
 def test_many_random_layers(config: str, seed: int, pytestconfig: pytest.Config) -> None:
     run_networks(seed, config, pytestconfig.getoption("--layers"))

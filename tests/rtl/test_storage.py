@@ -56,7 +56,7 @@ def test_remembers(technology: str, bits: int, depth: int, seed: int) -> None:
 
 
 def test_remembers_in_banks(seed: int) -> None:
-    remember("sim", 128, 2624, seed)
+    remember("sim", 128, 2688, seed)
 
 
 def remember(technology: str, bits: int, depth: int, seed: int) -> None:
