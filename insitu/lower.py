@@ -32,12 +32,12 @@ from golden.network import (
 from golden.requantise import LARGEST_MULTIPLIER
 from insitu.errors import FitError
 from insitu.exact import Exact, addition, average, digits, rescaling
-from insitu.maps import Map
+from insitu.maps import Map, Placed
 from insitu.operation import Loop, Operation, Segment, Walk
 from rtl.config import Configuration
 from rtl.record import CROSS, INTRA, TILE
 
-__all__ = ["array_cycles", "lower"]
+__all__ = ["array_cycles", "lower", "lower_rows", "move", "only_rows"]
 
 Int8 = NDArray[np.int8]
 Int32 = NDArray[np.int32]
@@ -76,6 +76,37 @@ def lower(
     except _Unable as error:
         cause, next_step = error.args
         raise FitError(f"layer {layer.name!r} {cause}", next_step) from None
+
+
+def lower_rows(layer: Layer, step: Placed, config: Configuration) -> list[Operation]:
+    """The operations of a step: rows that stay are moved, then those of the step are computed."""
+    operations = lower(layer, step.sources, step.target, step.joined, config)
+    if len(step.rows) < step.target.shape[0]:
+        operations = only_rows(operations, step.target, step.rows)
+    return [*([move(*step.moved, config)] if step.moved else []), *operations]
+
+
+def only_rows(operations: Sequence[Operation], target: Map, rows: range) -> list[Operation]:
+    """What computes some rows of a layer's output, of the operations that compute all of it.
+
+    Of a layer that works on windows or pixels of its map.
+    """
+    parts = []
+    for operation in operations:
+        # Columns at the sides, and rows at the edges, may be operations of their own.
+        before, within = divmod(operation.output - target.address, target.row)
+        begin = max(rows.start - before, 0)
+        end = min(rows.stop - before, operation.walk.y.count)
+        if begin < end:
+            walk = operation.walk.band(range(begin, end))
+            output = target.address + (before + begin) * target.row + within
+            parts.append(replace(operation, walk=walk, output=output))
+    return parts
+
+
+def move(source: Map, target: Map, config: Configuration) -> Operation:
+    """The operation that copies a map, whose target may begin below it and overlap it."""
+    return _copied(source, target, _plain(source, target, config), config)
 
 
 class _Unable(Exception):
@@ -898,20 +929,16 @@ def _average(
     taps = layer.kernel[0] * layer.kernel[1]
     for rows, columns, count in _even(layer, source, target):
         found = _exact(average(count, *limits.values(), config.accumulator_bits))
-        y, x = walk.y, walk.x
-        row = walk.row + rows.start * y.rows
+        x = walk.x
         column = walk.column + columns.start * x.columns
-        # Rows and columns count from the first that is read.
-        above, left = max(0, row), max(0, column)
+        left = max(0, column)  # Columns count from the first that is read.
+        part = walk.band(rows)
         part = replace(
-            walk,
-            start=walk.start + rows.start * y.bytes + columns.start * x.bytes,
-            row=row - above,
+            part,
+            start=part.start + columns.start * x.bytes,
             column=column - left,
-            height=walk.height - above,
             width=walk.width - left,
             x=replace(x, count=len(columns)),
-            y=replace(y, count=len(rows)),
         )
         values = np.full((1, taps), found.weights[0], np.int8)
         first = rows.start * target.shape[1] + columns.start

@@ -5,8 +5,8 @@ Sums, tables and changes of scale overwrite an input that nobody reads after the
 input has the form that suits the layer that reads it, since the host writes it.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,9 @@ from insitu.errors import FitError
 from insitu.placement import Region, lower_bound, place
 from rtl.config import Configuration
 
-__all__ = ["Layout", "Map", "Window", "lay_out"]
+__all__ = ["IN_PLACE", "Forms", "Layout", "Map", "Placed", "Window", "lay_out", "layer_places"]
 
-_IN_PLACE = (Add, Requantise, Table)
+IN_PLACE = (Add, Requantise, Table)
 """Kinds whose output may lie where an input did: they write a pixel after they read it."""
 
 
@@ -131,6 +131,11 @@ class Map:
         """The byte of each channel in its pixel."""
         return np.concatenate([np.arange(first, first + count) for first, count in self.pieces])
 
+    def only(self, rows: range) -> "Map":
+        """Some of its rows, as a map."""
+        shape = len(rows), *self.shape[1:]
+        return replace(self, shape=shape, address=self.address + rows.start * self.row)
+
     def place(self, values: NDArray[np.int8]) -> bytes:
         """The `span` bytes from `address` on that hold `values` (int8, of `shape`)."""
         values = np.asarray(values, np.int8)
@@ -176,25 +181,6 @@ class Map:
             pieces=tuple((int(first), int(count)) for first, count in values["pieces"]),
             window=Window(**values["window"]) if values["window"] else None,
         )
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where all maps of a network are.
-
-    Parameters
-    ----------
-    maps : dict of str to Map
-        The input's and each layer's output.
-    joined : dict of str to tuple of Map
-        For each concatenation, where its inputs must be: where they are, or must be copied to.
-    peak : int
-        Bytes of activation memory in use at most.
-    """
-
-    maps: dict[str, Map]
-    joined: dict[str, tuple[Map, ...]]
-    peak: int
 
 
 class _Nesting:
@@ -254,8 +240,141 @@ class _Nesting:
         return name in self._parent or name in self.offsets
 
 
+class Forms:
+    """The form of every map of a network, before it has an address.
+
+    Parameters
+    ----------
+    network : Network
+    config : Configuration
+    unroll : bool
+        The taps of a row may take the place of the input's channels.
+
+    Members
+    -------
+    sizes : dict of str to Shape
+        Of the input and each layer's output.
+    nesting : which map lies inside which
+    """
+
+    def __init__(self, network: Network, config: Configuration, *, unroll: bool):
+        names = [INPUT, *(layer.name for layer in network.layers)]
+        self.network, self.config = network, config
+        self.sizes = dict(zip(names, shapes(network), strict=True))
+        self._zeros = dict(zip(names, zero_points(network), strict=True))
+        self.nesting = _Nesting(network, self.sizes, config.activation_word)
+        self._pitches = dict(self.nesting.extents)
+        self._window: Window | None = None
+        if not self.nesting.nested(INPUT):
+            form = _input_form(network, self.sizes, config, unroll)
+            self._window, self._pitches[INPUT] = form
+
+    def row(self, name: str) -> int:
+        """Bytes of a row of a map that lies by itself."""
+        windowed = self._window if name == INPUT else None
+        return (windowed.columns if windowed else self.sizes[name][1]) * self._pitches[name]
+
+    def size(self, name: str) -> int:
+        """Bytes of a map that lies by itself, in whole words."""
+        word = self.config.activation_word
+        return -(-self.sizes[name][0] * self.row(name) // word) * word
+
+    def view(self, name: str, home: str, base: int) -> Map:
+        """A map that lies in the region of the map `home`, which begins at `base`."""
+        return Map(
+            name=name,
+            shape=self.sizes[name],
+            pitch=self._pitches[home],
+            address=base + self.nesting.root(name)[1],
+            zero_point=self._zeros[name],
+            pieces=self.nesting.pieces[name],
+            window=self._window if name == INPUT else None,
+        )
+
+    def joined(self, maps: Mapping[str, Map]) -> dict[str, tuple[Map, ...]]:
+        """For each concatenation, where its inputs must be."""
+        found = {}
+        for layer in self.network.layers:
+            if isinstance(layer, Concatenation):
+                whole = maps[layer.name]
+                found[layer.name] = tuple(
+                    replace(maps[name], pitch=whole.pitch, address=whole.address + offset)
+                    for name, offset in zip(
+                        layer.inputs, self.nesting.offsets[layer.name], strict=True
+                    )
+                )
+        return found
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A layer, or some rows of its output, with the maps that it reads and writes.
+
+    Parameters
+    ----------
+    layer : int
+    rows : range
+        Of the output.
+    sources : tuple of Map
+    target : Map
+    joined : tuple of Map
+        For a concatenation, where its inputs must be: where they are, or must be copied to.
+    moved : (Map, Map) or None
+        Rows of the output that are still needed, and where they have to be moved before.
+    """
+
+    layer: int
+    rows: range
+    sources: tuple[Map, ...]
+    target: Map
+    joined: tuple[Map, ...] = ()
+    moved: tuple[Map, Map] | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where all maps of a network are.
+
+    Parameters
+    ----------
+    maps : dict of str to Map
+        The input's and each layer's output. Of a map that is never there as a whole, its address
+        is that of its buffer.
+    steps : tuple of Placed
+        What is done, in order.
+    peak : int
+        Bytes of activation memory in use at most.
+    buffers : dict of str to int
+        For each map that is never there as a whole, the rows that its buffer holds.
+    """
+
+    maps: dict[str, Map]
+    steps: tuple[Placed, ...]
+    peak: int
+    buffers: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def banded(self) -> bool:
+        """Whether some layers run in bands of rows."""
+        return len(self.steps) > len({step.layer for step in self.steps})
+
+
+def layer_places(
+    forms: Forms, layer: int, maps: Mapping[str, Map], joined: Mapping[str, tuple[Map, ...]]
+) -> Placed:
+    """A layer as a whole, with its maps."""
+    one = forms.network.layers[layer]
+    return Placed(
+        layer=layer,
+        rows=range(forms.sizes[one.name][0]),
+        sources=tuple(maps[name] for name in one.inputs),
+        target=maps[one.name],
+        joined=joined.get(one.name, ()),
+    )
+
+
 def lay_out(network: Network, config: Configuration, keep: bool) -> Layout:
-    """Place the maps of a network.
+    """Place the maps of a network that runs layer by layer.
 
     Parameters
     ----------
@@ -274,18 +393,15 @@ def lay_out(network: Network, config: Configuration, keep: bool) -> Layout:
         If the activation memory is too small.
     """
     try:
-        return _lay_out(network, config, keep, unroll=True)
+        return _lay_out(Forms(network, config, unroll=True), keep)
     except FitError:
         # Taps in the place of channels save steps, and may take more memory.
-        return _lay_out(network, config, keep, unroll=False)
+        return _lay_out(Forms(network, config, unroll=False), keep)
 
 
-def _lay_out(network: Network, config: Configuration, keep: bool, *, unroll: bool) -> Layout:
-    names = [INPUT, *(layer.name for layer in network.layers)]
-    sizes = dict(zip(names, shapes(network), strict=True))
-    zeros = dict(zip(names, zero_points(network), strict=True))
-    nesting = _Nesting(network, sizes, config.activation_word)
-
+def _lay_out(forms: Forms, keep: bool) -> Layout:
+    network, config, sizes, nesting = forms.network, forms.config, forms.sizes, forms.nesting
+    names = [*sizes]
     # Steps: the input is there at 0, layer i is at work at i + 1.
     first = {name: step for step, name in enumerate(names)}
     last = dict(first)
@@ -296,7 +412,7 @@ def _lay_out(network: Network, config: Configuration, keep: bool, *, unroll: boo
     home = {name: nesting.root(name)[0] for name in names}  # whose region it lies in
     if not keep:
         for step, layer in enumerate(network.layers, 1):
-            if isinstance(layer, _IN_PLACE) and not nesting.nested(layer.name):
+            if isinstance(layer, IN_PLACE) and not nesting.nested(layer.name):
                 for name in layer.inputs:
                     if last[name] == step and not nesting.nested(name):
                         home[layer.name] = home[name]
@@ -304,18 +420,10 @@ def _lay_out(network: Network, config: Configuration, keep: bool, *, unroll: boo
     members: dict[str, list[str]] = {}
     for name in names:
         members.setdefault(home[name], []).append(name)
-    pitches = {root: nesting.extents[root] for root in members}
-    window = None
-    if not nesting.nested(INPUT):
-        window, pitches[INPUT] = _input_form(network, sizes, config, unroll)
-    columns = {root: sizes[root][1] for root in members}
-    if window:
-        columns[INPUT] = window.columns
-    word = config.activation_word
     regions = [
         Region(
             name=root,
-            size=-(-sizes[root][0] * columns[root] * pitches[root] // word) * word,
+            size=forms.size(root),
             first=0 if keep else min(first[name] for name in inside),
             last=len(names) if keep else max(last[name] for name in inside),
         )
@@ -325,28 +433,10 @@ def _lay_out(network: Network, config: Configuration, keep: bool, *, unroll: boo
     if peak > config.activation_bytes:
         raise _misfit(network, config, sizes, regions, peak, keep)
     base = dict(zip(members, addresses, strict=True))
-
-    def view(name: str, root: str, offset: int) -> Map:
-        return Map(
-            name=name,
-            shape=sizes[name],
-            pitch=pitches[root],
-            address=base[root] + offset,
-            zero_point=zeros[name],
-            pieces=nesting.pieces[name],
-            window=window if name == INPUT else None,
-        )
-
-    maps = {name: view(name, home[name], nesting.root(name)[1]) for name in names}
-    joined = {}
-    for layer in network.layers:
-        if isinstance(layer, Concatenation):
-            whole = maps[layer.name]
-            joined[layer.name] = tuple(
-                replace(maps[name], pitch=whole.pitch, address=whole.address + offset)
-                for name, offset in zip(layer.inputs, nesting.offsets[layer.name], strict=True)
-            )
-    return Layout(maps, joined, peak)
+    maps = {name: forms.view(name, home[name], base[home[name]]) for name in names}
+    joined = forms.joined(maps)
+    steps = [layer_places(forms, index, maps, joined) for index in range(len(network.layers))]
+    return Layout(maps, tuple(steps), peak)
 
 
 def _input_form(

@@ -3,7 +3,7 @@
 An operation is one layer record. A layer becomes one or several (`insitu.lower`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,22 @@ class Walk:
     def pixels(self) -> int:
         """Output pixels."""
         return self.x.count * self.y.count
+
+    def band(self, rows: range) -> "Walk":
+        """The walk for some of the rows of its output.
+
+        A walk that keeps places in the map begins at the first of them or above the map: rows count
+        from the first that is read.
+        """
+        row = self.row + rows.start * self.y.rows
+        above = max(0, row)
+        return replace(
+            self,
+            start=self.start + rows.start * self.y.bytes,
+            row=row - above,
+            height=self.height - above,
+            y=replace(self.y, count=len(rows)),
+        )
 
     def fields(self, beat: int) -> dict[str, int]:
         """The fields of a layer record, for beats of so many bytes."""

@@ -52,10 +52,11 @@ def pack(plan: Plan) -> bytes:
     for planned in operations:
         words += pack_record(**planned.record)
     parts = [np.array(words, "<u4").tobytes()]
-    parts += [_parameters(planned.operation, config) for planned in operations]
+    # What an operation before has too is there already.
+    parts += [_parameters(one.operation, config) for one in operations if one.parameter_bytes]
     size = sum(len(part) for part in parts)
     parts.append(bytes(plan.coefficients_base - size))
-    for planned in operations:
+    for planned in (one for one in operations if one.weight_bits):
         for vectors, precision in _in_order(planned.operation):
             flat = vectors.reshape(-1, config.stripes)
             parts.append(encode_segment(flat, precision, config.stripe_bits).tobytes())

@@ -4,14 +4,18 @@ A plan that exists can be packed and run: whatever the hardware could not do is 
 the layer, the figure and the next step.
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from golden.network import Convolution, Generated, Layer, Network, Pooling
+from insitu.bands import lay_out_in_bands
 from insitu.cost import CONSTANTS, Constants, Cost, Work, operation_cost, total_cost
 from insitu.errors import FitError
-from insitu.lower import array_cycles, lower
-from insitu.maps import Map, lay_out
+from insitu.lower import array_cycles, lower_rows
+from insitu.maps import Layout, Map, lay_out
 from insitu.operation import Operation, Segment
 from rtl.config import CONFIGURATIONS, Configuration
 from rtl.record import (
@@ -27,9 +31,13 @@ from rtl.record import (
     field_bits,
 )
 
-__all__ = ["DATAFLOWS", "LayerPlan", "Plan", "Planned", "plan"]
+__all__ = ["DATAFLOWS", "LayerPlan", "Plan", "Planned", "StepPlan", "plan"]
 
 DATAFLOWS = {STORED: "stored", INTRA: "intra", CROSS: "cross", TILE: "tile"}
+
+
+_RECORD_CYCLES = 0, 2_000, 200_000
+"""What an operation more counts as, in turn, where records leave too little coefficient memory."""
 
 
 def _ceil(a: int, b: int) -> int:
@@ -47,9 +55,9 @@ class Planned:
         Value of every field of its record.
     cost : Cost
     weight_bits : int
-        Every bit of its segments, padding included.
+        Every bit of its segments, padding included; 0 where they are those of an operation before.
     parameter_bytes : int
-        Biases, multipliers and shifts, and its table.
+        Biases, multipliers and shifts, and its table; 0 likewise.
     """
 
     operation: Operation
@@ -57,6 +65,36 @@ class Planned:
     cost: Cost
     weight_bits: int
     parameter_bytes: int
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """A layer, or rows of it where it runs in bands, planned.
+
+    Parameters
+    ----------
+    layer : int
+    rows : range
+        Of its output.
+    output : Map
+        These rows: where they are when the step is done.
+    operations : tuple of Planned
+        None where there is nothing to do: a concatenation of maps that are in place.
+    """
+
+    layer: int
+    rows: range
+    output: Map
+    operations: tuple[Planned, ...]
+
+    def report(self) -> dict[str, Any]:
+        """The step as plain data; its operations are the layer's next ones."""
+        return {
+            "layer": self.layer,
+            "rows": [self.rows.start, self.rows.stop],
+            "address": self.output.address,
+            "operations": len(self.operations),
+        }
 
 
 @dataclass(frozen=True)
@@ -69,18 +107,26 @@ class LayerPlan:
     layer : Layer
     inputs : tuple of Map
     output : Map
-    operations : tuple of Planned
-        None where there is nothing to do: a concatenation of maps that are in place.
+    steps : tuple of StepPlan
+        One, or a step a band of rows.
     cost : Cost
         Of all of them.
+    buffer_rows : int or None
+        Of an output that is never there as a whole: the rows that its buffer holds.
     """
 
     index: int
     layer: Layer
     inputs: tuple[Map, ...]
     output: Map
-    operations: tuple[Planned, ...]
+    steps: tuple[StepPlan, ...]
     cost: Cost
+    buffer_rows: int | None = None
+
+    @property
+    def operations(self) -> tuple[Planned, ...]:
+        """Those of all steps."""
+        return tuple(one for step in self.steps for one in step.operations)
 
     @property
     def weight_bits(self) -> int:
@@ -118,6 +164,10 @@ class LayerPlan:
 
     def report(self, config: Configuration) -> dict[str, Any]:
         """What a report shows and a checker needs, as plain data."""
+        bands = {}
+        if len(self.steps) > 1:
+            rows = max(len(step.rows) for step in self.steps)
+            bands = {"count": len(self.steps), "rows": rows, "buffer_rows": self.buffer_rows}
         return {
             "name": self.layer.name,
             "kind": self.kind,
@@ -139,6 +189,7 @@ class LayerPlan:
             "dense_int8_bytes": self.weights,
             "parameter_bytes": self.parameter_bytes,
             "cost": self.cost.report(),
+            **({"bands": bands} if bands else {}),
         }
 
 
@@ -176,6 +227,8 @@ class Plan:
     configuration : Configuration
     input, output : Map
     layers : tuple of LayerPlan
+    steps : tuple of StepPlan
+        The program: a step a layer, or a band of it.
     records_base, parameters_base, coefficients_base : int
         Byte addresses in the payload.
     payload_bytes : int
@@ -191,6 +244,7 @@ class Plan:
     input: Map
     output: Map
     layers: tuple[LayerPlan, ...]
+    steps: tuple[StepPlan, ...]
     records_base: int
     parameters_base: int
     coefficients_base: int
@@ -200,8 +254,13 @@ class Plan:
 
     @property
     def operations(self) -> list[Planned]:
-        """Those of all layers, in the order of the program."""
-        return [one for layer in self.layers for one in layer.operations]
+        """Those of all steps, in the order of the program."""
+        return [one for step in self.steps for one in step.operations]
+
+    @property
+    def banded(self) -> bool:
+        """Whether some layers run in bands of rows."""
+        return len(self.steps) > len(self.layers)
 
     @property
     def weight_bits(self) -> int:
@@ -244,6 +303,7 @@ class Plan:
             "frames_per_second": round(self.configuration.clock_hz / self.cycles, 1),
             "clock_mhz": self.configuration.clock_hz / 1e6,
             "layers": [layer.report(self.configuration) for layer in self.layers],
+            **({"steps": [step.report() for step in self.steps]} if self.banded else {}),
         }
 
 
@@ -300,58 +360,87 @@ def plan(
 def _plan(
     name: str, network: Network, config: Configuration, keep_maps: bool, constants: Constants
 ) -> Plan:
-    layout = lay_out(network, config, keep_maps)
+    def cycles(operation: Operation) -> int:
+        return operation_cost(_work(operation, config), config, constants).cycles
+
+    try:
+        layout = lay_out(network, config, keep_maps)
+    except FitError:
+        if keep_maps:
+            raise
+    else:
+        return _planned(name, network, config, layout, constants)
+    refused: FitError | None = None
+    for each in _RECORD_CYCLES:
+        try:
+            layout = lay_out_in_bands(network, config, cycles, each)
+            return _planned(name, network, config, layout, constants)
+        except FitError as error:
+            refused = refused or error
+    assert refused is not None
+    raise refused
+
+
+def _planned(
+    name: str, network: Network, config: Configuration, layout: Layout, constants: Constants
+) -> Plan:
     maps = layout.maps
-    lowered = [
-        lower(
-            layer,
-            [maps[source] for source in layer.inputs],
-            maps[layer.name],
-            layout.joined.get(layer.name, ()),
-            config,
-        )
-        for layer in network.layers
-    ]
+    lowered = [lower_rows(network.layers[step.layer], step, config) for step in layout.steps]
     operations = [operation for several in lowered for operation in several]
     records_base = 4 * (len(operations) + 1)
     parameters_base = records_base + 4 * RECORD_WORDS * len(operations)
-    sizes = [_parameter_words(operation, config) for operation in operations]
+    parameters = _Stored(
+        [_parameter_key(operation) for operation in operations],
+        [_parameter_words(operation, config) for operation in operations],
+        parameters_base // 4,
+        shared=layout.banded,
+    )
     word_bytes = config.coefficient_port // 8
-    coefficients_base = _ceil(parameters_base + 4 * sum(sizes), word_bytes) * word_bytes
-
-    parameters = parameters_base // 4
-    coefficients = coefficients_base // word_bytes
-    planned = []
-    for operation, size in zip(operations, sizes, strict=True):
-        words = sum(segment.words(config) * segment.count for segment in operation.segments)
-        planned.append(
+    coefficients_base = _ceil(4 * parameters.end, word_bytes) * word_bytes
+    coefficients = _Stored(
+        [_segment_key(operation) for operation in operations],
+        [_segment_words(operation, config) for operation in operations],
+        coefficients_base // word_bytes,
+        shared=layout.banded,
+    )
+    planned = iter(
+        [
             Planned(
                 operation=operation,
-                record=_record(operation, parameters, coefficients, config),
+                record=_record(operation, parameters.bases[n], coefficients.bases[n], config),
                 cost=operation_cost(_work(operation, config), config, constants),
-                weight_bits=words * config.coefficient_port,
-                parameter_bytes=4 * size,
+                weight_bits=coefficients.sizes[n] * config.coefficient_port,
+                parameter_bytes=4 * parameters.sizes[n],
             )
+            for n, operation in enumerate(operations)
+        ]
+    )
+    steps = [
+        StepPlan(
+            layer=step.layer,
+            rows=step.rows,
+            output=step.target.only(step.rows),
+            operations=tuple(next(planned) for _ in several),
         )
-        parameters += size
-        coefficients += words
-
+        for step, several in zip(layout.steps, lowered, strict=True)
+    ]
     layers = []
-    remaining = iter(planned)
-    for index, (layer, several) in enumerate(zip(network.layers, lowered, strict=True)):
-        own = tuple(next(remaining) for _ in several)
+    for index, layer in enumerate(network.layers):
+        own = tuple(step for step in steps if step.layer == index)
         ideal = array_cycles(layer, maps[layer.name], config)
+        costs = [one.cost for step in own for one in step.operations]
         layers.append(
             LayerPlan(
                 index=index,
                 layer=layer,
                 inputs=tuple(maps[source] for source in layer.inputs),
                 output=maps[layer.name],
-                operations=own,
-                cost=total_cost([one.cost for one in own], ideal),
+                steps=own,
+                cost=total_cost(costs, ideal),
+                buffer_rows=layout.buffers.get(layer.name),
             )
         )
-    size = coefficients * word_bytes
+    size = coefficients.end * word_bytes
     if size > config.coefficient_bytes:
         raise _misfit(layers, size, config)
     for one in layers:
@@ -363,6 +452,7 @@ def _plan(
         input=maps["input"],
         output=layers[-1].output,
         layers=tuple(layers),
+        steps=tuple(steps),
         records_base=records_base,
         parameters_base=parameters_base,
         coefficients_base=coefficients_base,
@@ -370,6 +460,58 @@ def _plan(
         activation_bytes=layout.peak,
         constants=constants,
     )
+
+
+class _Stored:
+    """Where what operations need lies in memory, one behind the other; equal ones once if `shared`.
+
+    Members
+    -------
+    bases : list of int
+        Of each.
+    sizes : list of int
+        What each takes; 0 where one before it has the same.
+    end : int
+    """
+
+    def __init__(self, keys: list[bytes], sizes: list[int], base: int, *, shared: bool):
+        self.bases: list[int] = []
+        self.sizes: list[int] = []
+        self.end = base
+        known: dict[bytes, int] = {}
+        for key, size in zip(keys, sizes, strict=True):
+            there = shared and key in known
+            if not there:
+                known[key] = self.end
+            self.bases.append(known[key])
+            self.sizes.append(0 if there else size)
+            self.end += self.sizes[-1]
+
+
+def _digest(*parts: Any) -> bytes:
+    """A key that is equal where the parts, arrays or plain values, are."""
+    found = hashlib.sha256()
+    for part in parts:
+        form = (part.shape, part.dtype) if isinstance(part, np.ndarray) else part
+        found.update(repr(form).encode())
+        if isinstance(part, np.ndarray):
+            found.update(part.tobytes())
+    return found.digest()
+
+
+def _parameter_key(operation: Operation) -> bytes:
+    one = operation
+    tile = one.s2 if one.dataflow == CROSS else None
+    return _digest(one.bias, one.multiplier, one.shift, one.table, tile)
+
+
+def _segment_key(operation: Operation) -> bytes:
+    parts = [(one.kind, one.precision, one.values) for one in operation.segments]
+    return _digest(operation.dataflow, *(value for part in parts for value in part))
+
+
+def _segment_words(operation: Operation, config: Configuration) -> int:
+    return sum(segment.words(config) * segment.count for segment in operation.segments)
 
 
 def _misfit(layers: list[LayerPlan], size: int, config: Configuration) -> FitError:

@@ -1,8 +1,9 @@
 """Run an image on the accelerator's RTL and compare every value with the golden model."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -194,12 +195,13 @@ def simulate_image(
     started = time.monotonic()
     maps = [Map.from_report(layer["output"]) for layer in image.metadata["layers"]]
     whole = Step((), maps[-1].address, maps[-1].span)
+    parts = _parts(image, maps)
     singles = [
-        Step([*program, pack_step(OP_END)], one.address, one.span)
-        for program, one in zip(_programs(image), maps, strict=True)
+        Step([*part.program, pack_step(OP_END)], part.output.address, part.output.span)
+        for part in parts
     ]
     predicted = sum(layer["cost"]["cycles"] for layer in image.metadata["layers"])
-    total = len(inputs) * len(maps) + 1 if layers else len(inputs)
+    total = len(inputs) * len(parts) + 1 if layers else len(inputs)
     what = f"simulating {config.name}"
 
     def go(samples: Int8, steps: list[Step], before: int) -> Any:
@@ -227,7 +229,13 @@ def simulate_image(
     if layers:
         results = go(inputs, singles, 0)
         for index, report in enumerate(image.metadata["layers"]):
-            got = np.stack([maps[index].take(sample[index].data) for sample in results])
+            own = [n for n, part in enumerate(parts) if part.layer == index]
+            got = np.stack(
+                [
+                    np.concatenate([parts[n].output.take(sample[n].data) for n in own])
+                    for sample in results
+                ]
+            )
             wrong, first = _compare(golden[index], got, report["name"])
             runs.append(
                 LayerRun(
@@ -235,7 +243,7 @@ def simulate_image(
                     dataflow=report["dataflow"],
                     values=got.size,
                     mismatches=wrong,
-                    cycles=max(sample[index].cycles for sample in results),
+                    cycles=max(sum(sample[n].cycles for n in own) for sample in results),
                     predicted=report["cost"]["cycles"],
                     ideal=report["cost"]["ideal"],
                     first=first,
@@ -262,19 +270,41 @@ def simulate_image(
     )
 
 
-def _programs(image: Image) -> list[list[int]]:
-    """The steps of an image's program, by layer."""
-    counts = [len(layer["operations"]) for layer in image.metadata["layers"]]
+@dataclass(frozen=True)
+class _Part:
+    """A layer's program, or that of some rows of its output, and what these are then."""
+
+    layer: int
+    program: list[int]
+    output: Map
+
+
+def _parts(image: Image, maps: Sequence[Map]) -> list[_Part]:
+    """The program of an image: layer by layer, or in bands of rows."""
+    layers = image.metadata["layers"]
+    steps = image.metadata.get("steps") or [
+        {
+            "layer": index,
+            "rows": [0, one.shape[0]],
+            "address": one.address,
+            "operations": len(layer["operations"]),
+        }
+        for index, (layer, one) in enumerate(zip(layers, maps, strict=True))
+    ]
     words = np.frombuffer(image.payload, "<u4").tolist()
-    ends = np.cumsum(counts).tolist()
-    programs = [words[end - count : end] for end, count in zip(ends, counts, strict=True)]
-    steps = [word >> 28 for word in words[: ends[-1] + 1]]
-    if steps != [OP_LAYER] * ends[-1] + [OP_END]:
+    end = sum(step["operations"] for step in steps)
+    if [word >> 28 for word in words[: end + 1]] != [OP_LAYER] * end + [OP_END]:
         raise ImageError(
             "image has a program that does not run its layers in order",
             "compile the model again with insitu compile",
         )
-    return programs
+    parts = []
+    program = iter(words)
+    for step in steps:
+        one, (first, last) = maps[step["layer"]], step["rows"]
+        rows = replace(one, shape=(last - first, *one.shape[1:]), address=step["address"])
+        parts.append(_Part(step["layer"], [*islice(program, step["operations"])], rows))
+    return parts
 
 
 def _compare(expected: Int8, got: Int8, name: str) -> tuple[int, str | None]:

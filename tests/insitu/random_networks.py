@@ -1,6 +1,6 @@
 """Random networks with every kind of layer the engine runs, in every form."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from insitu.plan import Plan, plan
 from rtl.config import Configuration
 from tests.insitu.networks import random_generated, random_stored
 
-__all__ = ["random_layers", "random_plan"]
+__all__ = ["random_layers", "random_plan", "residual_network"]
 
 LARGEST = 900
 """Values of a map, so that simulations stay short."""
@@ -50,14 +50,70 @@ def random_plan(
     raise refused
 
 
+def residual_network(
+    rng: np.random.Generator,
+    config: Configuration,
+    shape: Shape,
+    blocks: Sequence[tuple[int, int]],
+    kernels: Sequence[int] = (),
+    bits: int = 2,
+) -> Network:
+    """A ResNet of stored weights: a convolution, blocks of two and their sum, mean, classes.
+
+    Parameters
+    ----------
+    shape : of the input
+    blocks : sequence of (int, int)
+        Channels and stride of each block.
+    kernels : sequence of int
+        For each convolution of a block the kernels Bo of its factored form, a pointwise layer
+        behind a convolution with as many outputs; without them it is whole.
+    bits : int
+        Of the weights.
+    """
+    growth = _Growth(rng, config, shape)
+    same = {"kernel": (3, 3), "padding": (1, 1, 1, 1)}
+    halved = {"kernel": (3, 3), "stride": (2, 2), "padding": (0, 0, 1, 1)}
+    each = iter(kernels)
+
+    def convolve(kind: str, channels: int, **window: Any) -> None:
+        taps = window["kernel"][0] * window["kernel"][1]
+        weights = random_stored(rng, channels, growth.shape[2], taps, bits)
+        growth._convolve(kind, weights, uniform=True, **window)
+
+    def main(channels: int, **window: Any) -> None:
+        outputs = next(each, None)
+        convolve("conv", outputs or channels, **window)
+        if outputs:
+            convolve("point", channels, kernel=(1, 1))
+
+    convolve("first", blocks[0][0], **same)
+    for channels, stride in blocks:
+        before, zero_point, source = growth.head, growth.zero_point, growth.shape
+        main(channels, **(same if stride == 1 else halved))
+        main(channels, **same)
+        if stride != 1 or source[2] != channels:
+            head, point, after = growth.head, growth.zero_point, growth.shape
+            growth.head, growth.zero_point, growth.shape = before, zero_point, source
+            convolve("shortcut", channels, kernel=(1, 1), stride=(stride, stride))
+            before, zero_point = growth.head, growth.zero_point
+            growth.head, growth.zero_point, growth.shape = head, point, after
+        growth._add(before, zero_point)
+    growth._mean()
+    convolve("classes", 10, kernel=(1, 1))
+    return growth.network()
+
+
 class _Growth:
     """A network that grows layer by layer, computed as it grows."""
 
-    def __init__(self, rng: np.random.Generator, config: Configuration):
+    def __init__(self, rng: np.random.Generator, config: Configuration, shape: Shape | None = None):
         self.rng, self.config = rng, config
-        shape = tuple(int(n) for n in rng.integers(1, [9, 9, 12]))
         self.layers: list[Layer] = []
-        self.shape: Shape = shape[0], shape[1], shape[2]
+        if shape is None:
+            height, width, channels = (int(n) for n in rng.integers(1, [9, 9, 12]))
+            shape = height, width, channels
+        self.shape = shape
         self.input_shape = self.shape
         self.zero_point = self.input_zero_point = int(rng.integers(-128, 128))
         self.head = INPUT
@@ -83,6 +139,9 @@ class _Growth:
                 self._shrink()
         if self.rng.random() < 0.3:
             self._mean()
+        return self.network()
+
+    def network(self) -> Network:
         return Network(
             layers=tuple(self.layers),
             input_shape=self.input_shape,
@@ -112,13 +171,16 @@ class _Growth:
         low, high = sorted(self.rng.integers(-128, 128, 2).tolist())
         return {"activation_min": min(low, 0), "activation_max": max(high, 20)}
 
-    def _fit(self, layer: Convolution) -> Convolution:
-        """Requantised so that the outputs spread, and within what accumulators hold."""
+    def _fit(self, layer: Convolution, uniform: bool | None = None) -> Convolution:
+        """Requantised so that the outputs spread, and within what accumulators hold.
+
+        `uniform`: all channels have one multiplier; by default at random.
+        """
         sums = layer.sums(self.maps[layer.inputs[0]])
         flat = sums.reshape(-1, sums.shape[-1]).astype(float)
         spread = np.maximum(flat.std(axis=0), 1)
-        if self.rng.random() < 0.3:
-            spread[:] = spread.max()  # One multiplier for all.
+        if uniform or (uniform is None and self.rng.random() < 0.3):
+            spread[:] = spread.max()
         co = len(spread)
         same = np.ptp(spread) == 0
         real = np.minimum(self.rng.uniform(30, 90, 1 if same else co) / spread, 0.999)
@@ -152,7 +214,15 @@ class _Growth:
             "padding": (top, left, bottom, right),
         }
 
-    def _convolve(self, kind: str, weights: Any, groups: int = 1, **window: Any) -> None:
+    def _convolve(
+        self,
+        kind: str,
+        weights: Any,
+        groups: int = 1,
+        *,
+        uniform: bool | None = None,
+        **window: Any,
+    ) -> None:
         co = weights.shape[0]
         after = self._int(-100, 100)
         layer = Convolution(
@@ -169,7 +239,7 @@ class _Growth:
             **window,
             **self._limits(),
         )
-        self._append(self._fit(layer))
+        self._append(self._fit(layer, uniform))
         self.zero_point = after
 
     # Kinds of layer.
@@ -223,6 +293,10 @@ class _Growth:
             self._convolution(channels, {"kernel": (3, 3), "padding": (1, 1, 1, 1)})
         else:
             self._requantise()
+        self._add(before, zero_point)
+
+    def _add(self, before: str, zero_point: int) -> None:
+        """The sum of a map before and the head."""
         scalings = []
         most = 0.0
         for point in (zero_point, self.zero_point):

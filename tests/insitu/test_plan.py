@@ -142,8 +142,11 @@ REFUSED = {
         "sim-8x1",
     ),
     "activation memory": (
-        lambda: network((120, 120, 4), conv(stored(4, 4, 1), (1, 1))),
-        r"layer 'layer0' needs 115200 bytes of activation memory .* 49664 bytes are missing",
+        lambda: network((120, 120, 8), conv(stored(8, 8, 9), (3, 3))),
+        (
+            "layer 'layer0' needs 116144 bytes of activation memory in bands of rows, 226592 as a "
+            r"whole, for the maps .* 50608 bytes are missing"
+        ),
         "sim-8x1",
     ),
     "tile": (

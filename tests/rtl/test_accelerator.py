@@ -23,16 +23,16 @@ EXAMPLE = ROOT / "examples" / "fashion"
 
 
 def layer_steps(planned: Plan) -> list[Step]:
-    """Each layer as a program of its own, with its output read behind it."""
+    """Each layer, or band of one, as a program of its own, with its output read behind it."""
     steps = []
     first = 0
-    for layer in planned.layers:
-        records = range(first, first + len(layer.operations))
+    for part in planned.steps:
+        records = range(first, first + len(part.operations))
         program = [
             pack_step(OP_LAYER, planned.records_base // 4 + RECORD_WORDS * index)
             for index in records
         ]
-        steps.append(Step([*program, OP_END], layer.output.address, layer.output.span))
+        steps.append(Step([*program, OP_END], part.output.address, part.output.span))
         first = records.stop
     return steps
 
@@ -52,17 +52,20 @@ def compare_layers(
     )
     results = simulate(planned.configuration, job)
     expected = run(planned.network, x, keep=True)
-    for index, layer in enumerate(planned.layers):
-        name = f"{what}, layer {layer.layer.name!r}"
+    for index, part in enumerate(planned.steps):
+        layer = planned.layers[part.layer].layer
+        name = f"{what}, layer {layer.name!r}, rows {part.rows.start}..{part.rows.stop - 1}"
         for sample, result in enumerate(results):
-            got = layer.output.take(result[index].data)
-            wrong = np.argwhere(got != expected[index][sample])
+            got = part.output.take(result[index].data)
+            wanted = expected[part.layer][sample][part.rows.start : part.rows.stop]
+            wrong = np.argwhere(got != wanted)
             assert not len(wrong), (
                 f"{name}, sample {sample}: {len(wrong)} of {got.size} differ, first at "
-                f"{tuple(wrong[0])}: expected {expected[index][sample][tuple(wrong[0])]}, "
+                f"{tuple(wrong[0])}: expected {wanted[tuple(wrong[0])]}, "
                 f"got {got[tuple(wrong[0])]}"
             )
-            predicted, cycles = layer.cost.cycles, result[index].cycles
+            predicted = sum(one.cost.cycles for one in part.operations)
+            cycles = result[index].cycles
             slack = max(16, 0.01 * cycles)
             assert not timed or abs(predicted - cycles) <= slack, (
                 f"{name}: {cycles} cycles, {predicted} predicted"
