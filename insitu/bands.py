@@ -63,11 +63,11 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Step:
-    """Rows of a layer's output, in a band of its group; (0,) where it runs alone."""
+    """Rows of a layer's output, in a band of its group; all of them where it is in none."""
 
     layer: int
     rows: range
-    band: int = 0
+    band: int | None = None
 
 
 @dataclass(frozen=True)
@@ -209,6 +209,14 @@ class _Schedule:
                 self.read[name][rows.start : rows.stop] = time
         self.read[self.layers[-1].name][:] = len(self.steps) + 1
 
+    def kept(self, step: _Step) -> range:
+        """Rows of a step's output that are still needed, and have to move before it."""
+        buffer = self.buffers.get(self.layers[step.layer].name)
+        if not step.band or buffer is None:
+            return range(0)
+        before, origin = buffer.origins[step.band - 1 : step.band + 1]
+        return range(origin, step.rows.start) if origin != before else range(0)
+
     @cached_property
     def homes(self) -> dict[str, str]:
         """In which map's region each map lies."""
@@ -301,10 +309,10 @@ class _Schedule:
         maps = {name: forms.view(name, home, base[home]) for name, home in self.homes.items()}
         joined = forms.joined(maps)
 
-        def during(name: str, band: int) -> Map:
+        def during(name: str, band: int | None) -> Map:
             """A map as if it were whole, with its rows of the band where they are."""
             one = maps[name]
-            if name not in self.buffers:
+            if band is None or name not in self.buffers:
                 return one
             return replace(one, address=one.address - self.buffers[name].origins[band] * one.row)
 
@@ -313,11 +321,10 @@ class _Schedule:
             layer = self.layers[step.layer]
             target = during(layer.name, step.band)
             moved = None
-            if step.band and layer.name in self.buffers:
+            kept = self.kept(step)
+            if step.band and kept:
                 before = during(layer.name, step.band - 1)
-                kept = range(self.buffers[layer.name].origins[step.band], step.rows.start)
-                if before.address != target.address and kept:
-                    moved = before.only(kept), target.only(kept)
+                moved = before.only(kept), target.only(kept)
             steps.append(
                 Placed(
                     layer=step.layer,
@@ -382,22 +389,26 @@ class _Search:
         self._tried: dict[_Group, tuple[int, int]] = {}
 
     def _try(self, group: _Group) -> tuple[int, int]:
-        """Bytes that a group needs, and its cycles."""
+        """Bytes that a group needs, and its cycles, 0 where there are fewer bytes."""
         if group not in self._tried:
+            capacity = self.forms.config.activation_bytes
             schedule = _Schedule(self.forms, [group])
-            cycles = 0
-            for step in schedule.steps:
-                if not group.first <= step.layer < group.end:
-                    continue
-                name = self.layers[step.layer].name
-                cycles += self.costs.rows(step.layer, step.rows) + self.each
-                origins = schedule.buffers[name].origins if name in schedule.buffers else ()
-                if step.band and origins and origins[step.band] != origins[step.band - 1]:
-                    rows = step.rows.start - origins[step.band]
-                    cycles += (self.costs.move(name, rows) + self.each) if rows else 0
-            needed = schedule.most(group.first, group.end, self.forms.config.activation_bytes)
-            self._tried[group] = needed, cycles
+            needed = schedule.most(group.first, group.end, capacity)
+            self._tried[group] = needed, self._cycles(schedule) if needed <= capacity else 0
         return self._tried[group]
+
+    def _cycles(self, schedule: _Schedule) -> int:
+        """Cycles of all steps that belong to a group."""
+        cycles = 0
+        for step in schedule.steps:
+            if step.band is None:
+                continue
+            cycles += self.costs.rows(step.layer, step.rows) + self.each
+            kept = schedule.kept(step)
+            if kept:
+                name = self.layers[step.layer].name
+                cycles += self.costs.move(name, len(kept)) + self.each
+        return cycles
 
     def _choices(self, first: int, end: int) -> list[_Group]:
         """Groups of these layers, of ever more bands."""

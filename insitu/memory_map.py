@@ -6,7 +6,7 @@ All of it comes from a plan's report, which an image carries as its metadata.
 import io
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,8 @@ class Span:
     low, high : float
         Where it is drawn, as byte addresses: a map inside another where its share of the bytes
         would be, were they not spread over the pixels.
+    rows : int or None
+        Of a map that is never there as a whole: the rows that its buffer holds.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Span:
     inside: str | None
     low: float
     high: float
+    rows: int | None = None
 
     def shares(self, other: "Span") -> bool:
         """Whether some layer finds both in the same bytes."""
@@ -97,16 +100,27 @@ def spans(report: Report) -> list[Span]:
     """The maps of a plan's report: input first, then in the order in which layers make them.
 
     A map is there from the layer that writes it to the last that reads it; the input is from the
-    first layer on, and what nothing reads is left for the host.
+    first layer on, and what nothing reads is left for the host. Layers that run together in bands
+    of rows count as one: all their maps are there from the first to the last of them.
     """
+    groups = _groups(report)
+    buffers = {
+        layer["output"]["name"]: layer["bands"]["buffer_rows"]
+        for layer in report["layers"]
+        if "bands" in layer
+    }
     found: dict[str, Map] = {}
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     for step, values in _mentions(report):
         one = Map.from_report(dict(values))
+        rows = buffers.get(one.name)
+        if rows is not None:
+            one = replace(one, shape=(rows, *one.shape[1:]))
         found.setdefault(one.name, one)
-        first.setdefault(one.name, step)
-        last[one.name] = step
+        begin, end = groups[step]
+        first.setdefault(one.name, begin)
+        last[one.name] = end
     last[report["output"]["name"]] = len(report["layers"]) - 1
 
     def around(one: Map) -> Map:
@@ -114,6 +128,7 @@ def spans(report: Report) -> list[Span]:
         for other in found.values():
             together = first[one.name] <= last[other.name] and first[other.name] <= last[one.name]
             within = other.address <= one.address < other.address + other.pitch
+            within = within and other.shape[:2] == one.shape[:2]
             if together and within and other.pitch == one.pitch and other.extent > one.extent:
                 return around(other)
         return one
@@ -127,8 +142,25 @@ def spans(report: Report) -> list[Span]:
             low = outer.address + (one.address - outer.address) * outer.size / outer.pitch
             high = low + size
         inside = None if outer is one else outer.name
-        result.append(Span(name, one.address, size, first[name], last[name], inside, low, high))
+        rows = buffers.get(name)
+        result.append(
+            Span(name, one.address, size, first[name], last[name], inside, low, high, rows)
+        )
     return result
+
+
+def _groups(report: Report) -> list[tuple[int, int]]:
+    """For each layer the first and the last of those with which it runs in bands of rows."""
+    groups = [(index, index) for index in range(len(report["layers"]))]
+    places: dict[int, list[int]] = {}
+    for place, step in enumerate(report.get("steps", ())):
+        places.setdefault(step["layer"], []).append(place)
+    # Layers take turns in a group, so that one begins before the one in front of it has ended.
+    for layer in range(1, len(places)):
+        if places[layer][0] < places[layer - 1][-1]:
+            first = groups[layer - 1][0]
+            groups[first : layer + 1] = [(first, layer)] * (layer + 1 - first)
+    return groups
 
 
 def _mentions(report: Report) -> Iterator[tuple[int, Report]]:
@@ -148,7 +180,8 @@ def coefficients(report: Report) -> list[Coefficients]:
     weights = []
     for index, layer in enumerate(report["layers"]):
         words: dict[str, int] = {}
-        for part in (part for one in layer["operations"] for part in one["segments"]):
+        own = [one for one in layer["operations"] if not one.get("shared")]
+        for part in (part for one in own for part in one["segments"]):
             kind = _WHOLE.get(layer["dataflow"], _KINDS[part["kind"]])
             words[kind] = words.get(kind, 0) + part["words"] * part["count"]
         for kind, count in words.items():
@@ -170,8 +203,9 @@ def memory(report: Report) -> dict[str, Any]:
     Returns
     -------
     dict
-        `maps`, each with `name`, `address`, `size`, the names of its `first` and `last` layer, and
-        the map that it is `inside` of or None; `coefficients`: bytes by kind.
+        `maps`, each with `name`, `address`, `size`, the names of its `first` and `last` layer, the
+        map that it is `inside` of or None, and the `rows` that its buffer holds, None of a map that
+        is there as a whole; `coefficients`: bytes by kind.
     """
     names = [layer["name"] for layer in report["layers"]]
     kinds: dict[str, int] = {}
@@ -186,6 +220,7 @@ def memory(report: Report) -> dict[str, Any]:
                 "first": names[span.first],
                 "last": names[span.last],
                 "inside": span.inside,
+                "rows": span.rows,
             }
             for span in spans(report)
         ],
@@ -302,7 +337,8 @@ def _draw_maps(axes: "Axes", report: Report, renderer: "RendererBase") -> None:
         _box(axes, (0, scale[low]), (count, scale[high]), _FREE, text, renderer)
     for number, span in enumerate(found):
         colour = _INPUT if number == 0 else _LAYERS[(number - 1) % len(_LAYERS)]
-        text = (_printable(span.name), f"{span.size:,}")
+        rows = f" ({span.rows} rows)" if span.rows is not None else ""
+        text = (_printable(span.name), f"{span.size:,}{rows}")
         for left, right in _visible(number, found):
             corners = (left, scale[span.low]), (right, scale[span.high])
             _box(axes, *corners, colour, text, renderer)

@@ -66,6 +66,11 @@ class Planned:
     weight_bits: int
     parameter_bytes: int
 
+    @property
+    def shared(self) -> bool:
+        """Whether its segments are those of an operation before."""
+        return bool(self.operation.segments) and not self.weight_bits
+
 
 @dataclass(frozen=True)
 class StepPlan:
@@ -181,6 +186,7 @@ class LayerPlan:
                     "record": dict(planned.record),
                     "parameter_bytes": planned.parameter_bytes,
                     "cost": planned.cost.report(),
+                    **({"shared": True} if planned.shared else {}),
                 }
                 for planned in self.operations
             ],

@@ -63,6 +63,9 @@ def _by_layer(title: str, layers: Sequence[Report]) -> Table:
     measured = "mismatches" in layers[0]
     columns = ["layer", "dataflow", "ranks: bits", "bytes", "predicted"]
     columns += ["RTL", "differ"] if measured else ["bound by"]
+    banded = any("bands" in layer for layer in layers)
+    if banded:
+        columns.append("bands")
     rows = []
     for layer in layers:
         cycles = layer["predicted"] if measured else layer["cost"]["cycles"]
@@ -72,8 +75,16 @@ def _by_layer(title: str, layers: Sequence[Report]) -> Table:
             row += [f"{layer['cycles']:,}", f"{layer['mismatches']}/{layer['values']}"]
         else:
             row.append(layer["cost"]["bound"])
+        if banded:
+            row.append(_bands(layer))
         rows.append(row)
     return _table(title, columns, rows)
+
+
+def _bands(layer: Report) -> str:
+    """In how many bands a layer runs, and of how many rows; "" where it runs as a whole."""
+    bands = layer.get("bands")
+    return f"{bands['count']} of {bands['rows']} rows" if bands else ""
 
 
 def network(report: Report) -> RenderableType:
@@ -111,6 +122,10 @@ def memory(report: Report) -> RenderableType:
         [one["name"], f"{one['size']:,}", f"{one['address']:,}", one["first"], one["last"]]
         for one in report["maps"]
     ]
+    if any(one["rows"] for one in report["maps"]):
+        columns.append("rows at a time")
+        for row, one in zip(maps, report["maps"], strict=True):
+            row.append(str(one["rows"] or "all"))
     if any(one["inside"] for one in report["maps"]):
         columns.append("inside")
         for row, one in zip(maps, report["maps"], strict=True):

@@ -27,7 +27,13 @@ from insitu.plan import Plan, plan
 from rtl.config import Configuration
 from tests.insitu.networks import random_generated, random_stored
 
-__all__ = ["random_layers", "random_plan", "residual_network"]
+__all__ = [
+    "random_bands",
+    "random_layers",
+    "random_plan",
+    "random_residual_bands",
+    "residual_network",
+]
 
 LARGEST = 900
 """Values of a map, so that simulations stay short."""
@@ -47,6 +53,58 @@ def random_plan(
             return plan(random_layers(rng, config, count), config, keep_maps=keep_maps)
         except FitError as error:
             refused = error
+    raise refused
+
+
+def random_bands(rng: np.random.Generator, config: Configuration, count: int) -> Plan:
+    """The plan of a random network of tall maps, with too little memory to run layer by layer.
+
+    Of `config` with less activation memory, the largest power of two that is too little; of twenty
+    networks in a row, one at least must fit in bands.
+    """
+    for _ in range(20):
+        shape = tuple(int(n) for n in rng.integers([8, 1, 1], [25, 7, 13]))
+        growth = _Growth(rng, config, (shape[0], shape[1], shape[2]))
+        growth.dataflows = ("stored", "intra")
+        network = growth.grow(count, whole=bool(rng.integers(2)))
+        try:
+            needed = plan(network, config).activation_bytes
+            small = replace(config, activation_bytes=1 << (needed - 1).bit_length() - 1)
+            planned = plan(network, small)
+        except FitError as error:
+            refused = error
+        else:
+            assert planned.banded
+            return planned
+    raise refused
+
+
+def random_residual_bands(rng: np.random.Generator, config: Configuration) -> Plan:
+    """The plan of a random residual network with so little memory that it needs buffers.
+
+    Of `config` with less activation memory; of fifty networks in a row, one at least must fit.
+    """
+    for _ in range(50):
+        height, width, inputs = rng.integers([2, 1, 1], [7, 3, 5]).tolist()
+        channels, strides = rng.integers(4, 20, 2).tolist(), rng.integers(1, 3, 2).tolist()
+        kernels = rng.integers(2, 9, 4).tolist() if rng.integers(2) else ()
+        network = residual_network(
+            rng,
+            config,
+            (4 * height, 4 * width, inputs),
+            [*zip(channels, strides, strict=True)],
+            kernels,
+            bits=int(rng.integers(2, 9)),
+        )
+        try:
+            needed = plan(network, config).activation_bytes
+            small = replace(config, activation_bytes=1 << (needed - 1).bit_length() - 1)
+            planned = plan(network, small)
+        except FitError as error:
+            refused = error
+            continue
+        if any(layer.buffer_rows for layer in planned.layers):
+            return planned
     raise refused
 
 
@@ -109,6 +167,7 @@ class _Growth:
 
     def __init__(self, rng: np.random.Generator, config: Configuration, shape: Shape | None = None):
         self.rng, self.config = rng, config
+        self.dataflows: tuple[str, ...] = ("stored", "intra", "cross", "flat")
         self.layers: list[Layer] = []
         if shape is None:
             height, width, channels = (int(n) for n in rng.integers(1, [9, 9, 12]))
@@ -119,7 +178,8 @@ class _Growth:
         self.head = INPUT
         self.maps = {INPUT: rng.integers(-128, 128, (3, *self.shape)).astype(np.int8)}
 
-    def grow(self, count: int) -> Network:
+    def grow(self, count: int, *, whole: bool = True) -> Network:
+        """Of at least so many layers; `whole`: some take their map as a whole."""
         kinds: list[Callable[[], None]] = [
             *[self._convolution] * 4,
             *[self._depthwise] * 2,
@@ -131,13 +191,13 @@ class _Growth:
             self._requantise,
             self._table,
             self._pad,
-            self._product,
+            *[self._product] * whole,
         ]
         while len(self.layers) < count:
             kinds[int(self.rng.integers(len(kinds)))]()
             if np.prod(self.shape) > LARGEST:
                 self._shrink()
-        if self.rng.random() < 0.3:
+        if whole and self.rng.random() < 0.3:
             self._mean()
         return self.network()
 
@@ -249,7 +309,7 @@ class _Growth:
         taps = window["kernel"][0] * window["kernel"][1]
         co, ci = outputs or self._int(1, 40), self.shape[2]
         bounds, rng = self.config, self.rng
-        dataflow = ("stored", "intra", "cross", "flat")[self._int(0, 3)]
+        dataflow = self.dataflows[self._int(0, len(self.dataflows) - 1)]
         terms = self._int(1, min(bounds.generator_terms, taps))
         bits = {
             "qb": self._int(1, bounds.generator_b_bits),
