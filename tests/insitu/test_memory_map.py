@@ -188,6 +188,7 @@ def test_memory_is_plain_data(report):
         "first": "layer0",
         "last": "layer1",
         "inside": None,
+        "rows": None,
     }
     kinds = values["coefficients"]
     stored = report["layers"][0]["weight_bytes"] + report["layers"][3]["weight_bytes"]
