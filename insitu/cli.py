@@ -363,13 +363,27 @@ def simulate(
 
 
 @app.command(
-    epilog="Example: insitu verilog --config up5k --block weight_generator -o weight_generator.v"
+    epilog="Example: insitu verilog --config up5k --bus axi-lite -o core.v --header core.h"
 )
 def verilog(
     config: ConfigOption,
     file: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")
-    ],
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The Verilog to write.")
+    ] = None,
+    bus: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="wishbone, axi-lite, or stream: inputs and outputs on AXI4-Stream, all else on "
+            "Wishbone.",
+        ),
+    ] = "wishbone",
+    header: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the register map as a C header.")
+    ] = None,
+    svd: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the register map as CMSIS-SVD.")
+    ] = None,
     block: Annotated[
         str,
         typer.Option(
@@ -389,26 +403,48 @@ def verilog(
     ] = False,
     json_file: JsonOption = None,
 ) -> None:
-    """Write the accelerator, or one of its blocks, as Verilog in one file."""
+    """Write the accelerator, or one of its blocks, as Verilog in one file; or its register map."""
+    from insitu.register_map import c_header
+    from insitu.register_map import svd as svd_of
+    from insitu.verilog import check, module_name
     from insitu.verilog import verilog as convert
 
     configuration = _configuration(config)
+    check(block, bus)
+    if file is None and header is None and svd is None:
+        raise InputError("there is nothing to write", "add -o FILE, --header FILE or --svd FILE")
+    if block != "accelerator" and (header or svd):
+        raise InputError(f"{block} has no registers", "leave out --block, or --header and --svd")
     _check_outputs(file, json_file, "Verilog file")
-    with progress() as tell:
-        tell(0, None, f"elaborating {block} for {config}")
-        text = convert(configuration, block, primitives=primitives)
-    write_file(file, text.encode(), "Verilog file")
-    report = {
-        "file": str(file),
-        "module": f"insitu_{block}",
+    _check_outputs(header, None, "C header")
+    _check_outputs(svd, None, "SVD file")
+    report: dict[str, Any] = {
         "block": block,
+        "bus": bus,
         "configuration": config,
         "digest": f"{configuration.digest:08x}",
-        "primitives": primitives,
-        "bytes": len(text.encode()),
+        "header": None if header is None else str(header),
+        "svd": None if svd is None else str(svd),
     }
+    if file is not None:
+        with progress() as tell:
+            tell(0, None, f"elaborating {block} for {config}")
+            text = convert(configuration, block, bus=bus, primitives=primitives)
+        write_file(file, text.encode(), "Verilog file")
+        report |= {
+            "file": str(file),
+            "module": module_name(block, bus),
+            "primitives": primitives,
+            "bytes": len(text.encode()),
+        }
+        output().print(
+            f"Module {report['module']}: {file}, {report['bytes']:,} bytes", soft_wrap=True
+        )
+    for path, make, what in ((header, c_header, "C header"), (svd, svd_of, "SVD file")):
+        if path is not None:
+            write_file(path, make(configuration, bus).encode(), what)
+            output().print(f"{what}: {path}", soft_wrap=True)
     _write_json(json_file, report)
-    output().print(f"Module {report['module']}: {file}, {report['bytes']:,} bytes", soft_wrap=True)
 
 
 @app.command(epilog="Example: insitu build --board icebreaker")

@@ -1,25 +1,33 @@
 """What a host sees of the accelerator: memory map, registers, and their bits.
 
-Plain data, for `rtl.host_port`, for the software of a host and for `docs/host.md`. Addresses are
-byte addresses of the Wishbone bus; everything is accessed in whole 32-bit words.
+Plain data, the one source of `rtl.host_port`, `rtl.stream_port`, the software of a host, the tables
+of `docs/host.md`, C headers and SVD (`insitu.register_map`). Addresses are byte addresses of the
+bus; everything is accessed in whole 32-bit words.
 """
 
 from typing import NamedTuple
 
 __all__ = [
     "ACTIVATIONS",
+    "BITS",
     "COEFFICIENTS",
     "CONTROL_BITS",
+    "FIELDS",
     "HARDWARE_VERSION",
     "IDENTITY",
     "IMAGE_FORMAT",
     "REGISTERS",
     "STATUS_BITS",
+    "STREAM_CONTROL_BITS",
+    "STREAM_REGISTERS",
+    "STREAM_STATUS_BITS",
     "UNLOCK",
     "Bit",
+    "Field",
     "Register",
     "geometry",
     "markdown",
+    "stream_markdown",
     "version",
 ]
 
@@ -54,6 +62,14 @@ class Bit(NamedTuple):
     """A bit of a register: its number and what it says."""
 
     number: int
+    text: str
+
+
+class Field(NamedTuple):
+    """Several bits of a register that are a number: the lowest, how many, and what it is."""
+
+    low: int
+    bits: int
     text: str
 
 
@@ -112,28 +128,91 @@ CONTROL_BITS = {
 }
 
 
+STREAM_REGISTERS = {
+    "STREAM_CONTROL": Register(0x40, "rw", "see below; reads as the bits that stay"),
+    "STREAM_STATUS": Register(0x44, "ro", "see below"),
+    "INPUT_ADDRESS": Register(0x48, "rw", "byte address of the input map, a multiple of 4"),
+    "INPUT_WORDS": Register(0x4C, "rw", "32-bit words of an input frame"),
+    "OUTPUT_ADDRESS": Register(0x50, "rw", "byte address of the output map, a multiple of 4"),
+    "OUTPUT_WORDS": Register(0x54, "rw", "32-bit words of an output frame, 1 at least"),
+}
+"""What there is in addition where inputs and outputs are streams."""
+
+STREAM_CONTROL_BITS = {
+    "enable": Bit(0, "begin with input frames; one begun is brought to its end without it, too"),
+    "clear": Bit(1, "clear the flags of STREAM_STATUS"),
+}
+
+STREAM_STATUS_BITS = {
+    "active": Bit(0, "a frame is at work"),
+    "short_frame": Bit(1, "an input frame had too few words, and was not run; until a clear"),
+    "long_frame": Bit(2, "an input frame had too many words, and was not run; until a clear"),
+    "run_failed": Bit(
+        3, "the accelerator refused a start or an access, or met a fault; until a clear"
+    ),
+}
+
+BITS = {
+    "STATUS": STATUS_BITS,
+    "CONTROL": CONTROL_BITS,
+    "STREAM_CONTROL": STREAM_CONTROL_BITS,
+    "STREAM_STATUS": STREAM_STATUS_BITS,
+}
+"""Registers that are made of bits."""
+
+FIELDS = {
+    "VERSION": {
+        "image_format": Field(0, 16, "format of the images it runs"),
+        "minor": Field(16, 8, "minor version of the hardware"),
+        "major": Field(24, 8, "major version of the hardware"),
+    },
+    "GEOMETRY": {
+        "lanes": Field(0, 8, "output channels in parallel"),
+        "width": Field(8, 4, "input channels in parallel"),
+        "coefficient_kb": Field(12, 10, "KB of coefficient memory, less 1"),
+        "activation_kb": Field(22, 10, "KB of activation memory, less 1"),
+    },
+}
+"""Registers that are made of numbers."""
+
+
+def _joined(register, **values):
+    """Value of a register from those of its fields."""
+    return sum(value << FIELDS[register][name].low for name, value in values.items())
+
+
 def version():
     """Value of VERSION."""
     major, minor = HARDWARE_VERSION
-    return major << 24 | minor << 16 | IMAGE_FORMAT
+    return _joined("VERSION", major=major, minor=minor, image_format=IMAGE_FORMAT)
 
 
 def geometry(config):
     """Value of GEOMETRY for a `Configuration`."""
-    return (
-        config.lanes
-        | config.width << 8
-        | (config.coefficient_bytes // 1024 - 1) << 12
-        | (config.activation_bytes // 1024 - 1) << 22
+    return _joined(
+        "GEOMETRY",
+        lanes=config.lanes,
+        width=config.width,
+        coefficient_kb=config.coefficient_bytes // 1024 - 1,
+        activation_kb=config.activation_bytes // 1024 - 1,
     )
+
+
+def _tables(registers):
+    lines = ["| offset | register | access | what |", "|---|---|---|---|"]
+    for name, register in registers.items():
+        lines.append(f"| 0x{register.offset:02x} | {name} | {register.access} | {register.text} |")
+    for name in [name for name in BITS if name in registers]:
+        lines += ["", f"| {name} bit | name | meaning |", "|---|---|---|"]
+        lines += [f"| {bit.number} | {key} | {bit.text} |" for key, bit in BITS[name].items()]
+    return "\n".join(lines) + "\n"
 
 
 def markdown():
     """The tables of docs/host.md."""
-    lines = ["| offset | register | access | what |", "|---|---|---|---|"]
-    for name, register in REGISTERS.items():
-        lines.append(f"| 0x{register.offset:02x} | {name} | {register.access} | {register.text} |")
-    for name, bits in (("STATUS", STATUS_BITS), ("CONTROL", CONTROL_BITS)):
-        lines += ["", f"| {name} bit | name | meaning |", "|---|---|---|"]
-        lines += [f"| {bit.number} | {key} | {bit.text} |" for key, bit in bits.items()]
-    return "\n".join(lines) + "\n"
+    return _tables(REGISTERS)
+
+
+def stream_markdown():
+    """Those of the registers of streams."""
+    return _tables(STREAM_REGISTERS)

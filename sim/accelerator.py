@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol
 
 from rtl.accelerator import Accelerator
 from rtl.config import Configuration
@@ -32,7 +32,7 @@ from .bench import Bench, testbench
 from .build import Build, build
 from .run import run
 
-__all__ = ["Job", "Result", "Step", "accelerator", "simulate"]
+__all__ = ["Job", "Result", "Step", "Words", "accelerator", "load", "simulate", "work"]
 
 _POLL = 1024
 """Cycles between looks at the status while the device is at work."""
@@ -99,6 +99,7 @@ def simulate(
     job: Job,
     *,
     built: Build | None = None,
+    driver: tuple[str, str] | None = None,
     waves: bool = False,
     cycles: int = 100_000_000,
     seed: int = 0,
@@ -113,6 +114,8 @@ def simulate(
     config, job, seed
     built
         A simulator of something else with the accelerator's ports, such as its netlist.
+    driver
+        Module and name of another testbench than `drive`, where that has other ports.
     waves
         Record a waveform; with one worker only.
     cycles, timeout_s
@@ -137,7 +140,8 @@ def simulate(
         runs = []
         for share, folder in zip(shares, folders, strict=True):
             options = {"seed": seed, "timeout_cycles": cycles, "timeout_s": timeout_s}
-            runs.append(pool.submit(_simulate, built, config, share, folder, waves, options))
+            task = (built, driver or (__name__, "drive"), config, share, folder, waves, options)
+            runs.append(pool.submit(_simulate, *task))
         while wait(runs, timeout=_LOOK_S).not_done:
             if progress is not None:
                 progress(sum(1 for _ in Path(name).glob("*/output*")))
@@ -150,7 +154,13 @@ def simulate(
 
 
 def _simulate(
-    built: Build, config: Configuration, job: Job, folder: Path, waves: bool, options: Any
+    built: Build,
+    driver: tuple[str, str],
+    config: Configuration,
+    job: Job,
+    folder: Path,
+    waves: bool,
+    options: Any,
 ) -> list[list[Result]]:
     """One simulator's share of a job."""
     folder.mkdir()
@@ -163,9 +173,7 @@ def _simulate(
         "steps": [{**asdict(step), "program": list(step.program)} for step in job.steps],
         "digest": config.digest,
     }
-    done = run(
-        built, __name__, "drive", parameters=parameters, waves=waves, directory=folder, **options
-    )
+    done = run(built, *driver, parameters=parameters, waves=waves, directory=folder, **options)
     return [
         [
             Result((folder / f"output{index}_{step}").read_bytes(), cycles)
@@ -175,51 +183,60 @@ def _simulate(
     ]
 
 
+class Words(Protocol):
+    """A master of a bus of 32-bit words, whatever bus that is; addresses are in words."""
+
+    async def read(self, address: int) -> int:
+        """Read one word."""
+
+    async def write(self, address: int, word: int) -> None:
+        """Write one word."""
+
+    async def read_burst(self, address: int, count: int) -> list[int]:
+        """Read successive words."""
+
+    async def write_burst(self, address: int, words: Sequence[int]) -> None:
+        """Write successive words."""
+
+
 @testbench
 async def drive(bench: Bench) -> None:
-    """The host's side of a job, on the bus."""
+    """The host's side of a job, on the Wishbone bus."""
     bus = bench.wishbone("bus", patience=100_000)
-    folder: Path = bench.directory
-    parameters: dict[str, Any] = bench.parameters
+    await load(bench, bus)
+    await work(bench, bus)
 
-    async def read(register: str) -> int:
-        return int(await bus.read(REGISTERS[register].offset // 4))
 
-    async def write(register: str, value: int) -> None:
-        await bus.write(REGISTERS[register].offset // 4, value)
+async def load(bench: Bench, bus: Words) -> None:
+    """Load the payload of a job into a device of its configuration, and check it there."""
+    bench.compare(IDENTITY, await bus.read(_at("IDENTITY")), what="IDENTITY")
+    bench.compare(bench.parameters["digest"], await bus.read(_at("DIGEST")), what="DIGEST")
+    payload = (bench.directory / "payload").read_bytes()
+    await bus.write(_at("LOCK"), UNLOCK)
+    await bus.write_burst(COEFFICIENTS // 4, _words(payload))
+    await bus.write(_at("LOCK"), 0)
+    await bus.write(_at("CRC_ADDRESS"), COEFFICIENTS)
+    await bus.write(_at("CRC_LENGTH"), len(payload) // 4)
+    while await bus.read(_at("STATUS")) >> STATUS_BITS["crc_busy"].number & 1:
+        await bench.cycles(_POLL)
+    bench.compare(zlib.crc32(payload), await bus.read(_at("CRC_VALUE")), what="payload CRC")
 
-    async def load(base: int, data: bytes) -> None:
-        words = [int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 4)]
-        await bus.write_burst(base // 4, words)
 
-    async def crc(address: int, size: int) -> int:
-        await write("CRC_ADDRESS", address)
-        await write("CRC_LENGTH", size // 4)
-        while await read("STATUS") >> STATUS_BITS["crc_busy"].number & 1:
-            await bench.cycles(_POLL)
-        return await read("CRC_VALUE")
-
-    bench.compare(IDENTITY, await read("IDENTITY"), what="IDENTITY")
-    bench.compare(parameters["digest"], await read("DIGEST"), what="DIGEST")
-    payload = (folder / "payload").read_bytes()
-    await write("LOCK", UNLOCK)
-    await load(COEFFICIENTS, payload)
-    await write("LOCK", 0)
-    bench.compare(zlib.crc32(payload), await crc(COEFFICIENTS, len(payload)), what="payload CRC")
-
+async def work(bench: Bench, bus: Words) -> None:
+    """Run the steps of a job on each of its inputs."""
+    folder, parameters = bench.directory, bench.parameters
+    input_address = (ACTIVATIONS + parameters["input_address"]) // 4
     counted: list[list[int]] = []
     for index in range(parameters["inputs"]):
-        await load(
-            ACTIVATIONS + parameters["input_address"], (folder / f"input{index}").read_bytes()
-        )
+        await bus.write_burst(input_address, _words((folder / f"input{index}").read_bytes()))
         counted.append([])
         for number, step in enumerate(parameters["steps"]):
             if step["program"]:
-                await write("LOCK", UNLOCK)
+                await bus.write(_at("LOCK"), UNLOCK)
                 await bus.write_burst(COEFFICIENTS // 4, step["program"])
-                await write("LOCK", 0)
-            await write("CONTROL", 1 << CONTROL_BITS["start"].number)
-            while (status := await read("STATUS")) & 1 << STATUS_BITS["busy"].number:
+                await bus.write(_at("LOCK"), 0)
+            await bus.write(_at("CONTROL"), 1 << CONTROL_BITS["start"].number)
+            while (status := await bus.read(_at("STATUS"))) & 1 << STATUS_BITS["busy"].number:
                 await bench.cycles(_POLL)
             wrong = [
                 name
@@ -230,5 +247,14 @@ async def drive(bench: Bench) -> None:
             words = await bus.read_burst((ACTIVATIONS + step["address"]) // 4, step["size"] // 4)
             data = b"".join(word.to_bytes(4, "little") for word in words)
             (folder / f"output{index}_{number}").write_bytes(data)
-            counted[-1].append(await read("CYCLES"))
+            counted[-1].append(await bus.read(_at("CYCLES")))
     bench.record["cycles"] = counted
+
+
+def _at(register: str) -> int:
+    """Word address of a register."""
+    return REGISTERS[register].offset // 4
+
+
+def _words(data: bytes) -> list[int]:
+    return [int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 4)]

@@ -143,6 +143,12 @@ class FakeDevice:
 
     # --- the host port ---
 
+    def access(self, address: int, value: int | None = None) -> int:
+        """A write or a read on the bus itself, at a word address; it waits as long as it must."""
+        self.address = address
+        self.time = max(self.time + 1, self._ready())
+        return self._bus(address, value)
+
     def _ready(self) -> int:
         """When the access at hand can be served."""
         address = self.address % (1 << 20)

@@ -411,6 +411,42 @@ def test_verilog_of_a_block(files):
     assert report["bytes"] == (files / "a.v").stat().st_size
 
 
+def test_verilog_with_a_bus_and_its_registers(files):
+    result = invoke(
+        *("verilog", "--config", "up5k", "--bus", "stream", "-o", files / "a.v"),
+        *("--header", files / "a.h", "--svd", files / "a.svd", "--json", files / "a.json"),
+    )
+    assert result.status == 0, result.errors
+    assert "module insitu_accelerator_stream(" in (files / "a.v").read_text()
+    assert "INSITU_STREAM_CONTROL" in (files / "a.h").read_text()
+    assert "<name>STREAM_CONTROL</name>" in (files / "a.svd").read_text()
+    report = json.loads((files / "a.json").read_text())
+    assert (report["bus"], report["header"]) == ("stream", str(files / "a.h"))
+
+
+def test_registers_without_verilog(files):
+    result = invoke("verilog", "--config", "up5k", "--header", files / "a.h")
+    assert result.status == 0, result.errors
+    assert "STREAM" not in (files / "a.h").read_text()
+    assert not (files / "a.v").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "cause", "next_step"),
+    [
+        (("--bus", "ahb", "-o", "a.v"), "no bus 'ahb'", "wishbone, axi-lite, stream"),
+        (("--bus", "stream", "--block", "mac_array", "-o", "a.v"), "has no bus", "--block"),
+        (("--block", "mac_array", "--svd", "a.svd"), "has no registers", "--block"),
+        ((), "nothing to write", "-o FILE, --header FILE or --svd FILE"),
+        (("-o", "a.v", "--header", "no/a.h"), "there is no folder", ""),
+    ],
+)
+def test_verilog_refuses(files, options, cause, next_step):
+    paths = [files / part if part.startswith(("a.", "no/")) else part for part in options]
+    arguments = ("verilog", "--config", "up5k", *paths)
+    refused(files, *arguments, cause=cause, next_step=next_step)
+
+
 def test_build(files, monkeypatch):
     report = {
         "board": "icebreaker",
