@@ -91,7 +91,11 @@ class Calibration:
 
 
 def load_inputs(
-    path: str | Path, input_shape: tuple[int, int, int], *, labels: bool = False
+    path: str | Path,
+    input_shape: tuple[int, int, int],
+    *,
+    labels: bool = False,
+    channels_last: bool = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
     """Read inputs, and labels where there are any, from an .npz file.
 
@@ -104,6 +108,8 @@ def load_inputs(
         Height, width, channels.
     labels : bool, optional
         Whether labels must be there.
+    channels_last : bool, optional
+        Whether inputs are float [N, H, W, C], as those of a `.tflite`.
 
     Returns
     -------
@@ -123,7 +129,7 @@ def load_inputs(
             f"{source} has no array 'inputs', only {', '.join(arrays) or 'nothing'}", _FORMAT
         )
     found = arrays.get("labels")
-    values = check_inputs(arrays["inputs"], input_shape, source)
+    values = check_inputs(arrays["inputs"], input_shape, source, channels_last=channels_last)
     if found is None and labels:
         raise InputError(f"{source} has no array 'labels'", "add the labels to the file")
     return values, check_labels(found, len(values), source)
@@ -150,7 +156,11 @@ def check_labels(
 
 
 def check_inputs(
-    inputs: NDArray[Any], input_shape: tuple[int, int, int], source: str = "inputs"
+    inputs: NDArray[Any],
+    input_shape: tuple[int, int, int],
+    source: str = "inputs",
+    *,
+    channels_last: bool = False,
 ) -> NDArray[np.float32]:
     """Inputs as float32 [N, H, W, C], checked; see `load_inputs`.
 
@@ -160,6 +170,8 @@ def check_inputs(
         For another type or shape, infinities or NaN.
     """
     height, width, channels = input_shape
+    if channels_last:
+        return _channels_last(inputs, input_shape, source)
     if inputs.dtype != np.uint8 and inputs.dtype not in (np.float32, np.float64):
         raise InputError(
             f"{source} are of {inputs.dtype}",
@@ -179,6 +191,27 @@ def check_inputs(
     elif not np.isfinite(values).all():
         raise InputError(f"{source} hold infinities or NaN", "give finite inputs")
     return np.ascontiguousarray(values)
+
+
+def _channels_last(
+    inputs: NDArray[Any], input_shape: tuple[int, int, int], source: str
+) -> NDArray[np.float32]:
+    """The same for [N, H, W, C], of which axes of length 1 may be left out."""
+    if inputs.dtype not in (np.float32, np.float64):
+        raise InputError(
+            f"{source} are of {inputs.dtype}, and the model takes float32",
+            "save them as float32, in the range that the model was trained with",
+        )
+    squeezed = tuple(n for n in inputs.shape[1:] if n != 1)
+    if not inputs.size or squeezed != tuple(n for n in input_shape if n != 1):
+        raise InputError(
+            f"{source} have shape {inputs.shape}, the network takes "
+            f"(N, {', '.join(str(n) for n in input_shape)})",
+            "give inputs in the shape that the model takes, with the channels last",
+        )
+    if not np.isfinite(inputs).all():
+        raise InputError(f"{source} hold infinities or NaN", "give finite inputs")
+    return np.ascontiguousarray(inputs, np.float32).reshape(-1, *input_shape)
 
 
 def quantise_inputs(inputs: NDArray[np.floating], scale: float, zero_point: int) -> Int8:
