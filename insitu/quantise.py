@@ -45,12 +45,14 @@ from insitu.float_network import (
 from insitu.integer_layers import integer_layers
 
 __all__ = [
+    "Builder",
     "Calibration",
     "calibrate",
     "check_inputs",
     "check_labels",
     "correct_bias",
     "load_inputs",
+    "map_quantisations",
     "quantise",
     "quantise_inputs",
     "quantised_layer",
@@ -468,8 +470,8 @@ def quantise(
     if min(bits.values()) < 8:
         for layer, sums in network.sums(calibration.inputs):
             wanted[layer.name] = sums.reshape(-1, sums.shape[-1]).mean(axis=0, dtype=np.float64)
-    found = _quantisations(network, calibration)
-    builder = _Builder(network, found)
+    found = map_quantisations(network, calibration)
+    builder = Builder(network, found)
     samples = {INPUT: calibration.integers()} if wanted else {}
     for layer in network.layers:
         if isinstance(layer, FloatPad | FloatPooling):
@@ -507,7 +509,7 @@ def quantised_network(network: FloatNetwork, calibration: Calibration | None = N
         If there are such maps and no calibration, or the scales are too far apart for the integers
         of a layer.
     """
-    found = {} if calibration is None else _quantisations(network, calibration)
+    found = {} if calibration is None else map_quantisations(network, calibration)
     found |= network.quantisations
     for name in (INPUT, *(layer.name for layer in network.layers)):
         if name not in found:
@@ -516,19 +518,20 @@ def quantised_network(network: FloatNetwork, calibration: Calibration | None = N
                 f"model {network.name!r} is quantised, but leaves {what} in floating point",
                 "quantise that too, or name sample inputs with --calibration FILE.npz",
             )
-    builder = _Builder(network, found)
+    builder = Builder(network, found)
     for layer in network.layers:
         builder.add(layer)
     return builder.network()
 
 
-def _quantisations(network: FloatNetwork, calibration: Calibration) -> dict[str, Quantisation]:
+def map_quantisations(network: FloatNetwork, calibration: Calibration) -> dict[str, Quantisation]:
+    """Of the input and each layer's output, by name, as calibrated."""
     names = (INPUT, *(layer.name for layer in network.layers))
     pairs = map(Quantisation, calibration.scales, calibration.zero_points)
     return dict(zip(names, pairs, strict=True))
 
 
-class _Builder:
+class Builder:
     """Puts a network of integers together.
 
     Parameters
