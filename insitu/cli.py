@@ -60,7 +60,7 @@ JsonOption = Annotated[
 ModelArgument = Annotated[
     Path,
     typer.Argument(
-        help="An int8 .tflite, a float or quantised .onnx, or an integer network as .npz.",
+        help="A .tflite, an .onnx (each quantised or float), or an integer network as .npz.",
         metavar="MODEL",
     ),
 ]
@@ -68,7 +68,7 @@ CalibrationOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Sample inputs (.npz), to find scales with; for .onnx only.",
+        help="Sample inputs (.npz) of a float model, to find scales with.",
         show_default="calibration.npz beside MODEL",
     ),
 ]
@@ -78,7 +78,7 @@ StoredOption = Annotated[
         min=1,
         max=8,
         metavar="BITS",
-        help="Store the weights at BITS bits instead of generating them; for .onnx only.",
+        help="Store the weights of a float model at BITS bits instead of generating them.",
     ),
 ]
 PruneOption = Annotated[
@@ -185,8 +185,8 @@ def inspect(
     file: Annotated[
         Path,
         typer.Argument(
-            help="An int8 .tflite, a float or quantised .onnx, an integer network as .npz, or an "
-            "image.",
+            help="A .tflite, an .onnx (each quantised or float), an integer network as .npz, or "
+            "an image.",
             metavar="MODEL_OR_IMAGE",
         ),
     ],

@@ -17,6 +17,7 @@ Afterwards each layer's biases are corrected for the mean error of the samples. 
 on nothing but the arguments.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,54 +27,48 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from golden.fixed import symmetric_range
-from golden.network import Generated, Network, Stored, chain
+from golden.network import INPUT, Convolution, Generated, Network, Stored
+from insitu.choice import Choice
 from insitu.errors import FitError
-from insitu.float_network import FloatConvolution, FloatNetwork
+from insitu.float_network import (
+    FloatConvolution,
+    FloatNetwork,
+    FloatPad,
+    FloatPooling,
+    Quantisation,
+)
 from insitu.quantise import (
+    Builder,
     Calibration,
     correct_bias,
+    map_quantisations,
     quantised_layer,
     round_weights,
-    run_layer,
 )
 from rtl.config import Configuration
 
-__all__ = ["Choice", "LayerResult", "compress", "compress_weights", "default_choices"]
+__all__ = [
+    "Choice",
+    "LayerResult",
+    "compress",
+    "compress_weights",
+    "compressible",
+    "default_choices",
+    "fit_basis",
+]
 
 Floats = NDArray[np.floating[Any]]
+Int8 = NDArray[np.int8]
 Progress = Callable[[int, int, str], None]
 
 _DAMPING = 0.01
 _FLOAT_SWEEPS = 25
 _INTEGER_SWEEPS = 6
 _MOST_INPUTS = 4096
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """How to compress a layer.
-
-    Parameters
-    ----------
-    terms : int, optional
-        Bi; without it the intra level is off.
-    kernels : int, optional
-        Bo; without it the cross level is off. With neither the weights are stored.
-    qb, qu, qv : int
-        Bits of B, U and V.
-    q : int
-        Bits of stored weights.
-    factored : bool
-        Run a cross level as two layers, the basis kernels and then V, instead of recovering W.
-    """
-
-    terms: int | None = None
-    kernels: int | None = None
-    qb: int = 4
-    qu: int = 4
-    qv: int = 4
-    q: int = 8
-    factored: bool = False
+_SUMS = 20_000
+"""Sums of a basis kernel that its map's step is chosen by."""
+_UNIT = Quantisation(1.0, 0)
+"""Of the map behind basis kernels, whose channels have scales of their own."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +103,7 @@ def default_choices(network: FloatNetwork, config: Configuration) -> dict[str, C
     and fully connected, else at 8.
     """
     choices = {}
-    for layer in _chain(network):
+    for layer in compressible(network):
         co, ci, taps = layer.weights.shape
         blocks = max(1, -(-co * 5 // (8 * config.lanes)))
         kernels = min(blocks, config.basis_blocks) * config.lanes
@@ -146,7 +141,7 @@ def compress(
     network : FloatNetwork
     calibration : Calibration
     choices : mapping of layer name to Choice
-        Layers left out are stored at 8 bits.
+        Layers left out are stored at 8 bits, as are convolutions in groups.
     config : Configuration
         Bounds the shifts; `insitu.plan` checks everything else.
     seed : int, optional
@@ -161,8 +156,8 @@ def compress(
     Raises
     ------
     FitError
-        For a choice of ranks or precisions that the layer cannot have; names the layer. For a
-        network that is no chain of convolutions without groups.
+        For a choice of ranks or precisions that the layer cannot have, or that no layer can be
+        made for; names the layer.
     """
     # Many small products: threads would only wait for each other.
     with threadpool_limits(1):
@@ -177,88 +172,255 @@ def _compress(
     seed: int,
     progress: Progress | None,
 ) -> tuple[Network, list[LayerResult]]:
-    chained = _chain(network)
-    unknown = choices.keys() - {layer.name for layer in chained}
+    chosen = {layer.name: choices.get(layer.name, Choice()) for layer in compressible(network)}
+    unknown = choices.keys() - chosen.keys()
     if unknown:
         raise FitError(
             f"there is no layer {sorted(unknown)[0]!r} to compress",
-            f"name one of {', '.join(layer.name for layer in chained)}",
+            f"name one of {', '.join(chosen)}",
         )
-    plans = [choices.get(layer.name, Choice()) for layer in chained]
-    sizes = [
-        1 + (len(layer.weights) if c.kernels is None else c.kernels) * (c != Choice(q=c.q))
-        for layer, c in zip(chained, plans, strict=True)
+    found = map_quantisations(network, calibration)
+    builder = Builder(network, found)
+    fitter = _Fitter(network, chosen, config, seed, progress)
+    # Maps of the float network and of the compressed one, as long as a layer still reads them.
+    real: dict[str, Floats] = {INPUT: calibration.inputs}
+    integer: dict[str, Int8] = {INPUT: calibration.integers()}
+    for index, layer in enumerate(network.layers):
+        samples = [real[name] for name in layer.inputs]
+        sums = layer.sums(*samples)
+        if isinstance(layer, FloatPad | FloatPooling):
+            found[layer.name] = found[layer.inputs[0]]
+        if isinstance(layer, FloatConvolution) and layer.weight_scale is None:
+            source = layer.inputs[0]
+            seen = _Seen(samples[0], integer[source], found[source], sums, found[layer.name])
+            layers, found[layer.name] = fitter.fit(layer, seen)
+            made = [one for layer in layers for one in builder.append(layer)]
+        else:
+            made = builder.add(layer)
+        real[layer.name] = layer.limited(sums)
+        for one in made:
+            integer[one.name] = one.compute(*(integer[name] for name in one.inputs))
+        read = {name for later in network.layers[index + 1 :] for name in later.inputs}
+        for maps in (real, integer):
+            for name in maps.keys() - read:
+                del maps[name]
+    return builder.network(), fitter.results
+
+
+def compressible(network: FloatNetwork) -> list[FloatConvolution]:
+    """The layers that a choice can be made for: convolutions without groups."""
+    return [
+        layer
+        for layer in network.layers
+        if isinstance(layer, FloatConvolution) and layer.groups == 1 and layer.weight_scale is None
     ]
-    total, done = sum(sizes), 0
-    layers, results = [], []
-    quantisation = calibration.scales[0], calibration.zero_points[0]
-    samples: NDArray[Any] = calibration.inputs
-    x = calibration.integers()
-    for index, (layer, choice) in enumerate(zip(chained, plans, strict=True)):
-        start = done
 
-        def report(fraction: float, start: int = start, index: int = index) -> None:
-            if progress is not None:
-                now = start + round(fraction * sizes[index])
-                progress(now, total, chained[index].name)
 
-        report(0)
-        zero_point = np.float32(quantisation[1])
-        seen = (x.astype(np.float32) - zero_point) * np.float32(quantisation[0])
-        moments, target = _moments(layer, samples, seen)
-        weights, scale = compress_weights(
-            layer.name, target, choice, config, moments, seed + index, report
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What a layer sees and should give for the samples.
+
+    Parameters
+    ----------
+    real : float32 [N, H, W, Ci]
+        Its input in the float network.
+    integer : int8 [N, H, W, Ci]
+        Its input in the compressed network.
+    quantisation : Quantisation
+        Of that.
+    sums : float32 [N, H', W', Co]
+        Its output in the float network, before the limits.
+    result : Quantisation
+        Of the output, as calibrated.
+    """
+
+    real: Floats
+    integer: Int8
+    quantisation: Quantisation
+    sums: Floats
+    result: Quantisation
+
+    @property
+    def mean(self) -> Floats:
+        """Mean of each output channel, float64 [Co]."""
+        return _pixels(self.sums).mean(axis=0, dtype=np.float64)
+
+
+class _Fitter:
+    """Fits layer after layer.
+
+    Parameters
+    ----------
+    network : FloatNetwork
+    choices : dict
+        For each layer that can have one.
+    config : Configuration
+    seed : int
+    progress : callable or None
+    """
+
+    def __init__(
+        self,
+        network: FloatNetwork,
+        choices: Mapping[str, Choice],
+        config: Configuration,
+        seed: int,
+        progress: Progress | None,
+    ):
+        self.results: list[LayerResult] = []
+        self._choices = choices
+        self._config = config
+        self._seed = seed
+        self._progress = progress
+        self._sizes = {
+            layer.name: _work(layer, choices[layer.name]) for layer in compressible(network)
+        }
+        self._done = 0
+
+    def fit(
+        self, layer: FloatConvolution, seen: _Seen
+    ) -> tuple[tuple[Convolution, ...], Quantisation]:
+        """The integer layers of one, and the quantisation of its output."""
+        if layer.name not in self._choices:
+            return self._single(layer, *round_weights(layer.weights, 8), seen)
+        choice = self._choices[layer.name]
+        weights: Stored | Generated
+        self._report(layer, 0)
+        step = (seen.integer.astype(np.float32) - np.float32(seen.quantisation.zero_point)) * (
+            np.float32(seen.quantisation.scale)
         )
-        results.append(_result(layer.name, target, choice, weights, scale, moments))
-        after = calibration.scales[index + 1], calibration.zero_points[index + 1]
-        integer, after = quantised_layer(layer, weights, scale, quantisation, after)
-        sums = layer.sums(samples)
-        wanted = sums.reshape(-1, sums.shape[-1]).mean(axis=0, dtype=np.float64)
-        integer = correct_bias(integer, x, wanted, after[0])
-        samples, x = np.clip(sums, layer.low, layer.high), run_layer(integer, x)
-        layers.append(integer)
-        quantisation = after
-        done += sizes[index]
-        report(1)
-    compressed = Network(
-        layers=chain(layers),
-        input_shape=network.input_shape,
-        input_scale=calibration.scales[0],
-        input_zero_point=calibration.zero_points[0],
-        output_scale=quantisation[0],
-    )
-    return compressed, results
+        moments, target = _moments(layer, seen.real, step)
+        del step
+        seed = self._seed + len(self.results)
+        arguments = layer.name, target, choice, self._config, moments, seed
+        if choice.factored:
+            basis, V = fit_basis(*arguments, lambda fraction: self._report(layer, fraction))
+            made, result, effective = self._factored(layer, basis, V, choice, seen)
+            bits = sum(sum(one.weights.bits.values()) for one in made)
+        else:
+            weights, scale = compress_weights(
+                *arguments, lambda fraction: self._report(layer, fraction)
+            )
+            made, result = self._single(layer, weights, scale, seen)
+            effective = scale[:, np.newaxis, np.newaxis] * weights.W
+            bits = sum(weights.bits.values())
+        self.results.append(_result(layer.name, target, choice, effective, bits, moments))
+        self._report(layer, 1)
+        self._done += self._sizes[layer.name]
+        return made, result
 
+    def _report(self, layer: FloatConvolution, fraction: float) -> None:
+        if self._progress is not None:
+            now = self._done + round(fraction * self._sizes[layer.name])
+            self._progress(now, sum(self._sizes.values()), layer.name)
 
-def _chain(network: FloatNetwork) -> tuple[FloatConvolution, ...]:
-    found = network.chain
-    if found is None:
-        raise FitError(
-            f"network {network.name!r} is no chain of convolutions without groups, and only those "
-            "are compressed",
-            "store its weights",
+    def _single(
+        self, layer: FloatConvolution, weights: Stored | Generated, scale: Floats, seen: _Seen
+    ) -> tuple[tuple[Convolution, ...], Quantisation]:
+        integer, after = quantised_layer(layer, weights, scale, seen.quantisation, seen.result)
+        integer = correct_bias(integer, seen.integer, seen.mean, after[0])
+        return (integer,), Quantisation(*after)
+
+    def _factored(
+        self,
+        layer: FloatConvolution,
+        weights: Stored | Generated,
+        V: Floats,
+        choice: Choice,
+        seen: _Seen,
+    ) -> tuple[tuple[Convolution, ...], Quantisation, Floats]:
+        """The convolution with the basis kernels, and V as a pointwise layer behind it.
+
+        The map between them has zero point 0; its channels have mean 0 and a scale each, which is
+        in the requantiser's multiplier before it and in V's column behind it. V is fitted once more
+        to what the map really holds.
+        """
+        kernels = weights.W.astype(np.float64)
+        input_scale = seen.quantisation.scale
+        plain = replace(
+            layer,
+            name=f"{layer.name}.basis",
+            weights=kernels,
+            bias=np.zeros(len(kernels)),
+            low=-math.inf,
+            high=math.inf,
+            dense=False,
         )
-    return found
+        ones = np.ones(len(kernels))
+        # As if sums were not to be scaled at all, to look at them.
+        basis, _ = quantised_layer(plain, weights, ones, (1.0, seen.quantisation.zero_point), _UNIT)
+        step = np.maximum(_best_step(_pixels(basis.sums(seen.integer))), 1.0)
+        basis, _ = quantised_layer(
+            plain, weights, 1 / (input_scale * step), seen.quantisation, _UNIT
+        )
+        basis = correct_bias(basis, seen.integer, np.zeros(len(kernels)), 1.0)
+        # [pixels, Bo] and [pixels, Co] about their means
+        z = _pixels(basis.compute(seen.integer)).astype(np.float64)
+        z -= z.mean(axis=0)
+        sums = _pixels(seen.sums).astype(np.float64) - seen.mean
+        square = z.T @ z / len(z)
+        damping = _DAMPING * max(float(np.trace(square)) / len(square), 1e-12)
+        square += damping * np.eye(len(square))
+        prior = V * (input_scale * step)
+        wanted = np.linalg.solve(square, (sums.T @ z / len(z) + damping * prior).T).T
+        pointwise = replace(
+            layer,
+            inputs=(basis.name,),
+            kernel=(1, 1),
+            stride=(1, 1),
+            padding=(0, 0, 0, 0),
+            dilation=(1, 1),
+            weights=wanted[:, :, np.newaxis],
+        )
+        if choice.qv == 1:
+            coefficients, scale = round_weights(pointwise.weights, 1)
+        else:
+            coefficients, scale = _round_stored(pointwise.weights, choice.qv, square)
+        last, after = quantised_layer(pointwise, coefficients, scale, _UNIT, seen.result)
+        last = correct_bias(last, basis.compute(seen.integer), seen.mean, after[0])
+        integers = coefficients.W[:, :, 0].astype(np.float64)
+        effective = scale[:, np.newaxis] * integers / (input_scale * step)
+        effective = (effective @ kernels.reshape(len(kernels), -1)).reshape(layer.weights.shape)
+        return (basis, last), Quantisation(*after), effective
+
+
+def _work(layer: FloatConvolution, choice: Choice) -> int:
+    """How long a layer takes to fit, roughly."""
+    if choice.stored:
+        return 1
+    return 1 + (len(layer.weights) if choice.kernels is None else choice.kernels)
+
+
+def _pixels(maps: NDArray[Any]) -> NDArray[Any]:
+    """[N, H, W, C] as [pixels, C]."""
+    return maps.reshape(-1, maps.shape[-1])
+
+
+def _best_step(sums: NDArray[Any]) -> Floats:
+    """For each column of [pixels, channels] the step with which int8 comes nearest to it."""
+    some = sums[:: max(1, len(sums) // _SUMS)].astype(np.float64)
+    some -= some.mean(axis=0)
+    largest = np.maximum(np.abs(some).max(axis=0), 1e-30)
+    best, steps = np.full(len(largest), np.inf), largest / 127
+    for factor in np.linspace(1, 0.4, 13):
+        step = largest * (factor / 127)
+        error = np.square(np.clip(np.rint(some / step), -128, 127) * step - some).sum(axis=0)
+        steps[error < best] = step[error < best]
+        best = np.minimum(best, error)
+    return steps
 
 
 def _result(
-    name: str,
-    target: Floats,
-    choice: Choice,
-    weights: Stored | Generated,
-    scale: Floats,
-    moments: Floats | None,
+    name: str, target: Floats, choice: Choice, effective: Floats, bits: int, moments: Floats | None
 ) -> LayerResult:
     flat = target.reshape(len(target), -1)
-    error = flat - scale[:, np.newaxis] * weights.W.reshape(flat.shape)
+    error = flat - effective.reshape(flat.shape)
     relative = [np.linalg.norm(error) / max(float(np.linalg.norm(flat)), 1e-30)]
     if moments is not None:
         power = np.einsum("oi,ij,oj->", flat, moments, flat, optimize=True)
         wrong = np.einsum("oi,ij,oj->", error, moments, error, optimize=True)
         relative.append(np.sqrt(wrong / max(power, 1e-30)))
-    return LayerResult(
-        name, choice, float(relative[0]), float(relative[-1]), sum(weights.bits.values())
-    )
+    return LayerResult(name, choice, float(relative[0]), float(relative[-1]), bits)
 
 
 def _moments(
@@ -339,7 +501,69 @@ def compress_weights(
     ------
     FitError
         For ranks that the layer cannot have.
+    ValueError
+        For a factored choice, which is for `fit_basis`.
     """
+    if choice.factored:
+        raise ValueError(f"layer {name!r} is factored: fit its basis")
+    if choice.stored:
+        if moments is None or choice.q == 1:
+            return round_weights(weights, choice.q)
+        return _round_stored(weights, choice.q, moments)
+    if not weights.any():
+        return round_weights(weights, choice.q)
+    factors = _factors(name, weights, choice, config, moments, seed)
+    _, found, scale = factors.fit(progress or (lambda fraction: None))
+    return found, scale
+
+
+def fit_basis(
+    name: str,
+    weights: Floats,
+    choice: Choice,
+    config: Configuration,
+    moments: Floats | None = None,
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> tuple[Stored | Generated, Floats]:
+    """Find the basis kernels of a factored layer.
+
+    Parameters
+    ----------
+    name, weights, choice, config, moments, seed, progress
+        As for `compress_weights`.
+
+    Returns
+    -------
+    (Stored or Generated without V, float64 [Co, Bo])
+        Integers of the basis kernels, and the V that, times these, comes nearest to the weights.
+
+    Raises
+    ------
+    FitError
+        For ranks that the layer cannot have.
+    """
+    if choice.kernels is None:
+        raise ValueError(f"layer {name!r} has no basis kernels")
+    factors = _factors(name, weights, choice, config, moments, seed)
+    if not weights.any():
+        zeros = np.zeros((choice.kernels, *weights.shape[1:]), np.int8)
+        return Stored(zeros, max(choice.qu, 2)), np.zeros((len(weights), choice.kernels))
+    _, found, scale = factors.fit(progress or (lambda fraction: None))
+    V = scale[:, np.newaxis] * np.asarray(found.V)
+    if found.B is None:
+        return Stored(found.U, found.qu), V
+    return Generated(U=found.U, B=found.B, qu=found.qu, qb=found.qb, s1=found.s1), V
+
+
+def _factors(
+    name: str,
+    weights: Floats,
+    choice: Choice,
+    config: Configuration,
+    moments: Floats | None,
+    seed: int,
+) -> "_Factors":
     co, ci, taps = weights.shape
     for what, rank, most in (
         ("terms", choice.terms, min(ci, taps)),
@@ -349,10 +573,6 @@ def compress_weights(
             raise FitError(
                 f"layer {name!r} cannot have {rank} {what}", f"choose 1 to {most} {what}"
             )
-    if choice.terms is None and choice.kernels is None:
-        if moments is None or choice.q == 1:
-            return round_weights(weights, choice.q)
-        return _round_stored(weights, choice.q, moments)
     if moments is None:
         if ci * taps > _MOST_INPUTS:
             raise FitError(
@@ -360,10 +580,7 @@ def compress_weights(
                 f"store it; at most {_MOST_INPUTS} can be compressed",
             )
         moments = np.eye(ci * taps)
-    if not weights.any():
-        return round_weights(weights, choice.q)
-    factors = _Factors(weights, choice, config, moments, seed)
-    return factors.fit(progress or (lambda fraction: None))
+    return _Factors(weights, choice, config, moments, seed)
 
 
 def _round_stored(weights: Floats, q: int, moments: Floats) -> tuple[Stored, Floats]:
@@ -448,8 +665,12 @@ class _Factors:
         self.V: Floats = np.zeros((self.co, self.bo))
         self.integer_v: Floats = self.V
 
-    def fit(self, progress: Callable[[float], None]) -> tuple[Generated, Floats]:
-        """All three stages."""
+    def fit(self, progress: Callable[[float], None]) -> tuple[float, Generated, Floats]:
+        """All three stages: error, weights and scales.
+
+        Where the layer is factored, what counts is V times the recovered W1, without the rounding
+        to weights of 8 bits that s2 stands for.
+        """
         sweeps = _FLOAT_SWEEPS + 2 * _INTEGER_SWEEPS
         self._begin()
         for sweep in range(_FLOAT_SWEEPS):
@@ -460,8 +681,10 @@ class _Factors:
         for sweep in range(1, _INTEGER_SWEEPS + 1):
             progress((_FLOAT_SWEEPS + 2 * sweep) / sweeps)
             self._integer_sweep()
-            best = min(best, self._round_v(), key=lambda found: found[0])
-        return best[1], best[2]
+            found = self._round_v()
+            if found[0] < best[0]:
+                best = found
+        return best
 
     # Stage 1: floating point.
 
@@ -657,12 +880,15 @@ class _Factors:
         shifts2 = [0]
         if choice.kernels is not None:
             factors |= {"V": self.integer_v.astype(np.int8), "qv": choice.qv}
-            shifts2 = list(range(1, 16))
+            shifts2 = [1] if choice.factored else list(range(1, 16))
         tried: list[tuple[float, Generated, Floats]] = []
         for s1 in shifts1:
             for s2 in shifts2:
                 weights = Generated(**factors, s1=s1, s2=s2)
-                flat = weights.W.reshape(self.co, -1).astype(np.float64)
+                if choice.factored:
+                    flat = self.integer_v @ weights.W1.reshape(self.bo, -1)
+                else:
+                    flat = weights.W.reshape(self.co, -1).astype(np.float64)
                 right = flat @ self.H
                 power = (right * flat).sum(axis=1)
                 match = (right * self.W).sum(axis=1)

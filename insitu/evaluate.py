@@ -2,14 +2,13 @@
 
 For a `.tflite` that runtime is LiteRT: its reference kernels, which golden has to equal, and its
 default kernels, tensor by tensor. For a quantised `.onnx` it is ONNX Runtime, node by node (the
-reference) and as it runs by default, tensor by tensor too; for one in floating point only the
-classes can be compared.
+reference) and as it runs by default, tensor by tensor too. Of models in floating point
+only the classes can be compared.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +111,7 @@ def read_inputs(
     if given.dtype == np.int8:
         integers = given
     else:
-        if last:
-            given = given.transpose(0, 3, 1, 2)
-        real = check_inputs(given, network.input_shape, source)
+        real = check_inputs(given, network.input_shape, source, channels_last=last)
         integers = quantise_inputs(real, network.input_scale, network.input_zero_point)
     return Inputs(integers, real, None if labels is None else labels[:samples])
 
@@ -180,11 +177,11 @@ def _accuracy(outputs: NDArray[Any], labels: NDArray[np.int64]) -> float:
     return float(np.mean(outputs.argmax(axis=1) == labels))
 
 
-def _runtime(model: Model, inputs: Inputs) -> "_EveryLayer | _AgainstONNX":
+def _runtime(model: Model, inputs: Inputs) -> "_EveryLayer | _AgainstFloat":
     if model.path.suffix == ".tflite":
-        return _AgainstLiteRT(model, inputs)
+        return (_AgainstLiteRT if model.tensors else _AgainstFloatLiteRT)(model, inputs)
     if model.path.suffix == ".onnx":
-        return (_AgainstQuantisedONNX if model.tensors else _AgainstONNX)(model, inputs)
+        return (_AgainstQuantisedONNX if model.tensors else _AgainstFloatONNX)(model, inputs)
     raise InputError(
         f"network {model.path} is insitu's own, and no other runtime runs it",
         "leave --compare out, or name the .tflite or .onnx",
@@ -279,9 +276,9 @@ class _EveryLayer:
 class _AgainstLiteRT(_EveryLayer):
     def __init__(self, model: Model, inputs: Inputs):
         super().__init__(model, inputs)
-        self.runtime = f"LiteRT {metadata.version('ai-edge-litert')}"
         self._numbers = {name: int(model.tensors[name]) for name in self._names}
         self._reference = LiteRT(model.path, reference=True)
+        self.runtime = self._reference.version
         # The default kernels keep what is an output, and nothing else.
         self._default = {
             name: LiteRT(model.path, reference=False, output=tensor)
@@ -354,30 +351,64 @@ def _flat(y: NDArray[Any]) -> NDArray[Any]:
     return (y.transpose(0, 2, 3, 1) if y.ndim == 4 else y).reshape(-1)
 
 
-class _AgainstONNX:
+class _AgainstFloat:
+    """Compares the classes with those of a model in floating point.
+
+    Parameters
+    ----------
+    model : Model
+    inputs : Inputs
+    """
+
+    version: str
+
     def __init__(self, model: Model, inputs: Inputs):
         if inputs.real is None:
             raise InputError(
-                "the inputs are of int8, and this .onnx runs in floating point",
-                "give float32 or uint8 inputs, or leave --compare out",
+                f"the inputs are of int8, and this {model.path.suffix} runs in floating point",
+                "give the inputs that the model takes, or leave --compare out",
             )
-        self._runtime = ONNXRuntime(model.path)
-        self._real = inputs.real.transpose(0, 3, 1, 2)
+        self._real = inputs.real
         self._labels = inputs.labels
         self._outputs: list[NDArray[Any]] = []
 
     def add(self, start: int, maps: list[Int8]) -> None:
         """Run the samples from `start` on."""
         for x in self._real[start : start + len(maps[-1])]:
-            self._outputs.append(_flat(self._runtime.run(x)[0]))
+            self._outputs.append(self._output(x).copy())
+
+    def _output(self, x: NDArray[np.float32]) -> NDArray[Any]:
+        """What the model gives for a sample [H, W, C], flat."""
+        raise NotImplementedError
 
     def report(self, results: NDArray[Any]) -> dict[str, Any]:
         """All figures."""
         theirs = np.stack(self._outputs)
         report: dict[str, Any] = {
-            "runtime": self._runtime.version,
+            "runtime": self.version,
             "same_class": float(np.mean(theirs.argmax(axis=1) == results.argmax(axis=1))),
         }
         if self._labels is not None:
             report["accuracy"] = _accuracy(theirs, self._labels)
         return report
+
+
+class _AgainstFloatLiteRT(_AgainstFloat):
+    def __init__(self, model: Model, inputs: Inputs):
+        super().__init__(model, inputs)
+        self._runtime = LiteRT(model.path, reference=False)
+        self.version = self._runtime.version
+
+    def _output(self, x: NDArray[np.float32]) -> NDArray[Any]:
+        self._runtime.run(x)
+        return self._runtime.output()
+
+
+class _AgainstFloatONNX(_AgainstFloat):
+    def __init__(self, model: Model, inputs: Inputs):
+        super().__init__(model, inputs)
+        self._runtime = ONNXRuntime(model.path)
+        self.version = self._runtime.version
+
+    def _output(self, x: NDArray[np.float32]) -> NDArray[Any]:
+        return _flat(self._runtime.run(x.transpose(2, 0, 1))[0])

@@ -3,13 +3,14 @@
 Every operator becomes a layer of `golden.layers` with the multipliers that LiteRT itself derives
 from the scales, so that all maps are equal to its reference kernels' value for value. Layouts
 (RESHAPE, SQUEEZE) leave nothing behind, PAD goes into the convolution that follows it where it can,
-and SOFTMAX at the end is left to the host.
+and SOFTMAX at the end is left to the host. `insitu.import_float_tflite` reads floating point.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,6 @@ from golden.network import (
     Add,
     Concatenation,
     Convolution,
-    Layer,
     Mean,
     Multiply,
     Network,
@@ -36,7 +36,14 @@ from insitu import tflite_tables
 from insitu.errors import ModelError
 from insitu.tflite_file import Graph, Operator, Tensor, read_tflite
 
-__all__ = ["TFLiteModel", "fold_constant_channels", "import_tflite", "quantise_multiplier"]
+__all__ = [
+    "Importer",
+    "SourceMap",
+    "TFLiteModel",
+    "fold_constant_channels",
+    "import_tflite",
+    "quantise_multiplier",
+]
 
 Padding = tuple[int, int, int, int]
 
@@ -112,7 +119,7 @@ class TFLiteModel:
 
 
 @dataclass(frozen=True, eq=False)
-class _Map:
+class SourceMap:
     """A tensor that a layer makes: who makes it, its shape there, scale and zero point."""
 
     source: str
@@ -133,7 +140,7 @@ def import_tflite(path: str | Path) -> TFLiteModel:
     ModelError
         If it is damaged or holds what cannot be imported; names the operator.
     """
-    return _Importer(read_tflite(path)).model()
+    return Importer(read_tflite(path)).model()
 
 
 def quantise_multiplier(real: float) -> tuple[int, int]:
@@ -206,14 +213,19 @@ def fold_constant_channels(layer: Convolution) -> tuple[Convolution, int]:
     return folded, int(fold.sum())
 
 
-class _Importer:
-    """Walks the operators in the order of the file, which is that of execution."""
+class Importer:
+    """Walks the operators in the order of the file, which is that of execution.
+
+    Parameters
+    ----------
+    graph : Graph
+    """
 
     def __init__(self, graph: Graph):
         self._graph = graph
         self._source = graph.source
-        self._maps: dict[int, _Map] = {}
-        self._layers: list[Layer] = []
+        self._maps: dict[int, SourceMap] = {}
+        self._layers: list[Any] = []
         self._tensors: dict[str, int] = {}
         self._notes: list[str] = []
         self._readers: dict[int, list[Operator]] = {}
@@ -285,7 +297,7 @@ class _Importer:
 
     def _map(
         self, operator: Operator, number: int, *, padded: bool = False, flat: bool = False
-    ) -> _Map:
+    ) -> SourceMap:
         """The map that an operator reads.
 
         `padded` says that the operator does the padding of a PAD, `flat` that the order of the
@@ -340,19 +352,38 @@ class _Importer:
             raise self._fail(operator, f"has {name} {value}, not {low} to {high}")
         return value
 
-    def _limits(self, operator: Operator, scale: np.float32, zero_point: int) -> tuple[int, int]:
-        """Range of the fused activation, in the output's integers."""
+    def _activation(self, operator: Operator) -> tuple[float, float]:
+        """Range of the fused activation."""
         fused = self._option(operator, "FusedActivationFunction", 0, 1 << 10)
         if fused not in _RANGES:
             raise self._fail(
                 operator, f"has the fused activation {fused}", "use RELU, RELU6 or none"
             )
-        return _integer_range(_RANGES[fused], scale, zero_point)
+        return _RANGES[fused]
+
+    def _limits(self, operator: Operator, scale: np.float32, zero_point: int) -> tuple[int, int]:
+        """The same in the output's integers."""
+        return _integer_range(self._activation(operator), scale, zero_point)
 
     # The graph
 
     def model(self) -> TFLiteModel:
         """The imported model."""
+        given, last = self._walk()
+        try:
+            network = Network(
+                layers=tuple(self._layers),
+                input_shape=given.shape,
+                input_scale=float(given.scale),
+                input_zero_point=given.zero_point,
+                output_scale=float(last.scale),
+            )
+        except ValueError as error:
+            raise ModelError(f"{self._source} is inconsistent: {error}", _AGAIN) from None
+        return TFLiteModel(network, self._tensors, tuple(self._notes))
+
+    def _walk(self) -> tuple[SourceMap, SourceMap]:
+        """Make the layers; the input's map and the output's."""
         graph = self._graph
         if len(graph.inputs) != 1 or len(graph.outputs) != 1:
             raise ModelError(
@@ -368,8 +399,8 @@ class _Importer:
                 f"{where} has a dynamic shape: axes {given.dynamic} are open",
                 "convert the model for inputs of a fixed shape",
             )
-        shape = self._input_shape(given, where)
-        self._maps[given.index] = _Map(INPUT, shape, scale, zero_point)
+        first = SourceMap(INPUT, self._input_shape(given, where), scale, zero_point)
+        self._maps[given.index] = first
         for operator in graph.operators:
             if operator.name not in self._handlers:
                 raise self._fail(
@@ -401,17 +432,7 @@ class _Importer:
                 f"last operator makes",
                 "convert a model with one output",
             )
-        try:
-            network = Network(
-                layers=tuple(self._layers),
-                input_shape=shape,
-                input_scale=float(scale),
-                input_zero_point=zero_point,
-                output_scale=float(last.scale),
-            )
-        except ValueError as error:
-            raise ModelError(f"{self._source} is inconsistent: {error}", _AGAIN) from None
-        return TFLiteModel(network, self._tensors, tuple(self._notes))
+        return first, last
 
     def _refuse_hybrid(self) -> None:
         """Weights may be int8 where maps are in floating point: that must not be misread."""
@@ -442,7 +463,7 @@ class _Importer:
         return found
 
     def _emit(
-        self, operator: Operator, layer: Callable[..., Layer], *sources: _Map, **values: object
+        self, operator: Operator, layer: Callable[..., Any], *sources: SourceMap, **values: object
     ) -> None:
         """Append the layer of an operator, and check it against the shape that the file says."""
         result = self._result(operator)
@@ -471,7 +492,7 @@ class _Importer:
                 )
         self._layers.append(made)
         self._tensors[made.name] = result.index
-        self._maps[result.index] = _Map(made.name, shape, scale, zero_point)
+        self._maps[result.index] = SourceMap(made.name, shape, scale, zero_point)
 
     # Operators
 
@@ -533,7 +554,7 @@ class _Importer:
     def _linear(
         self,
         operator: Operator,
-        source: _Map,
+        source: SourceMap,
         W: NDArray[np.int8],
         scales: NDArray[np.float64],
         bias: NDArray[np.int64],
@@ -571,7 +592,11 @@ class _Importer:
         )
 
     def _window(
-        self, operator: Operator, source: _Map, kernel: tuple[int, int], dilation: tuple[int, int]
+        self,
+        operator: Operator,
+        source: SourceMap,
+        kernel: tuple[int, int],
+        dilation: tuple[int, int],
     ) -> tuple[tuple[int, int], Padding]:
         """Stride and padding of an operator's window."""
         stride = (
@@ -681,7 +706,7 @@ class _Importer:
             rounding=Rounding.UP,
         )
 
-    def _same_scale(self, operator: Operator, *sources: _Map) -> None:
+    def _same_scale(self, operator: Operator, *sources: SourceMap) -> None:
         result = self._result(operator)
         wanted = self._quantisation(result, self._where(operator, "output", result))
         for source in sources:
@@ -700,18 +725,12 @@ class _Importer:
             self._option(operator, "FilterWidth", 1, 1 << 15),
         )
         stride, padding = self._window(operator, source, kernel, (1, 1))
+        mode = "average" if operator.name == "AVERAGE_POOL_2D" else "maximum"
+        self._pooling(operator, source, mode=mode, kernel=kernel, stride=stride, padding=padding)
+
+    def _pooling(self, operator: Operator, source: SourceMap, **geometry: object) -> None:
         low, high = self._limits(operator, source.scale, source.zero_point)
-        self._emit(
-            operator,
-            Pooling,
-            source,
-            mode="average" if operator.name == "AVERAGE_POOL_2D" else "maximum",
-            kernel=kernel,
-            stride=stride,
-            padding=padding,
-            activation_min=low,
-            activation_max=high,
-        )
+        self._emit(operator, Pooling, source, activation_min=low, activation_max=high, **geometry)
 
     def _axes(self, operator: Operator, number: int, rank: int) -> set[int]:
         tensor = self._constant(operator, number, "INT32")
@@ -720,7 +739,8 @@ class _Importer:
             raise self._fail(operator, f"has axes {sorted(axes)} of {rank}")
         return {axis % rank for axis in axes}
 
-    def _mean(self, operator: Operator) -> None:
+    def _mean_source(self, operator: Operator) -> SourceMap:
+        """What a MEAN over height and width reads."""
         source = self._map(operator, 0)
         rank = len(self._operand(operator, 0).shape)
         axes = self._axes(operator, 1, rank)
@@ -730,6 +750,10 @@ class _Importer:
                 f"takes the mean over axes {sorted(axes)} of {rank}",
                 "take the mean over height and width",
             )
+        return source
+
+    def _mean(self, operator: Operator) -> None:
+        source = self._mean_source(operator)
         scale, zero_point = self._output(operator)
         multiplier, shift = quantise_multiplier(float(source.scale) / float(scale))
         # The division by the number of pixels goes into the multiplier, as in LiteRT.
@@ -812,6 +836,9 @@ class _Importer:
         if self._option(operator, "FusedActivationFunction", 0, 1 << 10):
             raise self._fail(operator, "has a fused activation", "put it before")
         self._same_scale(operator, *sources)
+        self._concatenated(operator, *sources)
+
+    def _concatenated(self, operator: Operator, *sources: SourceMap) -> None:
         self._emit(operator, Concatenation, *sources)
 
     def _quantize(self, operator: Operator) -> None:
@@ -878,6 +905,9 @@ class _Importer:
                 f"operator {operator.index} (PAD) is done by operator {readers[0].index}"
             )
             return
+        self._padded(operator, source, padding)
+
+    def _padded(self, operator: Operator, source: SourceMap, padding: Padding) -> None:
         self._emit(operator, Pad, source, padding=padding, input_zero_point=source.zero_point)
 
     def _layout(self, operator: Operator) -> None:

@@ -1,6 +1,7 @@
 """LiteRT, the runtime of `.tflite` files, as an oracle: one sample at a time, on one thread."""
 
 import importlib
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,16 @@ class LiteRT:
                 f"LiteRT does not take model {path}: {error}", "convert the model again"
             ) from None
         (self._input,) = self._runtime.get_input_details()
+        self.version = f"LiteRT {metadata.version('ai-edge-litert')}"
 
-    def run(self, x: Int8) -> None:
-        """Compute one sample, int8 [H, W, C]."""
+    def run(self, x: Int8 | NDArray[np.float32]) -> None:
+        """Compute one sample [H, W, C], of int8 or float32 as the model takes it."""
         self._runtime.set_tensor(self._input["index"], x.reshape(self._input["shape"]))
         self._runtime.invoke()
+
+    def output(self) -> NDArray[Any]:
+        """The model's output for the last sample, flat."""
+        return self.tensor(self._runtime.get_output_details()[0]["index"])
 
     def tensor(self, index: int) -> NDArray[Any]:
         """A tensor of the last sample, flat: with the default kernels only `output`."""

@@ -111,12 +111,21 @@ def _load(
     tell: Progress,
 ) -> Model:
     if path.suffix == ".onnx":
-        return _onnx(path, configuration, calibration, stored, tell)
+        from insitu.import_onnx import import_onnx
+
+        floating = import_onnx(path)
+        return _floating(path, floating, configuration, calibration, stored, tell)
     if path.suffix not in (".npz", ".tflite"):
         raise ModelError(
             f"model {path} is no .tflite, .onnx or .npz file",
             "convert it to TensorFlow Lite (int8), or export it as ONNX in floating point",
         )
+    if path.suffix == ".tflite":
+        from insitu.import_float_tflite import holds_floats, import_float_tflite
+
+        if holds_floats(path):
+            floating = import_float_tflite(path)
+            return _floating(path, floating, configuration, calibration, stored, tell)
     if calibration is not None or stored is not None:
         raise _needs_nothing(path, "--calibration or --stored")
     if path.suffix == ".npz":
@@ -132,21 +141,20 @@ def _load(
 def _needs_nothing(path: Path, options: str) -> InputError:
     return InputError(
         f"network {path} is of integers already: it needs no {options}",
-        "leave that out, or name an .onnx in floating point",
+        "leave that out, or name a model (.onnx, .tflite) in floating point",
     )
 
 
-def _onnx(
+def _floating(
     path: Path,
+    floating: "FloatNetwork",
     configuration: Configuration | None,
     calibration: Path | None,
     stored: int | None,
     tell: Progress,
 ) -> Model:
-    from insitu.import_onnx import import_onnx
     from insitu.quantise import calibrate, load_inputs, quantise, quantised_network
 
-    floating = import_onnx(path)
     missing = [layer.name for layer in floating.layers if layer.name not in floating.quantisations]
     if floating.quantisations and stored is not None:
         raise _needs_nothing(path, "--stored")
@@ -162,7 +170,9 @@ def _onnx(
         calibration = beside
     scales = None
     if calibration is not None:
-        inputs, _ = load_inputs(calibration, floating.input_shape)
+        inputs, _ = load_inputs(
+            calibration, floating.input_shape, channels_last=path.suffix == ".tflite"
+        )
         tell(0, None, "calibrating")
         scales = calibrate(floating, inputs)
     notes = floating.notes

@@ -46,13 +46,14 @@ from insitu.float_network import (
 from insitu.integer_layers import integer_layers
 
 __all__ = [
+    "Builder",
     "Calibration",
-    "NetworkBuilder",
     "calibrate",
     "check_inputs",
     "check_labels",
     "correct_bias",
     "load_inputs",
+    "map_quantisations",
     "quantise",
     "quantise_inputs",
     "quantised_layer",
@@ -93,7 +94,11 @@ class Calibration:
 
 
 def load_inputs(
-    path: str | Path, input_shape: tuple[int, int, int], *, labels: bool = False
+    path: str | Path,
+    input_shape: tuple[int, int, int],
+    *,
+    labels: bool = False,
+    channels_last: bool = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
     """Read inputs, and labels where there are any, from an .npz file.
 
@@ -106,6 +111,8 @@ def load_inputs(
         Height, width, channels.
     labels : bool, optional
         Whether labels must be there.
+    channels_last : bool, optional
+        Whether inputs are float [N, H, W, C], as those of a `.tflite`.
 
     Returns
     -------
@@ -125,7 +132,7 @@ def load_inputs(
             f"{source} has no array 'inputs', only {', '.join(arrays) or 'nothing'}", _FORMAT
         )
     found = arrays.get("labels")
-    values = check_inputs(arrays["inputs"], input_shape, source)
+    values = check_inputs(arrays["inputs"], input_shape, source, channels_last=channels_last)
     if found is None and labels:
         raise InputError(f"{source} has no array 'labels'", "add the labels to the file")
     return values, check_labels(found, len(values), source)
@@ -152,7 +159,11 @@ def check_labels(
 
 
 def check_inputs(
-    inputs: NDArray[Any], input_shape: tuple[int, int, int], source: str = "inputs"
+    inputs: NDArray[Any],
+    input_shape: tuple[int, int, int],
+    source: str = "inputs",
+    *,
+    channels_last: bool = False,
 ) -> NDArray[np.float32]:
     """Inputs as float32 [N, H, W, C], checked; see `load_inputs`.
 
@@ -162,6 +173,8 @@ def check_inputs(
         For another type or shape, infinities or NaN.
     """
     height, width, channels = input_shape
+    if channels_last:
+        return _channels_last(inputs, input_shape, source)
     if inputs.dtype != np.uint8 and inputs.dtype not in (np.float32, np.float64):
         raise InputError(
             f"{source} are of {inputs.dtype}",
@@ -181,6 +194,27 @@ def check_inputs(
     elif not np.isfinite(values).all():
         raise InputError(f"{source} hold infinities or NaN", "give finite inputs")
     return np.ascontiguousarray(values)
+
+
+def _channels_last(
+    inputs: NDArray[Any], input_shape: tuple[int, int, int], source: str
+) -> NDArray[np.float32]:
+    """The same for [N, H, W, C], of which axes of length 1 may be left out."""
+    if inputs.dtype not in (np.float32, np.float64):
+        raise InputError(
+            f"{source} are of {inputs.dtype}, and the model takes float32",
+            "save them as float32, in the range that the model was trained with",
+        )
+    squeezed = tuple(n for n in inputs.shape[1:] if n != 1)
+    if not inputs.size or squeezed != tuple(n for n in input_shape if n != 1):
+        raise InputError(
+            f"{source} have shape {inputs.shape}, the network takes "
+            f"(N, {', '.join(str(n) for n in input_shape)})",
+            "give inputs in the shape that the model takes, with the channels last",
+        )
+    if not np.isfinite(inputs).all():
+        raise InputError(f"{source} hold infinities or NaN", "give finite inputs")
+    return np.ascontiguousarray(inputs, np.float32).reshape(-1, *input_shape)
 
 
 def quantise_inputs(inputs: NDArray[np.floating], scale: float, zero_point: int) -> Int8:
@@ -437,8 +471,8 @@ def quantise(
     if min(bits.values()) < 8:
         for layer, sums in network.sums(calibration.inputs):
             wanted[layer.name] = sums.reshape(-1, sums.shape[-1]).mean(axis=0, dtype=np.float64)
-    found = _quantisations(network, calibration)
-    builder = NetworkBuilder(network, found)
+    found = map_quantisations(network, calibration)
+    builder = Builder(network, found)
     samples = {INPUT: calibration.integers()} if wanted else {}
     for layer in network.layers:
         if isinstance(layer, FloatPad | FloatPooling):
@@ -476,7 +510,7 @@ def quantised_network(network: FloatNetwork, calibration: Calibration | None = N
         If there are such maps and no calibration, or the scales are too far apart for the integers
         of a layer.
     """
-    found = {} if calibration is None else _quantisations(network, calibration)
+    found = {} if calibration is None else map_quantisations(network, calibration)
     found |= network.quantisations
     for name in (INPUT, *(layer.name for layer in network.layers)):
         if name not in found:
@@ -485,19 +519,20 @@ def quantised_network(network: FloatNetwork, calibration: Calibration | None = N
                 f"model {network.name!r} is quantised, but leaves {what} in floating point",
                 "quantise that too, or name sample inputs with --calibration FILE.npz",
             )
-    builder = NetworkBuilder(network, found)
+    builder = Builder(network, found)
     for layer in network.layers:
         builder.add(layer)
     return builder.network()
 
 
-def _quantisations(network: FloatNetwork, calibration: Calibration) -> dict[str, Quantisation]:
+def map_quantisations(network: FloatNetwork, calibration: Calibration) -> dict[str, Quantisation]:
+    """Of the input and each layer's output, by name, as calibrated."""
     names = (INPUT, *(layer.name for layer in network.layers))
     pairs = map(Quantisation, calibration.scales, calibration.zero_points)
     return dict(zip(names, pairs, strict=True))
 
 
-class NetworkBuilder:
+class Builder:
     """Puts a network of integers together.
 
     Parameters

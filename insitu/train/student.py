@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from golden.network import INPUT, Network, Rounding
-from insitu.compress import Choice
+from insitu.choice import Choice
 from insitu.errors import FitError
 from insitu.float_network import (
     FloatAdd,
@@ -28,7 +28,7 @@ from insitu.float_network import (
     FloatPooling,
     Quantisation,
 )
-from insitu.quantise import Calibration, NetworkBuilder, quantised_layer
+from insitu.quantise import Builder, Calibration, quantised_layer
 from insitu.train.straight_through import quantise_map, step
 from insitu.train.weights import StoredWeights, Weights, truncated, weights_for
 
@@ -357,7 +357,7 @@ class Student(nn.Module):
     @torch.no_grad()
     def golden(self) -> Network:
         """The integer network, which computes what this one does in evaluation mode."""
-        builder = NetworkBuilder(self.network, self.quantisations)
+        builder = Builder(self.network, self.quantisations)
         for layer in self.network.layers:
             if not isinstance(layer, FloatConvolution):
                 builder.add(layer)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from golden.network import Generated, Stored
-from insitu.compress import Choice
+from insitu.choice import Choice
 from insitu.train.straight_through import integers, shift8
 
 __all__ = ["CrossWeights", "IntraWeights", "StoredWeights", "Weights", "weights_for"]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from golden.network import Generated, Stored, run
-from insitu.compress import Choice, compress, compress_weights, default_choices
+from insitu.choice import Choice
+from insitu.compress import compress, compress_weights, compressible, default_choices, fit_basis
 from insitu.errors import FitError
-from insitu.float_network import FloatConvolution, FloatNetwork
+from insitu.float_network import FloatAdd, FloatConvolution, FloatNetwork, FloatPooling
 from insitu.import_onnx import import_onnx
 from insitu.plan import plan
 from insitu.quantise import calibrate, load_inputs, quantise, quantise_inputs
@@ -204,6 +205,124 @@ def test_very_wide_layers_are_stored_only():
 def test_layer_of_zeros_is_stored():
     found, _ = compress_weights("zero", np.zeros((4, 4, 9)), Choice(terms=2), SIM)
     assert isinstance(found, Stored)
+
+
+def graph(rng):
+    """A residual sum, pooling and a depthwise layer."""
+    first, second, third, last = small_network(rng).layers
+    depthwise = FloatConvolution(
+        name="depthwise",
+        inputs=("pool",),
+        kernel=(3, 3),
+        padding=(1, 1, 1, 1),
+        weights=rng.standard_normal((16, 1, 9)) / 3,
+        bias=np.zeros(16),
+        groups=16,
+    )
+    layers = (
+        first,
+        second,
+        third,
+        FloatAdd(name="sum", inputs=("third", "second"), low=0.0),
+        FloatPooling(
+            name="pool",
+            inputs=("sum",),
+            mode="average",
+            kernel=(1, 1),
+            stride=(1, 1),
+            padding=(0, 0, 0, 0),
+        ),
+        depthwise,
+        replace(last, inputs=("depthwise",)),
+    )
+    return FloatNetwork("graph", (8, 8, 3), layers)
+
+
+def relative_error(network, compressed, x):
+    integers = quantise_inputs(x, compressed.input_scale, compressed.input_zero_point)
+    y = run(compressed, integers).astype(float) - compressed.output_zero_point
+    expected = network.run(x)
+    wrong = y * compressed.output_scale - expected
+    return np.linalg.norm(wrong) / np.linalg.norm(expected - expected.mean(axis=0))
+
+
+def test_graphs(seed):
+    rng = np.random.default_rng(seed)
+    network = graph(rng)
+    x = rng.uniform(0, 1, (60, 8, 8, 3)).astype(np.float32)
+    calibration = calibrate(network, x)
+    names = [layer.name for layer in compressible(network)]
+    assert names == ["first", "second", "third", "last"]
+    compressed, results = compress(network, calibration, {}, UP5K)
+    assert relative_error(network, compressed, x) < 0.1
+    choices = {
+        "second": Choice(terms=3, qb=6, qu=6),
+        "third": Choice(kernels=12, qu=6, qv=6, factored=True),
+    }
+    compressed, results = compress(network, calibration, choices, SIM)
+    assert [layer.name for layer in compressed.layers] == [
+        *("first", "second", "third.basis", "third", "sum", "pool", "depthwise", "last")
+    ]
+    assert [result.name for result in results] == names
+    assert relative_error(network, compressed, x) < 0.5
+    plan(compressed, SIM)
+
+
+@pytest.mark.parametrize("terms", [None, 2])
+def test_factored_layers(terms, seed):
+    """Twice the kernels that the weights need: what is left are roundings."""
+    rng = np.random.default_rng(seed)
+    network = small_network(rng)
+    third = network.layers[2]
+    basis = rng.standard_normal((4, 16, 9))
+    if terms is not None:
+        basis = rng.standard_normal((4, 16, terms)) @ rng.standard_normal((4, terms, 9))
+    weights = (rng.standard_normal((16, 4)) @ basis.reshape(4, -1)).reshape(16, 16, 9) / 20
+    layers = (*network.layers[:2], replace(third, weights=weights), network.layers[3])
+    network = FloatNetwork("small", network.input_shape, layers)
+    x = rng.uniform(0, 1, (60, 8, 8, 3)).astype(np.float32)
+    calibration = calibrate(network, x)
+    choice = Choice(terms=terms, kernels=4, qb=8, qu=8, qv=8, factored=True)
+    compressed, results = compress(network, calibration, {"third": choice}, SIM)
+    assert relative_error(network, compressed, x) < 0.1
+    assert results[2].output_error < 0.05
+    first, last = compressed.layers[2:4]
+    assert (first.name, last.name) == ("third.basis", "third")
+    assert type(first.weights) is (Stored if terms is None else Generated)
+    assert first.weights.shape == (4, 16, 9)
+    assert (first.kernel, first.padding, first.output_zero_point) == ((3, 3), (1, 1, 1, 1), 0)
+    assert (first.activation_min, first.activation_max) == (-128, 127)
+    assert (last.kernel, last.inputs) == ((1, 1), ("third.basis",))
+    assert (last.weights.shape, last.weights.q) == ((16, 4, 1), 8)
+    # Each channel of the map between them has mean 0 and uses its range.
+    seen = run(compressed, calibration.integers(), keep=True)[2].reshape(-1, 4).astype(float)
+    np.testing.assert_allclose(seen.mean(axis=0), 0, atol=1)
+    assert (np.abs(seen).max(axis=0) > 90).all()
+    assert (
+        results[2].bits
+        == first.weights.shape[0]
+        * (16 * 9 * 8 if terms is None else 16 * terms * 8 + terms * 9 * 8)
+        + 16 * 4 * 8
+    )
+
+
+def test_factored_layer_of_zeros(seed):
+    network = small_network(np.random.default_rng(seed))
+    first, second, third, last = network.layers
+    third = replace(third, weights=np.zeros_like(third.weights), bias=np.ones(16))
+    network = FloatNetwork("zero", network.input_shape, (first, second, third, last))
+    x = np.random.default_rng(seed).uniform(0, 1, (8, 8, 8, 3)).astype(np.float32)
+    choice = Choice(kernels=8, factored=True)
+    compressed, _ = compress(network, calibrate(network, x), {"third": choice}, SIM)
+    assert not compressed.layers[2].weights.W.any()
+
+
+def test_each_form_has_its_function():
+    weights = np.ones((4, 4, 9))
+    with pytest.raises(ValueError, match="layer 'a' is factored"):
+        compress_weights("a", weights, Choice(kernels=2, factored=True), SIM)
+    with pytest.raises(ValueError, match="layer 'a' has no basis kernels"):
+        fit_basis("a", weights, Choice(terms=2), SIM)
 
 
 @pytest.mark.slow

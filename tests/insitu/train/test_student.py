@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from golden.network import run
-from insitu.compress import Choice
+from insitu.choice import Choice
 from insitu.errors import FitError, InputError
 from insitu.float_network import (
     FloatAdd,

@@ -1,0 +1,154 @@
+"""How a layer's weights are kept: ranks, precisions and dataflow, and choices as a JSON file.
+
+The file is an object with a layer's name for each key and an object with fields of `Choice` for
+each value: `{"conv_5": {"terms": 3, "qb": 4, "qu": 3}, "dense_14": {"q": 4}}`. Fields that are left
+out have their defaults.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from insitu.errors import InputError
+from insitu.files import read_file, write_file
+
+__all__ = ["Choice", "parse_choices", "read_choices", "write_choices"]
+
+_PRECISIONS = ("qb", "qu", "qv", "q")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How to keep the weights of a layer.
+
+    Parameters
+    ----------
+    terms : int, optional
+        Bi; without it the intra level is off.
+    kernels : int, optional
+        Bo; without it the cross level is off. With neither the weights are stored.
+    qb, qu, qv : int
+        Bits of B, U and V; without an intra level U is the basis kernels themselves.
+    q : int
+        Bits of stored weights.
+    factored : bool
+        With `kernels`: run as two layers, the convolution with the basis kernels and V as a
+        pointwise layer behind it, instead of recovering the weights from both.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a field of another type or outside its range; the message quotes it.
+    """
+
+    terms: int | None = None
+    kernels: int | None = None
+    qb: int = 4
+    qu: int = 4
+    qv: int = 4
+    q: int = 8
+    factored: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("terms", "kernels"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise TypeError(f"{name} must be an integer or null, not {value!r}")
+        for name in _PRECISIONS:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} must be an integer, not {value!r}")
+            if not 1 <= value <= 8:
+                raise ValueError(f"{name} must be 1 to 8 bits, not {value}")
+        if not isinstance(self.factored, bool):
+            raise TypeError(f"factored must be true or false, not {self.factored!r}")
+        if self.factored and self.kernels is None:
+            raise ValueError("factored must come with kernels, the number of basis kernels")
+
+    @property
+    def stored(self) -> bool:
+        """Whether the weights are stored as they are."""
+        return self.terms is None and self.kernels is None
+
+    @property
+    def dataflow(self) -> str:
+        """What reports call it."""
+        if self.stored:
+            return "stored"
+        if self.factored:
+            return "factored"
+        return "intra" if self.kernels is None else "cross"
+
+    def __str__(self) -> str:
+        """All that matters, as reports show it."""
+        if self.stored:
+            return f"stored, q {self.q}"
+        ranks, bits = [], [f"qu {self.qu}"]
+        if self.terms is not None:
+            ranks.append(f"Bi {self.terms}")
+            bits.insert(0, f"qb {self.qb}")
+        if self.kernels is not None:
+            ranks.append(f"Bo {self.kernels}")
+            bits.append(f"qv {self.qv}")
+        return f"{self.dataflow}, {', '.join((*ranks, *bits))}"
+
+
+def parse_choices(values: Any, source: str = "choices") -> dict[str, Choice]:
+    """Choices from what a JSON file holds.
+
+    Raises
+    ------
+    InputError
+        For anything but an object of objects with fields of `Choice`; names layer and field.
+    """
+    form = 'write {"LAYER": {"terms": 2, "qb": 4, "qu": 4}, ...}'
+    if not isinstance(values, Mapping):
+        raise InputError(f"{source} are no JSON object", form)
+    known = [field.name for field in fields(Choice)]
+    choices = {}
+    for name, given in values.items():
+        if not isinstance(given, Mapping):
+            raise InputError(f"{source} have {given!r} for layer {name!r}, not an object", form)
+        for field in given:
+            if field not in known:
+                raise InputError(
+                    f"{source} have an unknown field {field!r} for layer {name!r}",
+                    f"the fields are {', '.join(known)}",
+                )
+        try:
+            choices[name] = Choice(**given)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{source}, layer {name!r}: {error}", "correct that field") from None
+    return choices
+
+
+def read_choices(path: str | Path) -> dict[str, Choice]:
+    """Read choices from a JSON file.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read.
+    InputError
+        If it is no JSON, or as for `parse_choices`.
+    """
+    source = f"choices {path}"
+    try:
+        values = json.loads(read_file(path, "choices"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{source} are no JSON: {error}", "correct the file") from None
+    return parse_choices(values, source)
+
+
+def write_choices(choices: Mapping[str, Choice], path: str | Path) -> None:
+    """Write choices to a JSON file, every field of each.
+
+    Raises
+    ------
+    FileError
+        If it cannot be written.
+    """
+    text = json.dumps({name: asdict(choice) for name, choice in choices.items()}, indent=2)
+    write_file(path, (text + "\n").encode(), "choices")
