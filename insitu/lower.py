@@ -305,7 +305,7 @@ def _(layer: Convolution, site: _Site) -> list[Operation]:
     if isinstance(weights, Generated):
         return [_generated(weights, walk, source, settings, config)]
     if layer.depthwise and layer.groups > 1:
-        return [_depthwise(weights, walk, source, settings, config)]
+        return [_depthwise(weights, walk, source, target, settings, config)]
     if layer.groups > 1:
         return list(_grouped(layer, weights, walk, source, settings, config))
     values = _by_lane_and_channel(_spread(weights.W, source, 1), config)
@@ -346,15 +346,25 @@ def _stored(stream: Int8, precision: int, source: Map, config: Configuration) ->
 
 
 def _depthwise(
-    weights: Stored, walk: Walk, source: Map, settings: dict[str, Any], config: Configuration
+    weights: Stored,
+    walk: Walk,
+    source: Map,
+    target: Map,
+    settings: dict[str, Any],
+    config: Configuration,
 ) -> Operation:
+    parameters = {name: settings[name] for name in ("bias", "multiplier", "shift")}
+    if all((values == values[0]).all() for values in (weights.W, *parameters.values())):
+        one = {name: int(values[0]) for name, values in parameters.items()}
+        walk = _over_words(walk, source.extent, config)
+        return _channelwise(walk, weights.W[0], source, target, config, **settings | one)
     values = _spread(weights.W[:, 0], source).T[np.newaxis]  # [1, T, byte]
     whole = config.width == _words(config) == 1
     if weights.q == 1 and whole:
         values = _filled(values, 1)
         values = np.pad(values, [(0, 0), (0, 0), (0, -values.shape[2] % config.lanes)], "edge")
-    for name in ("bias", "multiplier", "shift"):
-        settings[name] = _spread(settings[name], source)
+    for name, values_of in parameters.items():
+        settings[name] = _spread(values_of, source)
     return Operation(
         walk=_over_words(walk, source.extent, config),
         segments=(_by_lane(values, config, weights.q),),

@@ -74,13 +74,13 @@ class _QuantiseMap(torch.autograd.Function):
         return gradients[0] * inside, None, None, None
 
 
-def quantise_map(x: Tensor, scale: float, low: int, high: int) -> Tensor:
+def quantise_map(x: Tensor, scale: float, low: int, high: int, *, even: bool = False) -> Tensor:
     """Multiples of `scale`, from low * scale to high * scale.
 
-    With a gradient, which passes where nothing is clamped, halves go to even; else away from zero,
-    as in `golden.add`.
+    With a gradient, which passes where nothing is clamped, or on demand, halves go to even; else
+    away from zero, as in `golden.add`.
     """
-    if x.requires_grad:
+    if even or x.requires_grad:
         quantised: Tensor = _QuantiseMap.apply(x, scale, low, high)
         return quantised
     steps = x * (1 / scale)

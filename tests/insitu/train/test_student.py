@@ -28,6 +28,8 @@ from insitu.train.weights import CrossWeights, IntraWeights, StoredWeights  # no
 
 SIZE = 8
 
+torch.set_num_threads(1)  # Other tests run beside these.
+
 
 def network(rng: np.random.Generator) -> FloatNetwork:
     """A residual network with asymmetric padding, a depthwise layer, and an average at the end."""
