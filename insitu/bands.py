@@ -474,14 +474,10 @@ def lay_out_in_bands(
     FitError
         If the activation memory is too small.
     """
-    refused: FitError | None = None
-    for unroll in (True, False):
-        try:
-            return _lay_out(_Search(Forms(network, config, unroll=unroll), cycles, each))
-        except FitError as error:
-            refused = error
-    assert refused is not None
-    raise refused
+    try:
+        return _lay_out(_Search(Forms(network, config, unroll=True), cycles, each))
+    except FitError:
+        return _lay_out(_Search(Forms(network, config, unroll=False), cycles, each))
 
 
 def _lay_out(search: _Search) -> Layout:

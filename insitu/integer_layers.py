@@ -243,8 +243,8 @@ def _pooling(
     layer: FloatPooling, given: Quantisation, result: Quantisation, channels: int
 ) -> list[Layer]:
     """Pooling; an average is a convolution where all taps count, to round as one."""
-    if layer.mode == "average" and not any(layer.padding):
-        taps = layer.kernel[0] * layer.kernel[1]
+    taps = layer.kernel[0] * layer.kernel[1]
+    if layer.mode == "average" and taps > 1 and not any(layer.padding):
         ones = FloatConvolution(
             name=layer.name,
             inputs=layer.inputs,

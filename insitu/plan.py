@@ -384,15 +384,14 @@ def _plan(
             raise
     else:
         return _planned(name, network, config, layout, constants)
-    refused: FitError | None = None
+    refused: list[FitError] = []
     for each in _RECORD_CYCLES:
         try:
             layout = lay_out_in_bands(network, config, cycles, each)
             return _planned(name, network, config, layout, constants)
         except FitError as error:
-            refused = refused or error
-    assert refused is not None
-    raise refused
+            refused.append(error)
+    raise refused[0]
 
 
 def _planned(

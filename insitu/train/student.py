@@ -160,13 +160,11 @@ class _Unit(nn.Module):
 
     def gains(self, input_scale: float) -> tuple[Tensor, Tensor]:
         """What an accumulator's unit is worth, and what is added, [channels] each."""
-        norm = self.norm
-        assert norm.running_var is not None
-        assert norm.running_mean is not None
-        gain = torch.rsqrt(norm.running_var.double() + norm.eps)
+        norm, state = self.norm, self.norm.state_dict()
+        gain = torch.rsqrt(state["running_var"].double() + norm.eps)
         if norm.affine:
             gain = gain * norm.weight.double()
-        offset = -norm.running_mean.double() * gain
+        offset = -state["running_mean"].double() * gain
         if norm.affine:
             offset = offset + norm.bias.double()
         return gain * input_scale, offset

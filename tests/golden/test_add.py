@@ -31,9 +31,9 @@ def scalings(draw: st.DrawFn) -> tuple[Scaling, Scaling, Scaling]:
 def brute_add(a: int, b: int, scaling: tuple[Scaling, Scaling, Scaling]) -> int:
     total = 0
     for value, (zero_point, multiplier, shift) in zip((a, b), scaling[:2], strict=True):
-        total += brute.rescale((value - zero_point) * (1 << 20), multiplier, shift, True)
+        total += brute.rescale((value - zero_point) * (1 << 20), multiplier, shift, "twice")
     zero_point, multiplier, shift = scaling[2]
-    return brute.rescale(total, multiplier, shift, True) + zero_point
+    return brute.rescale(total, multiplier, shift, "twice") + zero_point
 
 
 @settings(deadline=None, max_examples=200)

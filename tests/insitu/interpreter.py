@@ -215,7 +215,9 @@ class Interpreter:
             start = self._address * width % (1 << (len(memory) - 1).bit_length())
             start -= start % size
             places.append(start)
-            return [b - 256 if b > 127 else b for b in memory[start : start + size]]
+            # What lies behind the memory's end may be anything: its weights are 0.
+            word = memory[start : start + size].ljust(size, b"\x55")
+            return [b - 256 if b > 127 else b for b in word]
 
         def advance(step, row_step, column_step):
             nonlocal row, column

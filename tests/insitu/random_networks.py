@@ -57,25 +57,32 @@ def random_plan(
     raise refused
 
 
+def _too_small(network: Network, config: Configuration) -> Configuration:
+    """Activation memory that is some bytes too small for the network, layer by layer."""
+    needed = plan(network, config).activation_bytes
+    if needed <= 1024:
+        raise FitError("the network's maps fit the smallest memory", "draw another")
+    return replace(config, activation_bytes=(needed - 1) // 1024 * 1024)
+
+
 def random_bands(rng: np.random.Generator, config: Configuration, count: int) -> Plan:
     """The plan of a random network of tall maps, with too little memory to run layer by layer.
 
-    Of `config` with less activation memory, the largest power of two that is too little; of twenty
-    networks in a row, one at least must fit in bands.
+    Of `config` with less activation memory, as much as is just too little; of twenty networks in a
+    row, one at least must fit in bands.
     """
+    refused = FitError("every network fits without bands", "draw others")
     for _ in range(20):
-        shape = tuple(int(n) for n in rng.integers([8, 1, 1], [25, 7, 13]))
+        shape = tuple(int(n) for n in rng.integers([12, 5, 8], [25, 12, 24]))
         growth = _Growth(rng, config, (shape[0], shape[1], shape[2]))
         growth.dataflows = ("stored", "intra")
         network = growth.grow(count, whole=bool(rng.integers(2)))
         try:
-            needed = plan(network, config).activation_bytes
-            small = replace(config, activation_bytes=1 << (needed - 1).bit_length() - 1)
-            planned = plan(network, small)
+            planned = plan(network, _too_small(network, config))
         except FitError as error:
             refused = error
-        else:
-            assert planned.banded
+            continue
+        if planned.banded:
             return planned
     raise refused
 
@@ -85,8 +92,9 @@ def random_residual_bands(rng: np.random.Generator, config: Configuration) -> Pl
 
     Of `config` with less activation memory; of fifty networks in a row, one at least must fit.
     """
+    refused = FitError("no network needs buffers", "draw others")
     for _ in range(50):
-        height, width, inputs = rng.integers([2, 1, 1], [7, 3, 5]).tolist()
+        height, width, inputs = rng.integers([3, 2, 1], [9, 5, 5]).tolist()
         channels, strides = rng.integers(4, 20, 2).tolist(), rng.integers(1, 3, 2).tolist()
         kernels = rng.integers(2, 9, 4).tolist() if rng.integers(2) else ()
         network = residual_network(
@@ -98,9 +106,7 @@ def random_residual_bands(rng: np.random.Generator, config: Configuration) -> Pl
             bits=int(rng.integers(2, 9)),
         )
         try:
-            needed = plan(network, config).activation_bytes
-            small = replace(config, activation_bytes=1 << (needed - 1).bit_length() - 1)
-            planned = plan(network, small)
+            planned = plan(network, _too_small(network, config))
         except FitError as error:
             refused = error
             continue

@@ -113,7 +113,8 @@ def test_boards_that_hold_a_network_at_8_bits(name):
             continue
         with pytest.raises(FitError, match=r"needs \d+ bytes of .* bytes are missing") as error:
             plan(network, config)
-        assert re.search(r"bits a weight|% smaller", error.value.next_step)
+        told = f"{error.value.cause}; {error.value.next_step}"
+        assert re.search(r"bits a weight|% smaller|in bands of rows, \d+ as a whole", told)
         assert all(other in error.value.next_step for other in [*FITS[name], "sim-8x1"])
 
 

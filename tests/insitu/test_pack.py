@@ -93,7 +93,7 @@ def cases(rng, config):
             [
                 {"weights": cross(19, 9, 4, None, 11, qu=3), "kernel": (2, 2), **same},
                 {"weights": cross(32, 19, 1, None, 16, qu=6, qv=8), **k1},
-                {"weights": cross(10, 32, 20, None, 9, qu=1, qv=1, s2=1), "kernel": (4, 5)},
+                {"weights": cross(10, 32, 8, None, 9, qu=1, qv=1, s2=1), "kernel": (2, 4)},
             ],
         ),
     }

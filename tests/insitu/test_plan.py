@@ -19,7 +19,7 @@ from golden.network import (
     Stored,
 )
 from insitu.errors import FitError
-from insitu.maps import Map
+from insitu.maps import Map, lay_out
 from insitu.plan import plan
 from rtl.config import CONFIGURATIONS
 from tests.insitu.networks import random_generated, random_network, random_stored
@@ -130,7 +130,7 @@ def test_report_is_plain_data():
 
 def test_says_how_much_smaller_maps_must_be():
     with pytest.raises(FitError) as error:
-        plan(network((120, 120, 4), conv(stored(4, 4, 1), (1, 1))), SMALL)
+        lay_out(network((120, 120, 4), conv(stored(4, 4, 1), (1, 1))), SMALL, keep=False)
     assert "these maps must be 43% smaller, whatever the rank and precision" in str(
         error.value.next_step
     )
