@@ -137,7 +137,7 @@ def test_example_network_answers(
     with served(tmp_path, level, end) as port:
         assert "none known" in call("ping", "--port", port)
         call("load", made, "--port", port)
-        assert "fashion, 24,244 bytes" in call("ping", "--port", port)
+        assert "fashion, 23,204 bytes" in call("ping", "--port", port)
         arguments = ("--inputs", EXAMPLE / "fashion500.npz", "--samples", samples)
         call("infer", "--port", port, *arguments, "-o", out, "--json", report)
     with np.load(out) as saved:
