@@ -18,7 +18,7 @@ on nothing but the arguments.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,6 +50,8 @@ from rtl.config import Configuration
 __all__ = [
     "Choice",
     "LayerResult",
+    "check_names",
+    "check_ranks",
     "compress",
     "compress_weights",
     "compressible",
@@ -173,12 +175,7 @@ def _compress(
     progress: Progress | None,
 ) -> tuple[Network, list[LayerResult]]:
     chosen = {layer.name: choices.get(layer.name, Choice()) for layer in compressible(network)}
-    unknown = choices.keys() - chosen.keys()
-    if unknown:
-        raise FitError(
-            f"there is no layer {sorted(unknown)[0]!r} to compress",
-            f"name one of {', '.join(chosen)}",
-        )
+    check_names(choices, chosen)
     found = map_quantisations(network, calibration)
     builder = Builder(network, found)
     fitter = _Fitter(network, chosen, config, seed, progress)
@@ -205,6 +202,29 @@ def _compress(
             for name in maps.keys() - read:
                 del maps[name]
     return builder.network(), fitter.results
+
+
+def check_names(choices: Collection[str], layers: Collection[str]) -> None:
+    """Raise FitError for a choice whose layer is none of `layers`."""
+    unknown = set(choices) - set(layers)
+    if unknown:
+        raise FitError(
+            f"there is no layer {sorted(unknown)[0]!r} to compress",
+            f"name one of {', '.join(layers)}",
+        )
+
+
+def check_ranks(name: str, weights: Floats, choice: Choice) -> None:
+    """Raise FitError for ranks that weights [Co, Ci, T] cannot have; `name` is for the message."""
+    co, ci, taps = weights.shape
+    for what, rank, most in (
+        ("terms", choice.terms, min(ci, taps)),
+        ("kernels", choice.kernels, min(co, ci * taps)),
+    ):
+        if rank is not None and not 1 <= rank <= most:
+            raise FitError(
+                f"layer {name!r} cannot have {rank} {what}", f"choose 1 to {most} {what}"
+            )
 
 
 def compressible(network: FloatNetwork) -> list[FloatConvolution]:
@@ -564,15 +584,8 @@ def _factors(
     moments: Floats | None,
     seed: int,
 ) -> "_Factors":
-    co, ci, taps = weights.shape
-    for what, rank, most in (
-        ("terms", choice.terms, min(ci, taps)),
-        ("kernels", choice.kernels, min(co, ci * taps)),
-    ):
-        if rank is not None and not 1 <= rank <= most:
-            raise FitError(
-                f"layer {name!r} cannot have {rank} {what}", f"choose 1 to {most} {what}"
-            )
+    check_ranks(name, weights, choice)
+    _, ci, taps = weights.shape
     if moments is None:
         if ci * taps > _MOST_INPUTS:
             raise FitError(

@@ -21,12 +21,12 @@ def _exact(smooth: Tensor, exact: Tensor) -> Tensor:
 @lru_cache
 def _relative_step(q: int) -> float:
     """Step of q bits, over the mean magnitude, that rounds normally distributed values best."""
+    if q == 1:
+        return 1.0
     normal = NormalDist()
     values = np.array([normal.inv_cdf((n + 0.5) / 4096) for n in range(4096)])
     mean = float(np.abs(values).mean())
     high = symmetric_range(q)[1]
-    if q == 1:
-        return mean / mean
     steps = np.linspace(0.02, 2, 400)
     rounded = [np.clip(np.rint(values / one), -high, high) * one for one in steps]
     errors = [float(np.square(values - one).mean()) for one in rounded]

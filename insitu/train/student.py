@@ -7,7 +7,8 @@ map exactly. In evaluation mode biases are rounded as in the integer network.
 """
 
 import math
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch.nn import functional
 
 from golden.network import INPUT, Network, Rounding
 from insitu.choice import Choice
+from insitu.compress import check_names, check_ranks
 from insitu.errors import FitError
 from insitu.float_network import (
     FloatAdd,
@@ -92,21 +94,24 @@ class FloatModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Output [N, classes] for x [N, C, H, W]."""
+        ((layer, sums),) = deque(self._walk(x), maxlen=1)
+        return _limited(sums, layer).flatten(1)
+
+    def moments(self, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Mean and deviation of each convolution's channels before its limits."""
+        return {
+            layer.name: (sums.mean(dim=(0, 2, 3)), sums.std(dim=(0, 2, 3)))
+            for layer, sums in self._walk(x)
+            if isinstance(layer, FloatConvolution)
+        }
+
+    def _walk(self, x: Tensor) -> Iterator[tuple[FloatLayer, Tensor]]:
+        """Each layer and its output before the limits."""
         maps = {INPUT: x}
         for layer in self.network.layers:
             sums = self._sums(layer, *(maps[name] for name in layer.inputs))
             maps[layer.name] = _limited(sums, layer)
-        return maps[self.network.layers[-1].name].flatten(1)
-
-    def moments(self, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Mean and deviation of each convolution's channels before its limits."""
-        maps, found = {INPUT: x}, {}
-        for layer in self.network.layers:
-            sums = self._sums(layer, *(maps[name] for name in layer.inputs))
-            if isinstance(layer, FloatConvolution):
-                found[layer.name] = sums.mean(dim=(0, 2, 3)), sums.std(dim=(0, 2, 3))
-            maps[layer.name] = _limited(sums, layer)
-        return found
+            yield layer, sums
 
     def _sums(self, layer: FloatLayer, *maps: Tensor) -> Tensor:
         if isinstance(layer, FloatConvolution):
@@ -154,9 +159,7 @@ class _Unit(nn.Module):
     def __init__(self, weights: Weights, *, affine: bool = True):
         super().__init__()
         self.weights = weights
-        channels = len(weights())
-        self.norm = nn.BatchNorm2d(channels, affine=affine, momentum=0.05)
-        self.norm.track_running_stats = True
+        self.norm = nn.BatchNorm2d(len(weights()), affine=affine, momentum=0.05)
 
     def gains(self, input_scale: float) -> tuple[Tensor, Tensor]:
         """What an accumulator's unit is worth, and what is added, [channels] each."""
@@ -245,11 +248,7 @@ class Student(nn.Module):
             for layer in network.layers
             if isinstance(layer, FloatConvolution)
         }
-        for name in choices.keys() - self.choices.keys():
-            raise FitError(
-                f"there is no layer {name!r} to compress",
-                f"name one of {', '.join(self.choices)}",
-            )
+        check_names(choices, self.choices)
         self.quantisations = _quantisations(network, calibration)
         self.output = network.layers[-1].name
         for layer in network.layers:
@@ -270,8 +269,11 @@ class Student(nn.Module):
             bias = torch.from_numpy(layer.bias).float()
             self.add_module(name, _Output(StoredWeights(real, choice.q), real, bias))
             return
-        co, ci, taps = layer.weights.shape
-        _check_ranks(layer, choice, co, ci, taps)
+        if layer.groups > 1 and choice != Choice(q=choice.q):
+            raise FitError(
+                f"layer {layer.name!r} has groups, and is stored", "choose only q for it"
+            )
+        check_ranks(layer.name, layer.weights, choice)
         if choice.factored and choice.kernels is not None:
             v, basis = truncated(real, choice.kernels)
             inner = replace(choice, kernels=None, factored=False, q=choice.qu)
@@ -401,19 +403,6 @@ def _pointwise(layer: FloatConvolution) -> FloatConvolution:
         dilation=(1, 1),
         weights=np.zeros((len(layer.weights), 1, 1)),
     )
-
-
-def _check_ranks(layer: FloatConvolution, choice: Choice, co: int, ci: int, taps: int) -> None:
-    if layer.groups > 1 and choice != Choice(q=choice.q):
-        raise FitError(f"layer {layer.name!r} has groups, and is stored", "choose only q for it")
-    for what, rank, most in (
-        ("terms", choice.terms, min(ci, taps)),
-        ("kernels", choice.kernels, min(co, ci * taps)),
-    ):
-        if rank is not None and not 1 <= rank <= most:
-            raise FitError(
-                f"layer {layer.name!r} cannot have {rank} {what}", f"choose 1 to {most} {what}"
-            )
 
 
 def _quantisations(network: FloatNetwork, calibration: Calibration) -> dict[str, Quantisation]:
