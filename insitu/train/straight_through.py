@@ -64,14 +64,15 @@ class _QuantiseMap(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: float, low: int, high: int) -> Tensor:
         steps = (x * (1 / scale)).round_()
-        result = steps.clamp(low, high)
-        ctx.save_for_backward(result == steps)
-        return result.mul_(scale)
+        ctx.save_for_backward(steps)
+        ctx.limits = low - 0.5, high + 0.5
+        return steps.clamp(low, high).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        (inside,) = ctx.saved_tensors
-        return gradients[0] * inside, None, None, None
+        (steps,) = ctx.saved_tensors
+        passed = torch.ops.aten.hardtanh_backward(gradients[0], steps, *ctx.limits)
+        return passed, None, None, None
 
 
 def quantise_map(x: Tensor, scale: float, low: int, high: int, *, even: bool = False) -> Tensor:

@@ -42,7 +42,9 @@ _SMALLEST_GAIN = 0.01
 """A channel is never multiplied by less: its bias has to fit the accumulators."""
 
 
-def _convolve(x: Tensor, weights: Tensor, layer: FloatConvolution) -> Tensor:
+def _convolve(
+    x: Tensor, weights: Tensor, layer: FloatConvolution, bias: Tensor | None = None
+) -> Tensor:
     """Sums of weights [Co, Ci / groups, T] over x [N, Ci, H, W]."""
     top, left, bottom, right = layer.padding
     kernel = weights.reshape(*weights.shape[:2], *layer.kernel)
@@ -51,7 +53,7 @@ def _convolve(x: Tensor, weights: Tensor, layer: FloatConvolution) -> Tensor:
         padding = top, left
     else:
         x, padding = functional.pad(x, (left, right, top, bottom)), (0, 0)
-    return functional.conv2d(x, kernel, None, layer.stride, padding, layer.dilation, layer.groups)
+    return functional.conv2d(x, kernel, bias, layer.stride, padding, layer.dilation, layer.groups)
 
 
 def _limited(x: Tensor, layer: FloatLayer) -> Tensor:
@@ -116,8 +118,7 @@ class FloatModule(nn.Module):
     def _sums(self, layer: FloatLayer, *maps: Tensor) -> Tensor:
         if isinstance(layer, FloatConvolution):
             name = _registered(layer.name)
-            bias = getattr(self, f"{name}_bias")
-            return _convolve(maps[0], getattr(self, name), layer) + bias[:, None, None]
+            return _convolve(maps[0], getattr(self, name), layer, getattr(self, f"{name}_bias"))
         return _without_weights(layer, *maps)
 
 
