@@ -26,6 +26,7 @@ from golden.network import (
     Pad,
     Pooling,
     Requantise,
+    Scaling,
     Stored,
     Table,
 )
@@ -72,7 +73,8 @@ def lower(
         If the engine cannot run it.
     """
     try:
-        return _lower(layer, _Site(tuple(sources), target, tuple(joined), config))
+        operations = _lower(layer, _Site(tuple(sources), target, tuple(joined), config))
+        return [part for one in operations for part in _multiplied(one, config)]
     except _Unable as error:
         cause, next_step = error.args
         raise FitError(f"layer {layer.name!r} {cause}", next_step) from None
@@ -276,13 +278,6 @@ def _(layer: Convolution, site: _Site) -> list[Operation]:
     source, target, config = site.source, site.target, site.config
     if source.window:
         layer, source = _unrolled(layer, source)
-    left = np.flatnonzero(layer.shift < 0)
-    if len(left):
-        raise _Unable(
-            f"multiplies the sums of output channel {left[0]} by 1 or more "
-            f"(shift {layer.shift[left[0]]}), the requantiser by less than 1",
-            "give its output a larger scale",
-        )
     _check_sums(layer, config)
     walk = _window(source, target, layer.kernel, layer.stride, layer.dilation, layer.padding)
     settings: dict[str, Any] = {
@@ -570,9 +565,13 @@ def _check_sums(layer: Convolution, config: Configuration) -> None:
     high = 127 * positive + 128 * negative
     low = -128 * positive - 127 * negative
     bias = layer.bias.astype(np.int64)
+    left = np.zeros_like(bias)
+    if layer.rounding is Rounding.TWICE:
+        left[:] = np.where(layer.multiplier == 0, 0, np.maximum(-layer.shift.astype(np.int64), 0))
     for what, bits, lows, highs in (
         ("accumulator", config.accumulator_bits, low, high),
         ("accumulator with its bias", 32, low + bias, high + bias),
+        ("sum, shifted to the left,", 32, low + bias << left, high + bias << left),
     ):
         limit = 1 << (bits - 1)
         wrong = np.flatnonzero((highs >= limit) | (lows < -limit))
@@ -583,6 +582,105 @@ def _check_sums(layer: Convolution, config: Configuration) -> None:
                 f"{lows[channel]}..{highs[channel]}, {bits} bits hold {-limit}..{limit - 1}",
                 "give the layer fewer input channels or taps, or smaller weights",
             )
+
+
+def _check_shifted(largest: int, scaling: Scaling, rounding: Rounding) -> None:
+    """Prove that no sum, of at most that magnitude, wraps around as it is shifted to the left."""
+    left = max(0, -scaling.shift) if rounding is Rounding.TWICE and scaling.multiplier else 0
+    if largest << left >= 1 << 31:
+        raise _Unable(
+            f"shifts sums of up to {largest} to the left by {left} bits, out of 32 bits",
+            "give its output a larger scale",
+        )
+
+
+# Multipliers of 1 or more.
+
+
+def _multiplied(operation: Operation, config: Configuration) -> list[Operation]:
+    """The operation, and a second one where channels are multiplied by 1 or more.
+
+    The requantiser multiplies by less than 1. Where it should by more, few sums are neither too
+    small nor too large for the output's range: a byte holds them. The operation leaves those there;
+    the second one multiplies them with weights of 2**k, what is left is below 1 again:
+
+        (2**k * sum) * (multiplier / 2**31)
+    """
+    zero_point, low, high = (
+        operation.output_zero_point,
+        operation.activation_min,
+        operation.activation_max,
+    )
+    multiplier, left = _normalised(operation.multiplier, operation.shift)
+    large = left > 0
+    if not large.any():
+        shift = np.maximum(operation.shift, 0)
+        return [replace(operation, multiplier=multiplier.astype(np.int32), shift=shift)]
+    # The least sum that a byte stands for; that, and any below, gives the least output.
+    first = np.left_shift(np.int64(low - zero_point), 31 - left) // np.maximum(multiplier, 1)
+    offset = first + 128
+    bias = operation.bias - np.where(large, offset + zero_point, 0)
+    if (np.abs(bias) >= 1 << 31).any():
+        raise _Unable(
+            f"has a bias of {np.abs(bias).max()} with a multiplier of 1 or more",
+            "give its output a larger scale",
+        )
+    sums = replace(
+        operation,
+        bias=bias.astype(np.int32),
+        multiplier=np.where(large, LARGEST_MULTIPLIER, multiplier).astype(np.int32),
+        shift=np.maximum(operation.shift, 0),
+        activation_min=-128,
+        activation_max=127,
+    )
+    words = _words(config)
+    weights = np.left_shift(1, left)
+    two = int(weights.max()) > 127
+    values = (
+        np.array([digits(weight) for weight in weights.tolist()]).T if two else weights[np.newaxis]
+    )
+    x, y = operation.walk.x.count, operation.walk.y.count
+    walk = Walk(
+        start=operation.output,
+        height=1,
+        width=1,
+        ky=Loop(words, config.activation_word),
+        channel=Loop(len(values)),
+        x=Loop(x, operation.pitch),
+        y=Loop(y, x * operation.pitch),
+        group=Loop(-(-operation.channels // config.lanes), config.lanes),
+    )
+    multiplied = Operation(
+        walk=walk,
+        segments=(_by_lane(values[:, np.newaxis].astype(np.int8), config),),
+        bias=np.where(large, offset << left, -zero_point).astype(np.int32),
+        multiplier=np.where(large, multiplier, LARGEST_MULTIPLIER).astype(np.int32),
+        shift=np.zeros(operation.channels, np.int32),
+        rounding=operation.rounding,
+        input_zero_point=0,
+        output_zero_point=zero_point,
+        activation_min=low,
+        activation_max=high,
+        output=operation.output,
+        pitch=operation.pitch,
+        depthwise=True,
+        shifted_sums=two,
+    )
+    return [sums, multiplied]
+
+
+def _normalised(multiplier: Int32, shift: Int32) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Multipliers and how far each is shifted to the left, so that the latter are least.
+
+    With one of at most 255: a sum of 1 then gives the greatest output, or a greater one.
+    """
+    multipliers, left = multiplier.astype(np.int64), np.maximum(-shift.astype(np.int64), 0)
+    left[multipliers == 0] = 0
+    while (again := (left > 0) & (multipliers < 1 << 30)).any():
+        multipliers[again] *= 2
+        left[again] -= 1
+    multipliers[left > 8] = 255 << 23
+    return multipliers, np.minimum(left, 8)
 
 
 # Channel by channel.
@@ -753,14 +851,10 @@ def _(layer: Add, site: _Site) -> list[Operation]:
 def _(layer: Mean, site: _Site) -> list[Operation]:
     source, target, config = site.source, site.target, site.config
     scaling = layer.output_scaling
-    if scaling.shift < 0:
-        raise _Unable(
-            f"multiplies its sums by 1 or more (shift {scaling.shift}), the requantiser by less",
-            "give its output a larger scale",
-        )
     kernel = source.shape[:2]
     taps = kernel[0] * kernel[1]
     _check_terms(taps, config)
+    _check_shifted(255 * taps, scaling, layer.rounding)
     walk = _window(source, target, kernel, (1, 1), (1, 1), (0, 0, 0, 0))
     return [
         _channelwise(
@@ -800,11 +894,7 @@ def _(layer: Multiply, site: _Site) -> list[Operation]:
             f"{config.accumulator_bits} bits wide, do not hold",
             "use a configuration with wider accumulators",
         )
-    if scaling.shift < 0:
-        raise _Unable(
-            f"multiplies products by 1 or more (shift {scaling.shift}), the requantiser by less",
-            "give its output a larger scale",
-        )
+    _check_shifted(255 * 255, scaling, layer.rounding)
     limits = _limits(layer)
     operations: list[Operation] = []
     for first in range(0, source.extent, config.activation_word):

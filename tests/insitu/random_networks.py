@@ -251,7 +251,11 @@ class _Growth:
         co = len(spread)
         same = np.ptp(spread) == 0
         real = np.minimum(self.rng.uniform(30, 90, 1 if same else co) / spread, 0.999)
-        shift = np.clip(np.floor(-np.log2(real)), 0, 31).astype(np.int8)
+        if uniform is None and self.rng.random() < 0.2:
+            # Multipliers of 1 or more: for all where they are the same, else for some.
+            chosen = same | (self.rng.random(co) < 0.4)
+            real = np.where(chosen, 2.0 ** self.rng.uniform(0, 9, real.shape), real)
+        shift = np.clip(np.floor(-np.log2(real)), -30, 31).astype(np.int8)
         multiplier = np.minimum(np.round(real * 2.0 ** (31 + shift.astype(float))), 2**31 - 1)
         bias = -flat.mean(axis=0) + self.rng.uniform(-1, 1, co) * spread
         return replace(
@@ -260,6 +264,10 @@ class _Growth:
             multiplier=multiplier.astype(np.int32),
             shift=shift,
         )
+
+    def _gain(self, usual: float) -> float:
+        """A multiplier: the usual one, or one of 1 or more."""
+        return usual if self.rng.random() < 0.8 else float(2.0 ** self.rng.uniform(0, 9))
 
     def _windowed(self, small: bool = False) -> dict[str, Any]:
         """A kernel that fits the map with its padding."""
@@ -429,7 +437,7 @@ class _Growth:
                 name=self._name("product"),
                 inputs=tuple(inputs),
                 input_zero_points=(points[0], points[1]),
-                output_scaling=_scaling(after, float(self.rng.uniform(0.005, 0.05))),
+                output_scaling=_scaling(after, self._gain(float(self.rng.uniform(0.005, 0.05)))),
                 rounding=self.rng.choice(list(Rounding)),
                 **self._limits(),
             )
@@ -506,7 +514,9 @@ class _Growth:
                 name=self._name("mean"),
                 inputs=(self.head,),
                 input_zero_point=self.zero_point,
-                output_scaling=_scaling(after, float(self.rng.uniform(0.5, 0.99)) / pixels),
+                output_scaling=_scaling(
+                    after, self._gain(float(self.rng.uniform(0.5, 0.99)) / pixels)
+                ),
                 rounding=self.rng.choice(list(Rounding)),
             )
         )

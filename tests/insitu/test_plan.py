@@ -11,6 +11,7 @@ from golden.network import (
     Concatenation,
     Convolution,
     Generated,
+    Mean,
     Multiply,
     Network,
     Pooling,
@@ -459,8 +460,7 @@ def test_cross_level_sum_is_proved():
         plan(one, replace(SIM, accumulator_bits=20))
 
 
-def test_what_the_engine_cannot_run_is_named(seed):
-    rng = np.random.default_rng(seed)
+def test_what_the_engine_cannot_run_is_named():
     square = Multiply(
         name="square",
         inputs=("input", "input"),
@@ -469,12 +469,39 @@ def test_what_the_engine_cannot_run_is_named(seed):
     )
     with pytest.raises(FitError, match="'square' multiplies two maps of several pixels each"):
         plan(graph((2, 2, 3), square), UP5K)
-    layers = [
-        {"weights": random_stored(rng, 3, 3, 1, 8), "kernel": (1, 1)},
-        {"weights": random_stored(rng, 3, 3, 1, 8), "kernel": (1, 1)},
-    ]
+
+
+@pytest.mark.parametrize("rounding", Rounding)
+def test_multipliers_of_1_or_more_take_a_second_pass(rounding, seed):
+    rng = np.random.default_rng(seed)
+    layers = [{"weights": random_stored(rng, 20, 3, 1, 8), "kernel": (1, 1), "rounding": rounding}]
     network = random_network(rng, layers, (4, 4, 3))
-    first, second = network.layers
-    left = replace(second, shift=np.array([3, -2, 3], np.int8))
-    with pytest.raises(FitError, match=r"'layer1' multiplies .* channel 1 by 1 or more \(shift -2"):
-        plan(replace(network, layers=(first, left)), SIM)
+    (layer,) = network.layers
+    shift = np.where(np.arange(20) == 13, -2, layer.shift).astype(np.int8)
+    sharp = replace(network, layers=(replace(layer, shift=shift),))
+    usual, planned = plan(network, SIM), plan(sharp, SIM)
+    assert len(planned.operations) == len(usual.operations) + 1
+    assert planned.cycles - usual.cycles >= 4 * 4 * 3  # Each lane group of each pixel.
+
+
+def test_sums_that_can_wrap_around_are_refused(seed):
+    """Rounded twice, a multiplier of 1 or more shifts the sum to the left, within 32 bits."""
+    rng = np.random.default_rng(seed)
+    weights = random_stored(rng, 3, 3, 1, 8)
+    layers = [{"weights": weights, "kernel": (1, 1), "rounding": Rounding.TWICE}]
+    network = random_network(rng, layers, (4, 4, 3))
+    (layer,) = network.layers
+    bias = np.array([0, 1 << 20, 0], np.int32)
+    for places, fits in ((9, True), (12, False)):
+        shift = np.array([3, -places, 3], np.int8)
+        sharp = replace(network, layers=(replace(layer, bias=bias, shift=shift),))
+        if fits:
+            plan(sharp, SIM)
+        else:
+            with pytest.raises(FitError, match="shifted to the left, of output channel 1 reaches"):
+                plan(sharp, SIM)
+            once = replace(sharp.layers[0], rounding=Rounding.UP)
+            plan(replace(sharp, layers=(once,)), SIM)
+    mean = Mean(name="mean", input_zero_point=0, output_scaling=Scaling(0, 1 << 30, -25))
+    with pytest.raises(FitError, match="'mean' shifts sums of up to 4080 to the left by 25 bits"):
+        plan(graph((4, 4, 3), mean), SIM)

@@ -133,6 +133,33 @@ def test_random_layers(config: str, dataflow: str, seed: int) -> None:
         compare_layers(plan(network, configuration(config)), x, what, timed=False)
 
 
+@pytest.mark.parametrize("dataflow", ["stored", "intra", "cross"])
+@pytest.mark.parametrize("config", ["up5k", "sim-8x1"])
+def test_multipliers_of_1_or_more(config: str, dataflow: str, seed: int) -> None:
+    """Up to 2**9 for half of the channels, which then take a second pass."""
+    for number in range(3):
+        rng = np.random.default_rng([seed, number])
+        network = random_case(rng, config, dataflow)
+        (layer,) = network.layers
+        count = layer.output_channels
+        sharp = rng.random(count) < 0.5
+        sharp[0] = True
+        places = rng.integers(1, 2 + 4 * number, count)
+        layer = dataclasses.replace(
+            layer,
+            multiplier=np.where(
+                sharp, rng.integers(1 << 30, 1 << 31, count), layer.multiplier
+            ).astype(np.int32),
+            shift=np.where(sharp, -places, layer.shift).astype(np.int8),
+        )
+        network = dataclasses.replace(network, layers=(layer,))
+        x = rng.integers(-128, 128, (2, *network.input_shape)).astype(np.int8)
+        planned = plan(network, configuration(config))
+        assert len(planned.operations) == 2
+        what = f"{config}, {dataflow}, seed {seed}, case {number}"
+        compare_layers(planned, x, what, timed=False)
+
+
 def example() -> tuple[Network, np.ndarray]:
     """The example network and its 500 test images, as the input map has them."""
     network = load(EXAMPLE / "fashion_compressed.npz")
