@@ -1,6 +1,7 @@
 """Residual addition of two int8 maps of different scales.
 
-Source: TFLite's reference kernel for int8 ADD (left shift 20, each product rounded twice).
+Source: TFLite's reference kernel for int8 ADD (left shift 20, each product rounded twice). ONNX's
+sum is the same, but for halves, which go to even.
 """
 
 import numpy as np
@@ -22,11 +23,14 @@ def add(
     output_scaling: Scaling,
     activation_min: int = -128,
     activation_max: int = 127,
+    *,
+    rounding: Rounding = Rounding.TWICE,
 ) -> NDArray[np.int8]:
     """Sum of two maps.
 
-    With rescale rounding twice, s = rescale((a - a_zero_point) << 20) + the same of b, and the
-    result is clamp(rescale(s) + output_zero_point, activation_min, activation_max).
+    With rescale rounding twice, s = rescale((a - a_zero_point) << 20) + the same of b; with rescale
+    rounding as `rounding` says, the result is
+    clamp(rescale(s) + output_zero_point, activation_min, activation_max).
 
     Parameters
     ----------
@@ -36,6 +40,7 @@ def add(
         Shifts are 0..31: the multipliers of TFLite are below 1 by construction.
     activation_min, activation_max : int
         -128..127.
+    rounding : Rounding
 
     Returns
     -------
@@ -66,5 +71,5 @@ def add(
         zero_point,
         activation_min,
         activation_max,
-        rounding=Rounding.TWICE,
+        rounding=rounding,
     )

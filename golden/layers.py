@@ -321,7 +321,9 @@ class Convolution(Layer):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pooling(Layer):
-    """Average or greatest element of each window; scale and zero point stay.
+    """Average or greatest element of each window (`golden.pool`).
+
+    Scale and zero point stay, unless there is an `output_scaling`.
 
     Parameters
     ----------
@@ -332,6 +334,11 @@ class Pooling(Layer):
         Pixels at top, left, bottom, right, which do not count.
     activation_min, activation_max : int
         Range that outputs saturate to, within -128..127.
+    input_zero_point : int
+        -128..127; what counts where there is an `output_scaling`.
+    output_scaling : Scaling, optional
+        Of an average in another scale, with input scale / output scale; it is rounded once with
+        halves to even, seen from the zero point, where one without takes halves away from 0.
     """
 
     kind: ClassVar[str] = "pooling"
@@ -342,6 +349,8 @@ class Pooling(Layer):
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     activation_min: int = -128
     activation_max: int = 127
+    input_zero_point: int = 0
+    output_scaling: Scaling | None = None
 
     def _check(self) -> None:
         if self.mode not in ("average", "maximum"):
@@ -354,15 +363,34 @@ class Pooling(Layer):
                 f"padding must be less than the kernel {self.kernel}, not {self.padding}"
             )
         self._limits(self.activation_min, self.activation_max)
+        self._zero_points("input_zero_point")
+        if self.output_scaling is not None:
+            if self.mode != "average":
+                raise ValueError("output_scaling must be None for a maximum, which keeps its scale")
+            keep(self, "output_scaling", _scaling("output_scaling", self.output_scaling, SHIFTS))
 
     def _output_shape(self, *shapes: Shape) -> Shape:
         (shape,) = shapes
         return *output_size(shape[:2], self.kernel, self.stride, self.padding), shape[2]
 
     def _zero_point(self, *zero_points: int) -> int:
-        return zero_points[0]
+        if self.output_scaling is None:
+            return zero_points[0]
+        self._expect("input_zero_point", self.input_zero_point, *zero_points)
+        return self.output_scaling.zero_point
 
     def _compute(self, *maps: Int8) -> Int8:
+        if self.output_scaling is not None:
+            return pool.rescaled_average(
+                maps[0],
+                self.kernel,
+                self.stride,
+                self.padding,
+                self.input_zero_point,
+                self.output_scaling,
+                self.activation_min,
+                self.activation_max,
+            )
         function = pool.average if self.mode == "average" else pool.maximum
         return function(
             maps[0],
@@ -426,6 +454,8 @@ class Add(Layer):
         Of the output, shift 0..31.
     activation_min, activation_max : int
         Range that outputs saturate to, within -128..127.
+    rounding : Rounding
+        Of the sum.
     """
 
     kind: ClassVar[str] = "add"
@@ -435,6 +465,7 @@ class Add(Layer):
     output_scaling: Scaling
     activation_min: int = -128
     activation_max: int = 127
+    rounding: Rounding = Rounding.TWICE
 
     def _check(self) -> None:
         if len(self.scalings) != 2:
@@ -443,6 +474,7 @@ class Add(Layer):
         keep(self, "scalings", scalings)
         keep(self, "output_scaling", _scaling("output_scaling", self.output_scaling, (0, 31)))
         self._limits(self.activation_min, self.activation_max)
+        keep(self, "rounding", Rounding(self.rounding))
 
     def _output_shape(self, *shapes: Shape) -> Shape:
         return self._same_shapes(shapes)
@@ -463,6 +495,7 @@ class Add(Layer):
             self.output_scaling,
             self.activation_min,
             self.activation_max,
+            rounding=self.rounding,
         )
 
 

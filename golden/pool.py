@@ -1,15 +1,17 @@
-"""Average and maximum pooling of int8 maps, channels last; the scale does not change.
+"""Average and maximum pooling of int8 maps, channels last. Taps outside the map do not count.
 
-Source: TFLite's reference kernels for int8. Taps outside the map do not count.
+Source: TFLite's reference kernels for int8, which leave the scale as it is; `rescaled_average` is
+ONNX's AveragePool between a DequantizeLinear and a QuantizeLinear.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from golden.checks import array, integer
+from golden.requantise import Rounding, Scaling, divided, requantise
 from golden.windows import output_size, pad, tap_slices
 
-__all__ = ["average", "maximum"]
+__all__ = ["average", "maximum", "rescaled_average"]
 
 Int8 = NDArray[np.int8]
 Pair = tuple[int, int]
@@ -54,6 +56,62 @@ def average(
         sums += padded[:, rows, columns]
     means = np.sign(sums) * ((np.abs(sums) + counts // 2) // counts)
     result: Int8 = np.clip(means, low, high).astype(np.int8)
+    return result
+
+
+def rescaled_average(
+    x: Int8,
+    kernel: Pair,
+    stride: Pair,
+    padding: Padding,
+    zero_point: int,
+    output_scaling: Scaling,
+    activation_min: int = -128,
+    activation_max: int = 127,
+) -> Int8:
+    """Mean over each window in another scale, rounded once with halves to even, clamped.
+
+    For a window that holds n pixels of the map requantise(sum of (x - zero_point)) with
+    `divided(output_scaling, n)`.
+
+    Parameters
+    ----------
+    x, kernel, stride, padding, activation_min, activation_max
+        As for `average`.
+    zero_point : int
+        -128..127, of the input.
+    output_scaling : Scaling
+        Of the output; the multiplier is input scale / output scale.
+
+    Returns
+    -------
+    int8 [N, Ho, Wo, C]
+
+    Raises
+    ------
+    TypeError, ValueError
+        For types, shapes or values outside these, or a window wholly in the padding.
+    """
+    size, counts = _check(x, kernel, stride, padding)
+    zero_point = integer("zero_point", zero_point, -128, 127)
+    sums = np.zeros((len(x), *size, x.shape[3]), np.int32)
+    padded = pad(x, padding, zero_point)
+    for rows, columns in tap_slices(size, kernel, stride):
+        sums += padded[:, rows, columns]
+    sums -= np.int32(kernel[0] * kernel[1] * zero_point)
+    result = np.empty(sums.shape, np.int8)
+    for count in np.unique(counts).tolist():
+        there = counts[..., 0] == count
+        output_zero_point, multiplier, shift = divided(output_scaling, count)
+        result[:, there] = requantise(
+            sums[:, there],
+            multiplier,
+            shift,
+            output_zero_point,
+            activation_min,
+            activation_max,
+            rounding=Rounding.EVEN,
+        )
     return result
 
 

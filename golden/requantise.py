@@ -13,7 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from golden.checks import integer
 
-__all__ = ["LARGEST_MULTIPLIER", "SHIFTS", "Rounding", "Scaling", "requantise", "rescale"]
+__all__ = [
+    "LARGEST_MULTIPLIER",
+    "SHIFTS",
+    "Rounding",
+    "Scaling",
+    "divided",
+    "requantise",
+    "rescale",
+]
 
 LARGEST_MULTIPLIER = (1 << 31) - 1
 SHIFTS = -30, 31
@@ -50,6 +58,19 @@ class Scaling(NamedTuple):
     zero_point: int
     multiplier: int
     shift: int
+
+
+def divided(scaling: Scaling, count: int) -> Scaling:
+    """The scaling of a sum of `count` values whose mean is wanted.
+
+    With as many bits of the quotient as a multiplier holds, halves up: exact for powers of two.
+    """
+    zero_point, multiplier, shift = scaling
+    for places in range(min(count.bit_length(), SHIFTS[1] - shift), -1, -1):
+        quotient = ((multiplier << places + 1) + count) // (2 * count)
+        if quotient <= LARGEST_MULTIPLIER:
+            break
+    return Scaling(zero_point, quotient, shift + places)
 
 
 def _parameter(name: str, value: ArrayLike, low: int, high: int) -> NDArray[np.int64]:

@@ -129,7 +129,13 @@ def _one_weight(
 
 @lru_cache(maxsize=256)
 def addition(
-    a: Scaling, b: Scaling, output: Scaling, low: int, high: int, accumulator_bits: int
+    a: Scaling,
+    b: Scaling,
+    output: Scaling,
+    low: int,
+    high: int,
+    rounding: Rounding,
+    accumulator_bits: int,
 ) -> Exact | None:
     """The sum of two maps of different scales: `golden.add`, with a weight for each.
 
@@ -138,7 +144,7 @@ def addition(
     """
     values = np.arange(-128, 128, dtype=np.int8)
     left, right = (x.ravel() for x in np.meshgrid(values, values, indexing="ij"))
-    targets = add(left, right, a, b, output, low, high)
+    targets = add(left, right, a, b, output, low, high, rounding=rounding)
     factors = [
         one.multiplier
         * 2.0 ** (LEFT_SHIFT - 31 - one.shift)
@@ -156,12 +162,10 @@ def addition(
         x = (weight_a * wide_a + weight_b * wide_b + bias).astype(np.int32)
         each = [factors[0] / weight_a, factors[1] / weight_b]
         for real in dict.fromkeys([sum(each) / 2, *each]):
-            for multiplier, shift, rounding in _attempts(real):
-                got = requantise(
-                    x, multiplier, shift, output.zero_point, low, high, rounding=rounding
-                )
+            for multiplier, shift, way in _attempts(real):
+                got = requantise(x, multiplier, shift, output.zero_point, low, high, rounding=way)
                 if np.array_equal(got, targets):
-                    return Exact((weight_a, weight_b), bias, multiplier, shift, rounding)
+                    return Exact((weight_a, weight_b), bias, multiplier, shift, way)
     return None
 
 

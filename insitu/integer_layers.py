@@ -76,7 +76,7 @@ def integer_layers(
     if isinstance(layer, FloatConvolution):
         return [_convolution(layer, given, result)]
     if isinstance(layer, FloatPooling):
-        return _pooling(layer, given, result, shape[2])
+        return _pooling(layer, given, result)
     if isinstance(layer, FloatMean):
         pixels = np.float32(shape[0] * shape[1])
         real = np.float32(given.scale) / (np.float32(result.scale) * pixels)
@@ -239,28 +239,17 @@ def _convolution(layer: FloatConvolution, given: Quantisation, result: Quantisat
     )
 
 
-def _pooling(
-    layer: FloatPooling, given: Quantisation, result: Quantisation, channels: int
-) -> list[Layer]:
-    """Pooling; an average is a convolution where all taps count, to round as one."""
-    taps = layer.kernel[0] * layer.kernel[1]
-    if layer.mode == "average" and taps > 1 and not any(layer.padding):
-        ones = FloatConvolution(
-            name=layer.name,
-            inputs=layer.inputs,
-            low=layer.low,
-            high=layer.high,
-            kernel=layer.kernel,
-            stride=layer.stride,
-            weights=np.full((channels, 1, taps), 1 / taps),
-            bias=np.zeros(channels),
-            groups=channels,
-            weight_scale=np.full(channels, 1 / taps),
-        )
-        return [_convolution(ones, given, result)]
-    low, high = integer_range(layer, result) if given == result else (-128, 127)
+def _pooling(layer: FloatPooling, given: Quantisation, result: Quantisation) -> list[Layer]:
+    """Pooling; an average of several pixels changes the scale as it is rounded."""
+    kept = given == result
+    average = layer.mode == "average" and layer.kernel != (1, 1)
+    low, high = integer_range(layer, result) if kept or average else (-128, 127)
+    scaling = None
+    if average:
+        real = np.float32(given.scale) / np.float32(result.scale)
+        scaling = _scaling(layer, real, result.zero_point)
     made = Pooling(
-        name=layer.name if given == result else f"{layer.name}/unscaled",
+        name=layer.name if kept or average else f"{layer.name}/unscaled",
         inputs=layer.inputs,
         mode=layer.mode,
         kernel=layer.kernel,
@@ -268,27 +257,35 @@ def _pooling(
         padding=layer.padding,
         activation_min=low,
         activation_max=high,
+        input_zero_point=given.zero_point,
+        output_scaling=scaling,
     )
-    return _rescaled(layer, made, given, result)
+    return [made] if average else _rescaled(layer, made, given, result)
 
 
 def _add(layer: FloatAdd, sources: Sequence[Quantisation], result: Quantisation) -> Add:
-    twice = 2 * max(source.scale for source in sources)
-    real = twice / (result.scale * (1 << 20))
-    if real >= 1:
+    """A sum, with the ratios of scales in single precision, as ONNX Runtime has them."""
+    ratios = [float(np.float32(one.scale) / np.float32(result.scale)) for one in sources]
+    # A power of two times the smaller one, so that it has no error and often both have none.
+    base = math.ldexp(min(ratios), math.frexp(max(ratios) / min(ratios))[1])
+    if base >= 1 << 20:
         raise ModelError(
             f"layer {layer.name!r} has an output scale of {result.scale:g}, far below its inputs'",
             _AGAIN,
         )
     low, high = integer_range(layer, result)
-    a, b = (_scaling(layer, source.scale / twice, source.zero_point) for source in sources)
+    a, b = (
+        _scaling(layer, ratio / base, source.zero_point)
+        for ratio, source in zip(ratios, sources, strict=True)
+    )
     return Add(
         name=layer.name,
         inputs=layer.inputs,
         scalings=(a, b),
-        output_scaling=_scaling(layer, real, result.zero_point),
+        output_scaling=_scaling(layer, math.ldexp(base, -20), result.zero_point),
         activation_min=low,
         activation_max=high,
+        rounding=Rounding.EVEN,
     )
 
 

@@ -30,7 +30,7 @@ from golden.network import (
     Stored,
     Table,
 )
-from golden.requantise import LARGEST_MULTIPLIER, Rounding
+from golden.requantise import LARGEST_MULTIPLIER, Rounding, divided
 from insitu.errors import FitError
 from insitu.exact import Exact, addition, average, digits, rescaling
 from insitu.maps import Map, Placed
@@ -823,7 +823,13 @@ def _(layer: Add, site: _Site) -> list[Operation]:
         )
     limits = _limits(layer)
     found = _exact(
-        addition(*layer.scalings, layer.output_scaling, *limits.values(), config.accumulator_bits)
+        addition(
+            *layer.scalings,
+            layer.output_scaling,
+            *limits.values(),
+            layer.rounding,
+            config.accumulator_bits,
+        )
     )
     # [digit, map]
     weights = np.array([digits(weight) for weight in found.weights], np.int8).T
@@ -1045,7 +1051,7 @@ def _average(
     walk = _over_words(walk, source.extent, config)
     taps = layer.kernel[0] * layer.kernel[1]
     for rows, columns, count in _even(layer, source, target):
-        found = _exact(average(count, *limits.values(), config.accumulator_bits))
+        weight, settings = _mean_of(count, layer, limits, config)
         x = walk.x
         column = walk.column + columns.start * x.columns
         left = max(0, column)  # Columns count from the first that is read.
@@ -1057,18 +1063,35 @@ def _average(
             width=walk.width - left,
             x=replace(x, count=len(columns)),
         )
-        values = np.full((1, taps), found.weights[0], np.int8)
         first = rows.start * target.shape[1] + columns.start
         yield _channelwise(
             part,
-            values,
+            np.full((1, taps), weight, np.int8),
             source,
             target,
             config,
             output=target.address + first * target.pitch,
             pitch=target.pitch if len(columns) > 1 else target.row,
-            **_rounding(found) | limits | {"input_zero_point": 0, "output_zero_point": 0},
+            input_zero_point=0,
+            **settings | limits,
         )
+
+
+def _mean_of(
+    count: int, layer: Pooling, limits: dict[str, int], config: Configuration
+) -> tuple[int, dict[str, Any]]:
+    """The weight of each of so many pixels, and the requantisation, that give their mean."""
+    if layer.output_scaling is None:
+        found = _exact(average(count, *limits.values(), config.accumulator_bits))
+        return found.weights[0], _rounding(found) | {"output_zero_point": 0}
+    zero_point, multiplier, shift = divided(layer.output_scaling, count)
+    return 1, {
+        "bias": -count * layer.input_zero_point,
+        "multiplier": multiplier,
+        "shift": shift,
+        "rounding": Rounding.EVEN,
+        "output_zero_point": zero_point,
+    }
 
 
 def _even(layer: Pooling, source: Map, target: Map) -> Iterator[tuple[range, range, int]]:

@@ -1,12 +1,14 @@
 """The integer network as a file: an .npz archive with a format version.
 
-Keys: `format` ("insitu-network-3"), `n_layers`, `input_shape` (height, width, channels),
+Keys: `format` ("insitu-network-4"), `n_layers`, `input_shape` (height, width, channels),
 `input_scale`, `input_zero_point`, `output_scale`; for each layer i `L{i}.` and kind, name, inputs
 (names) and the fields of that kind in `golden.layers`: a scaling is (zero point, multiplier,
-shift). In place of weights a convolution has either W [Co,Ci,T] and q, or those of B [Bo,Bi,T], U,
-V [Co,Bo] that there are, with qb, qu, qv, s1, s2. Taps count rows first.
+shift), one that is None is left out. In place of weights a convolution has either W [Co,Ci,T] and
+q, or those of B [Bo,Bi,T], U, V [Co,Bo] that there are, with qb, qu, qv, s1, s2. Taps count rows
+first.
 
-Versions 1 and 2 are read too. They have `double_rounding`, true or false, in place of `rounding`.
+Versions 1 to 3 are read too: their sums round twice, their averages keep the scale. Versions 1 and
+2 have `double_rounding`, true or false, in place of `rounding`.
 Version 1 held chains of convolutions: it has no `inputs`, `kind` is for its reader alone, and the
 `output_scale` is the last layer's. `groups`, `double_rounding` and `input_shape` may be missing.
 """
@@ -42,7 +44,8 @@ from insitu.files import parse_arrays, read_file, write_file
 
 __all__ = ["FORMAT", "from_bytes", "load", "save", "to_bytes"]
 
-FORMAT = "insitu-network-3"
+FORMAT = "insitu-network-4"
+_SUMS_TWICE = "insitu-network-3"
 _TWO_ROUNDINGS = "insitu-network-2"
 _CHAINS = "insitu-network-1"
 _AGAIN = "copy the file again, or compress the model again"
@@ -75,7 +78,9 @@ def to_bytes(network: Network) -> bytes:
         values |= {f.name: getattr(layer, f.name) for f in fields(layer) if f.name != "weights"}
         if isinstance(layer, Convolution):
             values |= _stored(layer.weights)
-        arrays |= {f"L{index}.{key}": np.array(value) for key, value in values.items()}
+        arrays |= {
+            f"L{index}.{key}": np.array(value) for key, value in values.items() if value is not None
+        }
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
     return file.getvalue()
@@ -123,7 +128,7 @@ def from_bytes(
     """
     arrays = parse_arrays(data, source, NetworkError, _AGAIN)
     found = str(arrays["format"]) if "format" in arrays else None
-    if found not in (FORMAT, _TWO_ROUNDINGS, _CHAINS):
+    if found not in (FORMAT, _SUMS_TWICE, _TWO_ROUNDINGS, _CHAINS):
         fault = f"has format {found!r}" if found else "has no format"
         raise NetworkError(f"{source} {fault}, this insitu reads {FORMAT!r}", _REWRITE)
     try:
@@ -228,7 +233,11 @@ class _Reader:
         kind = self.text("kind")
         if kind not in _KINDS:
             raise ValueError(f"{self._prefix}kind must be one of {', '.join(_KINDS)}, not {kind!r}")
-        values = {f.name: _FIELDS[f.name](self, f.name) for f in fields(_KINDS[kind])}
+        values = {
+            f.name: _FIELDS[f.name](self, f.name)
+            for f in fields(_KINDS[kind])
+            if f.name in self or f.name not in _LATER.get(kind, ())
+        }
         return _KINDS[kind](**values)
 
     def old_layer(self, zero_point: int) -> Convolution:
@@ -277,6 +286,10 @@ _KINDS: dict[str, type[Layer]] = {
     kind.kind: kind
     for kind in (Add, Concatenation, Convolution, Mean, Multiply, Pad, Pooling, Requantise, Table)
 }
+
+
+_LATER = {Add.kind: ("rounding",), Pooling.kind: ("input_zero_point", "output_scaling")}
+"""Fields that need not be there."""
 
 
 def _row(count: int) -> Callable[[_Reader, str], tuple[int, ...]]:

@@ -137,21 +137,23 @@ def _range(layer: Layer, sources: list[_Range], sizes: list[Shape]) -> _Range:
             for a in (sources[0].low, sources[0].high)
             for b in (sources[1].low, sources[1].high)
         ]
-        return _Range(np.min(corners, axis=0), np.max(corners, axis=0))
+        return _Range(np.min(corners, axis=(0, 1, 2)), np.max(corners, axis=(0, 1, 2)))
     # These never fall where an input rises.
-    return _Range(
-        _computed(layer, tuple(source.low for source in sources), sizes),
-        _computed(layer, tuple(source.high for source in sources), sizes),
-    )
+    low = _computed(layer, tuple(source.low for source in sources), sizes)
+    high = _computed(layer, tuple(source.high for source in sources), sizes)
+    return _Range(low.min(axis=(0, 1)), high.max(axis=(0, 1)))
 
 
 def _computed(layer: Layer, values: tuple[Int8, ...], sizes: list[Shape]) -> Int8:
-    """What a layer makes of maps whose channels are constant, int8 [C]."""
+    """What a layer makes of maps whose channels are constant, int8 [H, W, C].
+
+    Pixels differ where an average with another scale has windows of several sizes.
+    """
     maps = [
         np.ascontiguousarray(np.broadcast_to(value, (1, *size)))
         for value, size in zip(values, sizes, strict=True)
     ]
-    result: Int8 = layer.compute(*maps)[0, 0, 0]
+    result: Int8 = layer.compute(*maps)[0]
     return result
 
 

@@ -66,6 +66,7 @@ def every_kind(rng: np.random.Generator) -> Network:
                 scalings=(scaling(-4, 0), scaling(-4, 1)),
                 output_scaling=scaling(3, 18),
                 activation_min=3,
+                rounding=Rounding.EVEN,
             ),
             Requantise(
                 name="requantise",
@@ -101,6 +102,15 @@ def every_kind(rng: np.random.Generator) -> Network:
                 kernel=(2, 3),
                 stride=(2, 1),
                 padding=(1, 1, 0, 0),
+            ),
+            Pooling(
+                name="rescaled",
+                inputs=("average",),
+                mode="average",
+                kernel=(2, 2),
+                padding=(1, 0, 0, 1),
+                input_zero_point=0,
+                output_scaling=scaling(-6, -1),
             ),
         ),
         input_shape=(6, 5, 3),

@@ -1,5 +1,6 @@
 """golden.add against TFLite's arithmetic transcribed to Python integers."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from golden.add import add
-from golden.requantise import Scaling
+from golden.requantise import Rounding, Scaling
 from tests.golden import brute
 
 ZERO_POINT = st.integers(-128, 127)
@@ -28,12 +29,12 @@ def scalings(draw: st.DrawFn) -> tuple[Scaling, Scaling, Scaling]:
     return a, b, output
 
 
-def brute_add(a: int, b: int, scaling: tuple[Scaling, Scaling, Scaling]) -> int:
+def brute_add(a: int, b: int, scaling: tuple[Scaling, Scaling, Scaling], rounding: Rounding) -> int:
     total = 0
     for value, (zero_point, multiplier, shift) in zip((a, b), scaling[:2], strict=True):
         total += brute.rescale((value - zero_point) * (1 << 20), multiplier, shift, "twice")
     zero_point, multiplier, shift = scaling[2]
-    return brute.rescale(total, multiplier, shift, "twice") + zero_point
+    return brute.rescale(total, multiplier, shift, rounding) + zero_point
 
 
 @settings(deadline=None, max_examples=200)
@@ -41,19 +42,22 @@ def brute_add(a: int, b: int, scaling: tuple[Scaling, Scaling, Scaling]) -> int:
 def test_add(seed: int, scaling: tuple[Scaling, Scaling, Scaling]) -> None:
     a, b = np.random.default_rng(seed).integers(-128, 128, (2, 3, 4), dtype=np.int8)
     a[0, :2], b[0, :2] = [-128, 127], [-128, 127]
-    for low, high in ((-128, 127), (-5, 90)):
-        result = add(a, b, *scaling, low, high)
+    for rounding, (low, high) in product(Rounding, ((-128, 127), (-5, 90))):
+        result = add(a, b, *scaling, low, high, rounding=rounding)
         assert result.dtype == np.int8
         for index in np.ndindex(a.shape):
-            value = brute_add(int(a[index]), int(b[index]), scaling)
+            value = brute_add(int(a[index]), int(b[index]), scaling, rounding)
             assert result[index] == brute.clamp(value, low, high), (index, a[index], b[index])
 
 
 def test_equal_scales() -> None:
-    """What TFLite prepares for scales 1, 1 and 2: a mean, halves away from zero."""
+    """What TFLite prepares for scales 1, 1 and 2: a mean, halves away from zero, or to even."""
     a, b = np.array([3, -3, 127, -128], np.int8), np.array([4, -4, 127, -128], np.int8)
     half = (0, 1 << 30, 0)
-    assert add(a, b, half, half, (0, 1 << 30, 19)).tolist() == [4, -4, 127, -128]
+    scaling = half, half, (0, 1 << 30, 19)
+    assert add(a, b, *scaling).tolist() == [4, -4, 127, -128]
+    a[2:], b[2:] = (2, -2), (3, -3)
+    assert add(a, b, *scaling, rounding=Rounding.EVEN).tolist() == [4, -4, 2, -2]
 
 
 @pytest.mark.parametrize(

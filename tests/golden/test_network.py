@@ -29,6 +29,7 @@ from golden.network import (
     shapes,
     zero_points,
 )
+from golden.requantise import divided
 from tests.golden import brute, graphs
 
 Int8 = NDArray[np.int8]
@@ -367,6 +368,11 @@ def brute_value(one: Layer, sources: list[Int8], row: int, column: int, channel:
     if isinstance(one, Pooling):
         windows = brute.windows(sources[0], one.kernel, one.stride, one.padding)
         values = windows[row][column][channel]
+        if one.output_scaling is not None:
+            after, factor, places = divided(one.output_scaling, len(values))
+            value = sum(values) - len(values) * one.input_zero_point
+            value = brute.rescale(value, factor, places, Rounding.EVEN) + after
+            return brute.clamp(value, one.activation_min, one.activation_max)
         value = max(values) if one.mode == "maximum" else brute.mean(values)
         return brute.clamp(value, one.activation_min, one.activation_max)
     if isinstance(one, Table):
@@ -378,7 +384,7 @@ def brute_value(one: Layer, sources: list[Int8], row: int, column: int, channel:
             channel -= source.shape[2]
     assert isinstance(one, Add | Mean | Multiply | Requantise)
     zero_point, multiplier, shift = one.output_scaling
-    rounding = one.rounding if not isinstance(one, Add) else Rounding.TWICE
+    rounding = one.rounding
     if isinstance(one, Add):
         value = sum(
             brute.rescale((at(index) - zero) << 20, factor, places, Rounding.TWICE)
@@ -412,7 +418,7 @@ def test_graph_against_loops(batch: int, seed: int, monkeypatch: pytest.MonkeyPa
         assert output.shape[1:] == shape
         assert len(np.unique(output)) > 5, f"{one.name}: the comparison would show little"
     np.testing.assert_array_equal(run(made, x), outputs[-1])
-    assert zero_points(made) == [7, -4, -4, 7, 7, -4, 3, 3, 3, -9, -128, 0, 0]
+    assert zero_points(made) == [7, -4, -4, 7, 7, -4, 3, 3, 3, -9, -128, 0, 0, -6]
 
 
 def test_chain() -> None:
@@ -469,6 +475,18 @@ def scaling(zero_point: int = 0) -> Scaling:
         (layer, {"inputs": ()}, ValueError, "inputs must be 1 of them, not 0"),
         (layer, {"inputs": ("a", "b")}, ValueError, "inputs must be 1 of them, not 2"),
         (Concatenation, {"inputs": ()}, ValueError, "inputs must be at least 1 of them, not 0"),
+        (
+            pooling,
+            {"mode": "maximum", "output_scaling": (0, 1 << 30, 0)},
+            ValueError,
+            "output_scaling must be None for a maximum",
+        ),
+        (
+            pooling,
+            {"output_scaling": (0, 1 << 30, 32)},
+            ValueError,
+            r"shift of output_scaling must be in -30..31, not 32",
+        ),
         (pooling, {"mode": "median"}, ValueError, "mode must be .*, not 'median'"),
         (pooling, {"kernel": (0, 1)}, ValueError, r"kernel must be .*, not \(0, 1\)"),
         (

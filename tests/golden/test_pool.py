@@ -1,5 +1,6 @@
 """golden.pool against Python fractions and against ONNX Runtime."""
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from golden.pool import average, maximum
+from golden.pool import average, maximum, rescaled_average
+from golden.requantise import Scaling
 from tests.golden import brute
 
 # kernel, stride, padding, (H, W)
@@ -37,6 +39,32 @@ def test_against_loops(case: str, limits: tuple[int, int], spread: int, seed: in
             for image in x
         ]
         assert result.tolist() == expected, pool.__name__
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("ratio", "shift"), [(1.0, -1), (0.75, 0), (5 / 3, -1), (0.01, 6)])
+def test_rescaled_average_is_the_real_one_rounded(
+    case: str, ratio: float, shift: int, seed: int
+) -> None:
+    """Halves, which there are of powers of two, go to even as seen from the zero point."""
+    kernel, stride, padding, size = CASES[case]
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-128, 128, (2, *size, 3), dtype=np.int8)
+    zero_point, after = -7, 5
+    scaling = Scaling(after, round(ratio * 2 ** (31 + shift)), shift)
+    real = Fraction(scaling.multiplier, 2 ** (31 + shift))
+    result = rescaled_average(x, kernel, stride, padding, zero_point, scaling, -100, 90)
+    assert result.dtype == np.int8
+    for image, got in zip(x, result, strict=True):
+        for row, got_row in zip(brute.windows(image, kernel, stride, padding), got, strict=True):
+            for pixel, got_pixel in zip(row, got_row, strict=True):
+                for values, y in zip(pixel, got_pixel.tolist(), strict=True):
+                    exact = real * (Fraction(sum(values), len(values)) - zero_point)
+                    wanted = brute.clamp(round(exact) + after, -100, 90)
+                    # Only quotients by powers of two are exact.
+                    near = abs(exact % 1 - Fraction(1, 2)) < 2.0**-20
+                    slack = near and bool(len(values) & (len(values) - 1))
+                    assert abs(y - wanted) <= slack, (values, y)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,5 +1,6 @@
 """golden.requantise against TFLite's arithmetic transcribed to Python integers."""
 
+from fractions import Fraction
 from itertools import product
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from golden.requantise import Rounding, requantise, rescale
+from golden.requantise import LARGEST_MULTIPLIER, Rounding, Scaling, divided, requantise, rescale
 from tests.golden import brute
 from tests.golden.brute import INT32_MAX, INT32_MIN
 
@@ -97,6 +98,23 @@ def test_requantise(seed: int, rounding: Rounding, zero_point: int, limits: list
         c = index[-1]
         value = brute.rescale(int(acc[index]), int(multiplier[c]), int(shift[c]), rounding)
         assert result[index] == brute.clamp(value + zero_point, low, high), (index, acc[index])
+
+
+@settings(deadline=None)
+@given(st.integers(1 << 30, LARGEST_MULTIPLIER), st.integers(-30, 20), st.integers(1, 400))
+def test_divided_is_the_quotient_to_31_bits(multiplier: int, shift: int, count: int) -> None:
+    zero_point, quotient, places = divided(Scaling(7, multiplier, shift), count)
+    assert zero_point == 7
+    exact = Fraction(multiplier, count) / Fraction(2) ** (31 + shift)
+    found = quotient / Fraction(2) ** (31 + places)
+    assert 1 << 30 <= quotient <= LARGEST_MULTIPLIER
+    assert abs(found / exact - 1) <= Fraction(1, 1 << 31)
+    assert found == exact or count & (count - 1)
+
+
+def test_divided_within_the_greatest_shift() -> None:
+    assert divided(Scaling(0, 1 << 30, 31), 4) == (0, 1 << 28, 31)
+    assert divided(Scaling(0, 0, 0), 4)[1] == 0
 
 
 @pytest.mark.parametrize(

@@ -388,6 +388,7 @@ class _Growth:
                 inputs=(before, self.head),
                 scalings=(inputs[0], inputs[1]),
                 output_scaling=output,
+                rounding=self.rng.choice([Rounding.TWICE, Rounding.EVEN]),
                 **self._limits(),
             )
         )
@@ -448,12 +449,21 @@ class _Growth:
     def _average(self) -> None:
         window = self._windowed(small=True)
         del window["dilation"]
+        scaling = {}
+        if self.rng.random() < 0.5:
+            after, real = self._int(-100, 100), float(2.0 ** self.rng.uniform(-1, 2))
+            scaling = {
+                "input_zero_point": self.zero_point,
+                "output_scaling": _scaling(after, real),
+            }
+            self.zero_point = after
         self._append(
             Pooling(
                 name=self._name("average"),
                 inputs=(self.head,),
                 mode="average",
                 **window,
+                **scaling,
                 **self._limits(),
             )
         )
