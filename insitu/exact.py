@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +18,18 @@ from golden.add import LEFT_SHIFT, add
 from golden.requantise import LARGEST_MULTIPLIER, Rounding, Scaling, requantise
 from rtl.record import SUM_SHIFT
 
-__all__ = ["Exact", "addition", "average", "digits", "rescaling"]
+__all__ = ["Exact", "Lines", "addition", "average", "digits", "lines", "rescaling"]
+
+Floats = NDArray[np.float64]
 
 LARGEST_WEIGHT = 127
 """Of 8 bits."""
 
 LARGEST_SUMMAND = LARGEST_WEIGHT << SUM_SHIFT
 """What two weights make, the first of which counts 2**SUM_SHIFT times."""
+
+_CLEAR = 2.0**-28
+"""Range of factors, relative to them, in which a multiplier of 31 bits surely finds its place."""
 
 _CANDIDATES = 400
 """Pairs of weights tried for an addition."""
@@ -177,6 +183,71 @@ def _pairs(ratio: float) -> list[tuple[int, int]]:
     a, b = a[usable], b[usable]
     order = np.lexsort((a + b, np.abs(a / (b * ratio) - 1)))
     return [(int(a[n]), int(b[n])) for n in order[:_CANDIDATES]]
+
+
+class Lines(NamedTuple):
+    """Weight, bias and factor of each channel, float64 [C], of which two are integers."""
+
+    weight: Floats
+    bias: Floats
+    factor: Floats
+
+
+def lines(gain: Floats, offset: Floats, zero_in: int, zero_out: int, low: int, high: int) -> Lines:
+    """For each channel what gives round(gain * (x - zero_in) + offset) + zero_out, limited.
+
+    That is round(factor * (weight * (x - zero_in) + bias)). For nearly all gains and offsets there
+    is a weight with which a factor gives the same for all 256 inputs; for the others it is one that
+    differs for few.
+
+    Parameters
+    ----------
+    gain, offset : float64 [C]
+        In steps of the output; gains are not 0 and their magnitudes below 64.
+    zero_in, zero_out, low, high : int
+        -128..127; the limits are those of the output.
+    """
+    x = np.arange(-128.0, 128) - zero_in
+    least, most = low - zero_out, high - zero_out
+    targets = np.clip(np.rint(gain[:, np.newaxis] * x + offset[:, np.newaxis]), least, most)
+    # Between which a product must lie to be rounded to its target.
+    floor = np.where(targets > least, targets - 0.5, -np.inf)
+    ceiling = np.where(targets < most, targets + 0.5, np.inf)
+    found = Lines(*np.zeros((3, len(gain))))
+    left = np.arange(len(gain))
+    for magnitude in range(LARGEST_WEIGHT, 0, -1):
+        weight = np.copysign(magnitude, gain[left])
+        slope = gain[left] / weight
+        bias = np.rint(offset[left] / slope)
+        sums = weight[:, np.newaxis] * x + bias[:, np.newaxis]
+        ends = np.stack([floor[left], ceiling[left]])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ends = np.sort(ends / sums, axis=0)
+        usable = sums != 0
+        begin = np.max(ends[0], axis=1, where=usable, initial=0)
+        end = np.min(ends[1], axis=1, where=usable, initial=1 - 2.0**-31)
+        inside = (usable | ((floor[left] <= 0) & (ceiling[left] >= 0))).all(axis=1)
+        good = inside & (end - begin > _CLEAR * slope)
+        quarter = np.maximum(end - begin, 0) / 4
+        factor = np.clip(slope, begin + quarter, end - quarter)
+        for array, values in zip(found, (weight, bias, factor), strict=True):
+            array[left[good]] = values[good]
+        left = left[~good]
+        if not len(left):
+            break
+    magnitudes = np.arange(LARGEST_WEIGHT, 0, -1)
+    for channel in left:
+        # The offset as it is, or a unit further: what differs for the fewest inputs.
+        weight = np.copysign(np.tile(magnitudes, 2), gain[channel])
+        mantissa, exponent = np.frexp(gain[channel] / weight)
+        slope = np.ldexp(np.rint(np.ldexp(mantissa, 31)), exponent - 31)
+        bias = np.floor(offset[channel] / slope) + np.repeat([0, 1], LARGEST_WEIGHT)
+        sums = weight[:, np.newaxis] * x + bias[:, np.newaxis]
+        results = np.clip(np.rint(slope[:, np.newaxis] * sums), least, most)
+        best = np.argmin(np.count_nonzero(results != targets[channel], axis=1))
+        for array, values in zip(found, (weight, bias, slope), strict=True):
+            array[channel] = values[best]
+    return found
 
 
 def digits(weight: int) -> tuple[int, int]:

@@ -29,6 +29,7 @@ from golden.network import (
     Table,
 )
 from insitu.errors import ModelError
+from insitu.exact import lines
 from insitu.float_network import (
     FloatAdd,
     FloatConcatenation,
@@ -187,25 +188,12 @@ def _integer_weights(
     if layer.weight_scale is not None:
         scale = layer.weight_scale.astype(np.float64)
     else:
-        largest = np.abs(weights).max(axis=(1, 2))
-        scale = largest / (
-            127 if weights[0].size > 1 else _weight(largest, layer.bias, input_scale)
-        )
+        scale = np.abs(weights).max(axis=(1, 2)) / 127
         # A channel without weights, or with very small ones, still has a bias to express.
         scale = np.maximum(scale, np.abs(layer.bias) / (input_scale * _LARGEST_BIAS))
         scale[scale == 0] = 1
     integers = np.rint(weights / scale[:, np.newaxis, np.newaxis])
     return integers.astype(np.int8), scale
-
-
-def _weight(
-    gain: NDArray[np.float64], bias: NDArray[np.floating], input_scale: float
-) -> NDArray[np.int64]:
-    """The integer for the only weight of each channel: any will do, one rounds the bias least."""
-    choice = np.arange(64, 128)
-    unit = input_scale * np.maximum(gain, 1e-30)[:, np.newaxis] / choice
-    exact = bias[:, np.newaxis] / unit
-    return choice[np.argmin(np.abs(exact - np.rint(exact)) * unit, axis=1)]
 
 
 def _convolution(layer: FloatConvolution, given: Quantisation, result: Quantisation) -> Convolution:
@@ -214,11 +202,20 @@ def _convolution(layer: FloatConvolution, given: Quantisation, result: Quantisat
     pairs = [_multiplier(layer, real) for real in (unit / np.float32(result.scale)).tolist()]
     multiplier, shift = (np.array(values, np.int64) for values in zip(*pairs, strict=True))
     bias = np.rint(layer.bias / unit.astype(np.float64))
+    low, high = integer_range(layer, result)
+    if layer.weight_scale is None and W[0].size == 1:
+        # A scale and an offset for each channel, as batch normalisation is.
+        gain = layer.weights[:, 0, 0] * given.scale / result.scale
+        usual = (np.abs(W[:, 0, 0]) == 127) & (np.abs(gain) < 64)
+        offset = layer.bias[usual] / result.scale
+        found = lines(gain[usual], offset, given.zero_point, result.zero_point, low, high)
+        W[usual, 0, 0], bias[usual] = found.weight, found.bias
+        for channel, real in zip(np.flatnonzero(usual), found.factor.tolist(), strict=True):
+            multiplier[channel], shift[channel] = _multiplier(layer, real)
     bias -= given.zero_point * W.astype(np.int64).sum(axis=(1, 2))
     bias[multiplier == 0] = 0
     if (np.abs(bias) >= 1 << 31).any():
         raise ModelError(f"layer {layer.name!r} has a bias that does not fit int32", _AGAIN)
-    low, high = integer_range(layer, result)
     return Convolution(
         name=layer.name,
         inputs=layer.inputs,

@@ -322,10 +322,9 @@ def test_what_lies_between_quantisations_is_one_layer(tmp_path, seed):
     norm = [builder.constant(rng.uniform(0.2, 2, 5).astype(np.float32)) for _ in range(4)]
     n = builder.node("BatchNormalization", [builder.real(c), *norm])
     y = builder.quantise(builder.node("Relu", [n]), 0.04, -128)
-    network = agree(builder.build(y), tmp_path, rng, most=4e-3)  # The offset is an integer here.
+    network = agree(builder.build(y), tmp_path, rng)
     assert [layer.groups for layer in network.layers] == [1, 5]
     assert [layer.activation_min for layer in network.layers] == [-128, -128]
-    assert np.abs(network.layers[1].weights.W).min() >= 64
 
 
 def test_padding_of_the_same_scale_goes_into_the_convolution(tmp_path, seed):
