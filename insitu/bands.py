@@ -36,7 +36,7 @@ from golden.network import (
 )
 from insitu.errors import FitError
 from insitu.lower import lower_rows, move, only_rows
-from insitu.maps import IN_PLACE, Forms, Layout, Map, Placed
+from insitu.maps import IN_PLACE, Forms, Layout, Map, Placed, smaller
 from insitu.operation import Operation
 from insitu.shapes import Part, alive, place_shapes
 from rtl.config import Configuration
@@ -442,17 +442,23 @@ class _Search:
         final = best[-1]
         return final[1] if final else None
 
-    def least(self) -> list[int]:
-        """Bytes that each layer needs as a whole or in a group, whichever is less."""
-        least = list(self.whole)
-        for group, (needed, _) in self._tried.items():
-            for n in range(group.first, group.end):
-                least[n] = min(least[n], needed)
-        return least
+    def least(self) -> tuple[int, int]:
+        """Fewest bytes with which there are groups, and the layer that takes them."""
+        word = self.forms.config.activation_word
+        low, high = 0, -(-max(self.whole) // word)
+        while low < high:
+            middle = (low + high) // 2
+            if self.run(middle * word) is None:
+                low = middle + 1
+            else:
+                high = middle
+        schedule = _Schedule(self.forms, self.run(high * word) or [])
+        time = int(schedule.needed[1 : len(schedule.steps) + 1].argmax())
+        return int(schedule.needed.max()), schedule.steps[time].layer
 
 
 def lay_out_in_bands(
-    network: Network, config: Configuration, cycles: Cycles, each: int = 0
+    network: Network, config: Configuration, cycles: Cycles, each: int = 0, *, explain: bool = True
 ) -> Layout:
     """Place the maps of a network of which some layers run in bands of rows.
 
@@ -464,6 +470,8 @@ def lay_out_in_bands(
         Predicts those of an operation.
     each : int, optional
         Cycles that an operation more counts on top, for the memory that its record takes.
+    explain : bool, optional
+        Find out what is missing where they cannot be placed, which takes longer than that.
 
     Returns
     -------
@@ -474,15 +482,23 @@ def lay_out_in_bands(
     FitError
         If the activation memory is too small.
     """
-    try:
-        return _lay_out(_Search(Forms(network, config, unroll=True), cycles, each))
-    except FitError:
-        return _lay_out(_Search(Forms(network, config, unroll=False), cycles, each))
+    placed = 0
+    for unroll in (True, False):
+        search = _Search(Forms(network, config, unroll=unroll), cycles, each)
+        found = _lay_out(search)
+        if isinstance(found, Layout):
+            return found
+        placed = found
+    if not explain:
+        raise FitError(f"the feature maps do not fit {config.name}", "use smaller ones")
+    raise _misfit(search, placed)
 
 
-def _lay_out(search: _Search) -> Layout:
+def _lay_out(search: _Search) -> Layout | int:
+    """The layout; without one the fewest bytes that it took, 0 if there are no groups to place."""
     forms, config = search.forms, search.forms.config
     limit = config.activation_bytes
+    least = 0
     for _ in range(ATTEMPTS):
         groups = search.run(limit)
         if groups is None:
@@ -493,28 +509,29 @@ def _lay_out(search: _Search) -> Layout:
             maps, steps = schedule.placed(addresses)
             buffers = {name: buffer.rows for name, buffer in schedule.buffers.items()}
             return Layout(maps, steps, peak, buffers)
+        least = min(least or peak, peak)
         limit = min(limit, int(schedule.needed.max())) - config.activation_word
-    raise _misfit(search)
+    return least
 
 
-def _misfit(search: _Search) -> FitError:
-    config, least = search.forms.config, search.least()
+def _misfit(search: _Search, placed: int) -> FitError:
+    """Why there is no layout; `placed` are the bytes that the best took."""
+    config = search.forms.config
     total = config.activation_bytes
-    worst = max(range(len(least)), key=lambda n: least[n])
-    layer = search.layers[worst]
-    needed, whole = least[worst], search.whole[worst]
-    if needed <= total:
-        return FitError(
-            "the feature maps, placed as well as they could be in bands of rows, do not fit the "
-            f"{total} bytes of activation memory of {config.name}",
-            "use smaller inputs or fewer channels",
+    if placed:
+        needed = placed
+        what = "the feature maps, placed as well as they could be in bands of rows, take"
+        maps = ""
+    else:
+        needed, worst = search.least()
+        layer, whole = search.layers[worst], search.whole[worst]
+        what = f"layer {layer.name!r} needs"
+        maps = f" in bands of rows, {whole} as a whole," if needed < whole else ""
+        maps += " for the maps " + " and ".join(
+            f"{name!r} {search.forms.sizes[name]}" for name in (*layer.inputs, layer.name)
         )
-    bands = f" in bands of rows, {whole} as a whole," if needed < whole else ""
-    maps = " and ".join(
-        f"{name!r} {search.forms.sizes[name]}" for name in (*layer.inputs, layer.name)
-    )
     return FitError(
-        f"layer {layer.name!r} needs {needed} bytes of activation memory{bands} for the maps "
-        f"{maps}, {config.name} has {total}: {needed - total} bytes are missing",
-        "use smaller inputs or fewer channels",
+        f"{what} {needed} bytes of activation memory{maps}, {config.name} has {total}: "
+        f"{needed - total} bytes are missing",
+        smaller(needed, total),
     )

@@ -9,78 +9,37 @@ takes as long as the slowest of four, each for all its output pixels:
     activations     one access a step; where the memory has one port, also the words written
     requantiser     ceil(R/P)
 
-The parameters of the next lane group are read while a lane group begins, and hold it up where its
-stream needs more than three cycles in four of the memory.
-
-In the intra dataflow each lane group first loads its basis, all but the first while the last taps
-of the one before are at work. In the cross dataflow it loads the basis of all kernels and generates
-its weight tile: for every stream segment (an input channel, or one tap of it where there is no
-intra level) its vectors of U and then, for each tap, V: or as long as rounding takes, or as the
-generator takes for the blocks of W1, if that is longer. Filling and draining the pipelines comes on
-top; `Constants` are those times of the RTL, fitted to it (tests/rtl/test_accelerator.py).
+That is where the time goes. How much it is to the cycle depends on how parameters, bases and the
+stream share one memory, and on what waits for what between lane groups; therefore the control is
+run (`insitu.control`), of a shorter operation where this one is long: of so many channel groups,
+pixels, segments and lane groups that more of them repeat what was. The rest is added at the pace
+that was reached.
 
 `ideal_cycles` is the array's work alone, from the shapes.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 
+from golden.decode import segment_words
+from insitu.control import WORD_TURNS, Delays, Segments, Shape, trace
 from rtl.config import Configuration
-from rtl.record import CROSS, INTRA, STORED, TABLE_WORDS
+from rtl.record import CROSS, INTRA, RECORD_WORDS, STORED
 
-__all__ = ["CONSTANTS", "Constants", "Cost", "Work", "operation_cost", "total_cost"]
+__all__ = ["Cost", "Work", "operation_cost", "program_cycles", "total_cost"]
 
+_SETTLED = 64
+"""Cycles after which pixels follow each other at their pace, if no parameters are read."""
 
-@dataclass(frozen=True)
-class Constants:
-    """Cycles of the RTL that no shape explains.
+_PIXEL = 256
+"""Cycles of a pixel beyond which channel groups may be left out."""
 
-    Parameters
-    ----------
-    program : int
-        From start to the first layer's record, and from the last layer to done.
-    layer : int
-        Read a record, fill and drain the pipeline.
-    wide : int
-        The same, on top, where a 32-bit word is a part of the coefficient memory's.
-    intra_group : int
-        For a lane group but the first in the intra dataflow: from the last U before its basis to
-        its first U, less the `taps` cycles in which that works.
-    tile : int
-        Start and drain the generation of a tile, and start the pixels.
-    segment : int
-        From the last U of a stream segment to its first W1 at the multipliers; one more where the
-        generator has to round (`generator_sum_bits` > 8), and where memory is slow.
-    block : int
-        At the cross level, from one block of W1 to the next; as `segment`.
-    turns : int
-        Of so many words from the coefficient memory one may be a parameter.
-    round_trip : int
-        From a lane group's last step until its parameters' memory is free, and from the arrival of
-        parameters to the first step of their lane group.
-    late : int
-        For a lane group whose parameters arrive last of all.
-    buffered : int
-        Words of a stream that wait outside the coefficient memory.
-    table : int
-        For a word of a table; `wide` counts here too, but only one of it.
-    """
+_FEW, _MORE = 4, 17
+"""Pixels, segments or lane groups of which the last repeat what was; those that wait for parameters
+take longer for that."""
 
-    program: int = 4
-    layer: int = 57
-    wide: int = 5
-    intra_group: int = 1
-    tile: int = 43
-    segment: int = 7
-    block: int = 4
-    turns: int = 4
-    round_trip: int = 24
-    late: int = 3
-    buffered: int = 6
-    table: int = 7
-
-
-CONSTANTS = Constants()
+_NONE = Segments()
 
 
 @dataclass(frozen=True)
@@ -90,42 +49,53 @@ class Work:
     Parameters
     ----------
     dataflow : STORED, INTRA, CROSS or TILE
-    flat : bool
-        Cross level without an intra level.
     groups : int
         Lane groups.
     steps, taps : int
         Of an output pixel, and of a channel group.
     pixels : int
         Output pixels.
-    inputs : int
-        Ci, at the cross level.
-    kernels : int
-        Bo; 0 where there is no cross level.
-    basis_vectors, basis_words, stream_vectors, stream_words, cross_words : int
-        Of one segment each, as in the record.
-    last_group_words : int
-        Activation words of the last lane group.
+    words, last_group_words : int
+        Activation words written of a pixel; in the last lane group.
+    repeats : int
+        Stream segments of a lane group.
+    terms, kernels : int
+        Bi, and Bo; 0 where there is no cross level.
+    basis, stream, cross : Segments
+        A stream segment is of one pixel; at the cross level of one input channel or, where there is
+        no intra level, of a tap of it.
+    flat : bool
+        Cross level without an intra level.
     table, uniform : bool
         There is a table to load; channels have biases only.
     """
 
     dataflow: int
-    flat: bool
     groups: int
     steps: int
     taps: int
     pixels: int
-    inputs: int
-    kernels: int
-    basis_vectors: int
-    basis_words: int
-    stream_vectors: int
-    stream_words: int
-    cross_words: int
+    words: int
     last_group_words: int
+    repeats: int = 0
+    terms: int = 1
+    kernels: int = 0
+    basis: Segments = _NONE
+    stream: Segments = _NONE
+    cross: Segments = _NONE
+    flat: bool = False
     table: bool = False
     uniform: bool = False
+
+    @property
+    def streams(self) -> bool:
+        """Whether each pixel has a stream segment of its own."""
+        return self.dataflow in (STORED, INTRA)
+
+    @property
+    def tile_taps(self) -> int:
+        """Cross segments behind each stream segment."""
+        return 1 if self.flat else self.taps
 
 
 @dataclass(frozen=True)
@@ -133,9 +103,9 @@ class Cost:
     """Predicted cycles of an operation, or of a layer's operations.
 
     `array`, `coefficients`, `activations` and `requantiser` are the four terms over all of it, of
-    which each output group takes the slowest (`steady` in all); `load` is parameters, bases and
-    tables, `generate` the weight tiles, `fill` what is left. `cycles` is their total, `bound` the
-    slowest term's name, `ideal` the array's work alone.
+    which each lane group takes the slowest (`steady` in all); `generate` the weight tiles;
+    `overhead` what is left: the record, bases, parameters and tables, filling and draining.
+    `cycles` is their total, `bound` the slowest term's name, `ideal` the array's work alone.
     """
 
     cycles: int
@@ -146,9 +116,8 @@ class Cost:
     activations: int
     requantiser: int
     steady: int
-    load: int
     generate: int
-    fill: int
+    overhead: int
 
     def report(self) -> dict[str, int | str]:
         """The figures as plain data."""
@@ -159,125 +128,158 @@ def _ceil(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def _contention(words: int, parameters: int, available: int, turns: int) -> int:
-    """Cycles that a lane group of `available` cycles loses to the parameters of the next.
-
-    They are read as soon as it begins, each where the stream gives up one cycle in `turns`; and
-    the memory has a cycle for each.
-    """
-    busy = words / available
-    turned = parameters * (turns - (turns - 1) / busy) if busy * turns > turns - 1 else 0
-    return max(round(turned), words + parameters - available, 0)
+def program_cycles(config: Configuration) -> int:
+    """Cycles of a program on top of its operations': those of its last step."""
+    return Delays(config).word + 2
 
 
-def _waiting(
-    words: int, parameters: int, available: int, behind: int, group: int, constants: Constants
-) -> int:
-    """Cycles that a lane group of `available` cycles waits for the parameters of the next.
-
-    All its steps are issued `behind` cycles before its end, less what the way behind is longer.
-    From the second on these are read when the group before is done: two groups take at least one
-    group's cycles, the way from its last step through the requantiser and to the first step of the
-    next but one, and the reading.
-    """
-    lost = _contention(words, parameters + 1, available, constants.turns)
-    if group == 0:
-        return lost
-    reading = parameters * constants.turns
-    if lost and reading > available - constants.round_trip:
-        lost += constants.late
-    # The stream takes its turns, of which some are over. Where it is slow, memory waits with it.
-    wanted = max(0, words - constants.buffered)
-    taken = wanted // (constants.turns - 1)  # parameters meanwhile
-    pace = max(1.0, available / max(1, words))
-    reading = min(reading, int(wanted * pace) + max(parameters - taken, taken))
-    return max(lost, _ceil(constants.round_trip + reading - available - behind, 2))
-
-
-def operation_cost(work: Work, config: Configuration, constants: Constants = CONSTANTS) -> Cost:
+def operation_cost(work: Work, config: Configuration) -> Cost:
     """Predict the cycles of an operation.
 
     Parameters
     ----------
     work : Work
     config : Configuration
-    constants : Constants, optional
 
     Returns
     -------
     Cost
     """
-    lanes, width = config.lanes, config.width
-    groups, steps = work.groups, work.steps
-    roundings = _ceil(lanes, config.requantiser_outputs)
-    words = lanes // config.activation_word
-    parameters = lanes * (1 if work.uniform else config.parameter_words)
-
-    streams = work.dataflow in (STORED, INTRA)
-    basis = max(work.basis_words, work.basis_vectors)
-    terms = dict.fromkeys(("array", "coefficients", "activations", "requantiser"), 0)
-    steady = 0
-    load = parameters + (config.parameter_words if work.uniform else 0)
-    vectors = work.stream_vectors
-    if work.dataflow == INTRA:
-        # Two slots of U: one is filled, with a cycle on top, in the time of the other's taps.
-        vectors = max(vectors, _ceil(vectors + (steps // work.taps) * (work.taps + 1), 2))
-    for group in range(groups):
-        last = group == groups - 1
-        written = work.last_group_words if last else words
-        one = {
-            "array": work.pixels * steps,
-            "coefficients": 0,
-            "activations": work.pixels * (steps + (written if config.activation_ports == 1 else 0)),
-            "requantiser": work.pixels * roundings,
-        }
-        if streams:
-            one["coefficients"] = work.pixels * max(work.stream_words, vectors)
-        slowest = max(one.values())
-        steady += slowest
-        # A pixel's sums are requantised behind it, and those of the last while nothing else is.
-        fed = max(one["array"], one["coefficients"], one["activations"]) // work.pixels
-        behind = max(0, roundings - fed)
-        if last:
-            steady -= behind
-        elif streams:
-            stream = work.pixels * work.stream_words + work.basis_words
-            later = behind - basis - 2 * config.slow_memory
-            load += _waiting(stream, parameters, slowest, later, group, constants)
-        for name, cycles in one.items():
-            terms[name] += cycles
-
-    generate = 0
-    fill = constants.layer + (constants.wide if config.coefficient_port > 32 else 0)
-    ideal = groups * steps * work.pixels
-    if work.table:
-        load += TABLE_WORDS * (constants.table + (config.coefficient_port > 32))
-    if work.dataflow == INTRA:
-        load += basis
-        fill += (groups - 1) * max(1, basis - work.taps + constants.intra_group)
-    elif work.dataflow == CROSS:
-        vectors = _ceil(work.kernels, width)
-        taps = 1 if work.flat else work.taps
-        segments = work.inputs * work.taps // taps
-        delays = int(config.generator_sum_bits > 8) + config.slow_memory
-        full, block = lanes // width, constants.block + delays
-        blocks = _ceil(work.kernels, lanes)
-        paced = (blocks - 1) * max(full, block)  # all blocks of a weight but the last
-        rest = vectors - (blocks - 1) * full
-        weight = max(paced + max(rest, block), work.cross_words, roundings)
-        ends = max(paced + rest, work.cross_words - 1)
-        ends += max(work.stream_words, work.stream_vectors) + constants.segment + delays
-        segment = (taps - 1) * weight + max(ends, roundings)
-        words = segments * (work.stream_words + taps * work.cross_words) + work.basis_words
-        lost = _contention(words, parameters, segments * segment, constants.turns)
-        load += groups * basis + (groups - 1) * lost
-        generate = groups * segments * segment
-        fill += groups * constants.tile
-        ideal += groups * work.inputs * work.taps * vectors
-
-    figures = {**terms, "steady": steady, "load": load, "generate": generate, "fill": fill}
-    cycles = steady + load + generate + fill
+    each, last = (_terms(work, config, words) for words in (work.words, work.last_group_words))
+    terms = {name: (work.groups - 1) * each[name] + last[name] for name in each}
+    steady = (work.groups - 1) * max(each.values()) + max(last.values())
+    ran, generate = _run(work, config)
+    ideal = work.groups * work.steps * work.pixels
+    if work.dataflow == CROSS:
+        ideal += work.groups * work.repeats * work.tile_taps * work.cross.vectors
+    figures = {**terms, "steady": steady, "generate": generate}
+    cycles = RECORD_WORDS + 2 * Delays(config).word + 3 + ran
+    figures["overhead"] = cycles - steady - generate
     return Cost(cycles=cycles, ideal=ideal, bound=_bound(figures), **figures)
+
+
+def _terms(work: Work, config: Configuration, words: int) -> dict[str, int]:
+    """The four terms of a lane group that writes so many words of a pixel."""
+    coefficients = 0
+    if work.streams:
+        coefficients = work.pixels * work.stream.vectors
+        if work.dataflow == INTRA:
+            # Two slots of U: one is filled, with a cycle on top, in the time of the other's taps.
+            slots = work.pixels * work.steps // work.taps
+            coefficients = max(coefficients, _ceil(coefficients + slots * (work.taps + 1), 2))
+        coefficients = max(coefficients, work.pixels * work.stream.words)
+    return {
+        "array": work.pixels * work.steps,
+        "coefficients": coefficients,
+        "activations": work.pixels * (work.steps + (words if config.activation_ports == 1 else 0)),
+        "requantiser": work.pixels * Delays(config).rows,
+    }
+
+
+def _pixel(work: Work, config: Configuration) -> float:
+    """Cycles of a pixel."""
+    return max(_terms(work, config, work.words).values()) / work.pixels
+
+
+def _run(work: Work, config: Configuration) -> tuple[int, int]:
+    """Cycles of an operation from the start of its blocks, and how many of them make tiles."""
+    short = _shorter(work, config)
+    ran = _trace(_shape(short, config), config)
+    cycles = ran.end + 1.0
+    if work.groups > short.groups:
+        ends = [pixels[-1] for pixels in ran.pixels]
+        cycles += (work.groups - short.groups) * _pace(ends[:-1])
+    generate = 0.0
+    if work.dataflow == CROSS:
+        done = [*ran.segments[-1], ran.tiles[-1]]
+        pace = _pace(done[:-1] if short.repeats > 1 else done)
+        cycles += work.groups * (work.repeats - short.repeats) * pace
+        generate = work.groups * work.repeats * pace
+    for groups, words, pixels in (
+        (work.groups - 1, work.words, ran.pixels[-2:][0]),
+        (1, work.last_group_words, ran.pixels[-1]),
+    ):
+        whole, shorter = (max(_terms(one, config, words).values()) for one in (work, short))
+        more = whole - shorter
+        if work.dataflow == INTRA and work.pixels > short.pixels:
+            # Slots of U and other waits mesh: no term alone is the pace.
+            narrow = replace(short, pixels=work.pixels)
+            more = whole - max(_terms(narrow, config, words).values())
+            more += (work.pixels - short.pixels) * (pixels[-1] - pixels[-_MORE]) / (_MORE - 1)
+        cycles += groups * more
+    return round(cycles), round(generate)
+
+
+def _pace(times: list[int]) -> float:
+    """From one to the next, of the later half."""
+    several = len(times) // 2
+    return (times[-1] - times[-1 - several]) / several
+
+
+_trace = lru_cache(maxsize=4096)(trace)
+
+
+def _shorter(work: Work, config: Configuration) -> Work:
+    """An operation that is as long as it takes to find its pace."""
+    read = 0.0  # words of the stream while a lane group's parameters are read
+    if work.groups > 1:
+        read = WORD_TURNS * config.lanes * (1 if work.uniform else config.parameter_words)
+    if not work.streams:
+        if work.dataflow == CROSS:
+            words = work.stream.words + work.tile_taps * work.cross.words
+            work = replace(work, repeats=min(work.repeats, _ceil(int(read), words) + _MORE))
+        work = replace(work, steps=min(work.steps, _SETTLED))
+        pixels = max(_FEW, _ceil(_SETTLED, work.steps))
+        return replace(work, pixels=min(work.pixels, pixels), groups=min(work.groups, _FEW))
+    span = _SETTLED + read * max(1.0, _pixel(work, config) / work.stream.words)
+    work = _narrower(work, max(_PIXEL, span / work.pixels), config)
+    pixel = _pixel(work, config)
+    pixels = max(_FEW, int(span / pixel) + 1) + (_MORE if work.dataflow == INTRA else 0)
+    pixels = min(work.pixels, pixels)
+    groups = _FEW if pixels * pixel >= span else _MORE
+    groups += (work.groups - groups) % 2  # Where they wait, every other one takes longer.
+    return replace(work, pixels=pixels, groups=min(work.groups, groups))
+
+
+def _narrower(work: Work, pixel: float, config: Configuration) -> Work:
+    """One with no more channel groups than make a pixel of so many cycles."""
+    channels = work.steps // work.taps
+    fewer = min(channels, int(channels * pixel / _pixel(work, config)) + 1)
+    vectors = work.stream.vectors // channels * fewer
+    words = segment_words(vectors, work.stream.bits, config.stripe_bits)
+    return replace(
+        work,
+        steps=fewer * work.taps,
+        stream=Segments(work.stream.bits, vectors, words),
+    )
+
+
+def _shape(work: Work, config: Configuration) -> Shape:
+    """What the control sees of an operation."""
+    cross, intra = work.dataflow == CROSS, work.dataflow == INTRA
+    blocks = _ceil(work.kernels, config.lanes) if cross else 1
+    last_block = work.kernels - (blocks - 1) * config.lanes
+    size = config.parameter_words
+    return Shape(
+        dataflow=work.dataflow,
+        groups=work.groups,
+        steps=work.steps,
+        pixels=work.pixels,
+        basis=work.basis,
+        stream=work.stream,
+        cross=work.cross,
+        repeats=work.pixels if work.streams else work.repeats,
+        slot_vectors=work.stream.vectors if cross else work.terms if intra else 0,
+        slot_weights=work.tile_taps * blocks if cross else work.taps if intra else 0,
+        blocks=blocks,
+        last_block_steps=_ceil(last_block, config.width) if cross else 1,
+        taps=work.tile_taps,
+        words=work.words,
+        last_group_words=work.last_group_words,
+        common_words=size if cross or work.uniform else 0,
+        group_words=config.lanes * (1 if work.uniform else size),
+        table=work.table,
+    )
 
 
 def _bound(figures: dict[str, int]) -> str:

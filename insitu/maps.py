@@ -29,7 +29,17 @@ from insitu.errors import FitError
 from insitu.placement import Region, lower_bound, place
 from rtl.config import Configuration
 
-__all__ = ["IN_PLACE", "Forms", "Layout", "Map", "Placed", "Window", "lay_out", "layer_places"]
+__all__ = [
+    "IN_PLACE",
+    "Forms",
+    "Layout",
+    "Map",
+    "Placed",
+    "Window",
+    "lay_out",
+    "layer_places",
+    "smaller",
+]
 
 IN_PLACE = (Add, Requantise, Table)
 """Kinds whose output may lie where an input did: they write a pixel after they read it."""
@@ -486,7 +496,7 @@ def _misfit(
         return FitError(
             f"the feature maps, placed as well as they could be, take {peak} bytes of activation "
             "memory, " + missing.format(peak - total),
-            _smaller(peak, total),
+            smaller(peak, total),
         )
 
     def alive(step: int) -> list[Region]:
@@ -498,11 +508,12 @@ def _misfit(
     return FitError(
         f"layer {network.layers[worst - 1].name!r} needs {needed} bytes of activation memory for "
         f"the maps {maps}, " + missing.format(needed - total),
-        _smaller(needed, total),
+        smaller(needed, total),
     )
 
 
-def _smaller(needed: int, total: int) -> str:
+def smaller(needed: int, total: int) -> str:
+    """The next step where maps need more bytes than there are."""
     less = 1 - total / needed
     return (
         f"use smaller inputs or fewer channels: these maps must be {less:.0%} smaller, "

@@ -12,10 +12,12 @@ import numpy as np
 
 from golden.network import Convolution, Generated, Layer, Network, Pooling, Rounding
 from insitu.bands import lay_out_in_bands
-from insitu.cost import CONSTANTS, Constants, Cost, Work, operation_cost, total_cost
+from insitu.control import Segments
+from insitu.cost import Cost, Work, operation_cost, program_cycles, total_cost
 from insitu.errors import FitError
 from insitu.lower import array_cycles, lower_rows
 from insitu.maps import Layout, Map, lay_out
+from insitu.misfit import ways_to_fit
 from insitu.operation import Operation, Segment
 from rtl.config import CONFIGURATIONS, Configuration
 from rtl.record import (
@@ -248,8 +250,6 @@ class Plan:
     payload_bytes : int
     activation_bytes : int
         Most bytes of activation memory in use at a time.
-    constants : Constants
-        Those that the predicted cycles were made with.
     """
 
     name: str
@@ -264,7 +264,6 @@ class Plan:
     coefficients_base: int
     payload_bytes: int
     activation_bytes: int
-    constants: Constants
 
     @property
     def operations(self) -> list[Planned]:
@@ -289,7 +288,7 @@ class Plan:
     @property
     def cycles(self) -> int:
         """Predicted cycles of one inference."""
-        return self.constants.program + sum(layer.cost.cycles for layer in self.layers)
+        return program_cycles(self.configuration) + sum(layer.cost.cycles for layer in self.layers)
 
     @property
     def dense_int8_bytes(self) -> int:
@@ -327,7 +326,6 @@ def plan(
     *,
     name: str = "network",
     keep_maps: bool = False,
-    constants: Constants = CONSTANTS,
 ) -> Plan:
     """Plan a network for a configuration.
 
@@ -340,8 +338,6 @@ def plan(
     keep_maps : bool, optional
         Give every feature map memory of its own, so that all can be read after a run. By default
         a map is overwritten once its last reader is done.
-    constants : Constants, optional
-        Of the cost model.
 
     Returns
     -------
@@ -354,13 +350,13 @@ def plan(
         configurations that could.
     """
     try:
-        return _plan(name, network, configuration, keep_maps, constants)
+        return _plan(name, network, configuration, keep_maps)
     except FitError as error:
         fitting = []
         for other in CONFIGURATIONS.values():
             if other.digest != configuration.digest:
                 try:
-                    _plan(name, network, other, keep_maps, constants)
+                    _plan(name, network, other, keep_maps, explain=False)
                 except FitError:
                     continue
                 fitting.append(other.name)
@@ -372,10 +368,10 @@ def plan(
 
 
 def _plan(
-    name: str, network: Network, config: Configuration, keep_maps: bool, constants: Constants
+    name: str, network: Network, config: Configuration, keep_maps: bool, *, explain: bool = True
 ) -> Plan:
     def cycles(operation: Operation) -> int:
-        return operation_cost(_work(operation, config), config, constants).cycles
+        return operation_cost(_work(operation, config), config).cycles
 
     try:
         layout = lay_out(network, config, keep_maps)
@@ -383,49 +379,73 @@ def _plan(
         if keep_maps:
             raise
     else:
-        return _planned(name, network, config, layout, constants)
+        return _planned(name, network, config, layout, explain=explain)
     refused: list[FitError] = []
     for each in _RECORD_CYCLES:
+        first = explain and not refused
         try:
-            layout = lay_out_in_bands(network, config, cycles, each)
-            return _planned(name, network, config, layout, constants)
+            layout = lay_out_in_bands(network, config, cycles, each, explain=first)
+            return _planned(name, network, config, layout, explain=first)
         except FitError as error:
             refused.append(error)
     raise refused[0]
 
 
+class _Contents:
+    """What a network puts into the coefficient memory, and where.
+
+    Members
+    -------
+    lowered : list of list of Operation
+        Of each step of the layout.
+    operations : list of Operation
+        All of them.
+    parameters, coefficients : _Stored
+        In 32-bit words, and in words of the memory.
+    size : int
+        Bytes of all.
+    """
+
+    def __init__(self, network: Network, layout: Layout, config: Configuration):
+        self.lowered = [
+            lower_rows(network.layers[step.layer], step, config) for step in layout.steps
+        ]
+        self.operations = [operation for several in self.lowered for operation in several]
+        self.records_base = 4 * (len(self.operations) + 1)
+        self.parameters_base = self.records_base + 4 * RECORD_WORDS * len(self.operations)
+        self.parameters = _Stored(
+            [_parameter_key(operation) for operation in self.operations],
+            [_parameter_words(operation, config) for operation in self.operations],
+            self.parameters_base // 4,
+            shared=layout.banded,
+        )
+        word_bytes = config.coefficient_port // 8
+        self.coefficients_base = _ceil(4 * self.parameters.end, word_bytes) * word_bytes
+        self.coefficients = _Stored(
+            [_segment_key(operation) for operation in self.operations],
+            [_segment_words(operation, config) for operation in self.operations],
+            self.coefficients_base // word_bytes,
+            shared=layout.banded,
+        )
+        self.size = self.coefficients.end * word_bytes
+
+
 def _planned(
-    name: str, network: Network, config: Configuration, layout: Layout, constants: Constants
+    name: str, network: Network, config: Configuration, layout: Layout, *, explain: bool
 ) -> Plan:
     maps = layout.maps
-    lowered = [lower_rows(network.layers[step.layer], step, config) for step in layout.steps]
-    operations = [operation for several in lowered for operation in several]
-    records_base = 4 * (len(operations) + 1)
-    parameters_base = records_base + 4 * RECORD_WORDS * len(operations)
-    parameters = _Stored(
-        [_parameter_key(operation) for operation in operations],
-        [_parameter_words(operation, config) for operation in operations],
-        parameters_base // 4,
-        shared=layout.banded,
-    )
-    word_bytes = config.coefficient_port // 8
-    coefficients_base = _ceil(4 * parameters.end, word_bytes) * word_bytes
-    coefficients = _Stored(
-        [_segment_key(operation) for operation in operations],
-        [_segment_words(operation, config) for operation in operations],
-        coefficients_base // word_bytes,
-        shared=layout.banded,
-    )
+    contents = _Contents(network, layout, config)
+    parameters, coefficients = contents.parameters, contents.coefficients
     planned = iter(
         [
             Planned(
                 operation=operation,
                 record=_record(operation, parameters.bases[n], coefficients.bases[n], config),
-                cost=operation_cost(_work(operation, config), config, constants),
+                cost=operation_cost(_work(operation, config), config),
                 weight_bits=coefficients.sizes[n] * config.coefficient_port,
                 parameter_bytes=4 * parameters.sizes[n],
             )
-            for n, operation in enumerate(operations)
+            for n, operation in enumerate(contents.operations)
         ]
     )
     steps = [
@@ -435,7 +455,7 @@ def _planned(
             output=step.target.only(step.rows),
             operations=tuple(next(planned) for _ in several),
         )
-        for step, several in zip(layout.steps, lowered, strict=True)
+        for step, several in zip(layout.steps, contents.lowered, strict=True)
     ]
     layers = []
     for index, layer in enumerate(network.layers):
@@ -453,9 +473,11 @@ def _planned(
                 buffer_rows=layout.buffers.get(layer.name),
             )
         )
-    size = coefficients.end * word_bytes
-    if size > config.coefficient_bytes:
-        raise _misfit(layers, size, config)
+    if contents.size > config.coefficient_bytes:
+        ways = []
+        if explain:
+            ways = ways_to_fit(network, config, lambda one: _Contents(one, layout, config).size)
+        raise _misfit(layers, contents.size, config, ways)
     for one in layers:
         _check_records(one, config)
     return Plan(
@@ -466,12 +488,11 @@ def _planned(
         output=layers[-1].output,
         layers=tuple(layers),
         steps=tuple(steps),
-        records_base=records_base,
-        parameters_base=parameters_base,
-        coefficients_base=coefficients_base,
-        payload_bytes=size,
+        records_base=contents.records_base,
+        parameters_base=contents.parameters_base,
+        coefficients_base=contents.coefficients_base,
+        payload_bytes=contents.size,
         activation_bytes=layout.peak,
-        constants=constants,
     )
 
 
@@ -527,16 +548,17 @@ def _segment_words(operation: Operation, config: Configuration) -> int:
     return sum(segment.words(config) * segment.count for segment in operation.segments)
 
 
-def _misfit(layers: list[LayerPlan], size: int, config: Configuration) -> FitError:
+def _misfit(layers: list[LayerPlan], size: int, config: Configuration, ways: list[str]) -> FitError:
     largest = max(layers, key=lambda one: one.weight_bits)
     weight_bits = sum(one.weight_bits for one in layers)
     left = 8 * config.coefficient_bytes - (8 * size - weight_bits)
     weights = sum(one.weights for one in layers)
+    advice = "use fewer channels: without any weights it does not fit either"
     if left > 0 and weights:
-        bits = left / weights
-        advice = f"compress it further (lower ranks or precisions), to {bits:.1f} bits a weight"
-    else:
-        advice = "use fewer channels: without any weights it does not fit either"
+        advice = f"compress it to {left / weights:.1f} bits a weight: "
+        advice += (
+            ", ".join(ways) or "lower precisions alone, or with kernels of rank Bi 1, do not fit"
+        )
     return FitError(
         f"the network needs {size} bytes of coefficient memory, {config.name} has "
         f"{config.coefficient_bytes}: {size - config.coefficient_bytes} bytes are missing; "
@@ -620,33 +642,27 @@ def _counted_taps(operation: Operation) -> int:
 
 def _work(operation: Operation, config: Configuration) -> Work:
     walk, segments = operation.walk, _by_kind(operation)
-    figures = {}
-    for kind in ("basis", "stream", "cross"):
-        segment = segments.get(kind)
-        figures[f"{kind}_words"] = segment.words(config) if segment else 0
-        if kind != "cross":
-            figures[f"{kind}_vectors"] = segment.vectors if segment else 0
+    streams = operation.dataflow == CROSS and segments["stream"].count
+    written = not operation.to_tile
     return Work(
         dataflow=operation.dataflow,
-        flat=operation.flat,
         groups=walk.group.count,
         steps=walk.steps,
         taps=walk.taps,
         pixels=walk.pixels,
-        inputs=_inputs(operation),
+        words=written * config.lanes // config.activation_word,
+        last_group_words=written * _last_group_words(operation, config),
+        repeats=streams or 0,
+        terms=operation.terms,
         kernels=operation.kernels,
+        flat=operation.flat,
         table=operation.table is not None,
         uniform=operation.uniform,
-        last_group_words=_last_group_words(operation, config),
-        **figures,
+        **{
+            kind: Segments(segment.precision, segment.vectors, segment.words(config))
+            for kind, segment in segments.items()
+        },
     )
-
-
-def _inputs(operation: Operation) -> int:
-    """Channels of the input, where weights are generated into a tile."""
-    if operation.dataflow != CROSS:
-        return 0
-    return _by_kind(operation)["stream"].count // (operation.walk.taps if operation.flat else 1)
 
 
 _SMALLER = {

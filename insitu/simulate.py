@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.network import Network, run
+from insitu.cost import program_cycles
 from insitu.errors import DeviceError, ImageError, SimulatorError
 from insitu.image import Image
 from insitu.maps import Map
@@ -41,7 +42,7 @@ class LayerRun:
     values, mismatches : int
         Output values compared, of all samples, and those that differ.
     cycles : int
-        Counted by the device: of the slowest sample.
+        Counted by the device, of the slowest sample; without those of a program.
     predicted : int
         The cost model's figure.
     ideal : int
@@ -201,6 +202,7 @@ def simulate_image(
         for part in parts
     ]
     predicted = sum(layer["cost"]["cycles"] for layer in image.metadata["layers"])
+    around = program_cycles(config)
     total = len(inputs) * len(parts) + 1 if layers else len(inputs)
     what = f"simulating {config.name}"
 
@@ -243,7 +245,7 @@ def simulate_image(
                     dataflow=report["dataflow"],
                     values=got.size,
                     mismatches=wrong,
-                    cycles=max(sum(sample[n].cycles for n in own) for sample in results),
+                    cycles=max(sum(sample[n].cycles - around for n in own) for sample in results),
                     predicted=report["cost"]["cycles"],
                     ideal=report["cost"]["ideal"],
                     first=first,

@@ -6,12 +6,13 @@ They are not in the repository. The folder is found through INSITU_MLPERF_TINY, 
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from golden.network import Convolution, run
+from golden.network import Convolution, Stored, run
 from insitu.errors import FitError, ModelError
 from insitu.import_tflite import import_tflite
 from insitu.plan import plan
@@ -116,6 +117,56 @@ def test_boards_that_hold_a_network_at_8_bits(name):
         told = f"{error.value.cause}; {error.value.next_step}"
         assert re.search(r"bits a weight|% smaller|in bands of rows, \d+ as a whole", told)
         assert all(other in error.value.next_step for other in [*FITS[name], "sim-8x1"])
+
+
+MISFITS = {
+    ("ic2", "up5k"): (425_504, "conv_9", 0, 1),
+    ("ic2", "ecp5-25f"): (9_728, "conv_2", None, None),
+    ("ic2", "ecp5-45f"): (439_936, "conv_9", 0, 1),
+    ("ic2", "ecp5-85f"): (203_904, "conv_9", 4, 2),
+    ("ic", "up5k"): (16_796, "conv_9", 6, 2),
+    ("ic", "ecp5-25f"): (18_928, "conv_9", 6, 2),
+    ("vww", "up5k"): (179_600, "conv_26", 1, 0),
+}
+"""Bytes that are missing, the layer, and the largest precision and rank Bi that fit: 0 where none
+does, None where they are of no help."""
+
+
+@pytest.mark.parametrize(("name", "board"), MISFITS)
+def test_what_is_missing_and_what_would_fit(name, board):
+    missing, layer, bits, terms = MISFITS[name, board]
+    network = import_tflite(FOLDER / f"{name}_int8.tflite").network
+    config = CONFIGURATIONS[board]
+    with pytest.raises(FitError) as error:
+        plan(network, config)
+    cause, advice = error.value.cause, error.value.next_step
+    assert f"{missing} bytes are missing" in cause
+    assert f"layer {layer!r}" in cause or f"layer, {layer!r}" in cause
+    if bits is None:
+        assert re.search(r"must be \d+% smaller, whatever the rank and precision", advice)
+        return
+    assert bool(bits) == bool(re.search(r"(\d) bits? for each of its coefficients", advice))
+    assert bool(terms) == (f"kernels of rank Bi {terms} " in advice)
+    if not bits:
+        return
+    assert f"{bits} bit" in advice
+    plan(narrowed(network, bits), config)
+    with pytest.raises(FitError, match="of coefficient memory"):
+        plan(narrowed(network, bits + 1), config)
+
+
+def narrowed(network, bits):
+    """The network with its weights divided to so many bits."""
+    most = max(1, 2 ** (bits - 1) - 1)
+
+    def narrow(layer):
+        if not isinstance(layer, Convolution):
+            return layer
+        W = np.round(layer.weights.W / 127 * most).astype(np.int8)
+        W = np.where(layer.weights.W < 0, -1, 1).astype(np.int8) if bits == 1 else W
+        return replace(layer, weights=Stored(W=W, q=bits))
+
+    return replace(network, layers=tuple(narrow(layer) for layer in network.layers))
 
 
 def test_most_of_vww_can_be_pruned(seed):

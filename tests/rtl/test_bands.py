@@ -89,7 +89,7 @@ def test_random_networks_in_bands(config: str, seed: int) -> None:
         if planned.configuration.activation_bytes != 1 << 11:
             continue  # A simulator each.
         x = rng.integers(-128, 128, (1, *planned.input.shape)).astype(np.int8)
-        compare_layers(planned, x, f"{config}, seed {seed}, number {number}", timed=False)
+        compare_layers(planned, x, f"{config}, seed {seed}, number {number}")
         compare_output(planned, x, f"{config}, seed {seed}, number {number}")
         done += 1
         if done == 20:

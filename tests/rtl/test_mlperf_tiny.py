@@ -34,10 +34,9 @@ def simulated(name: str, config: str, samples: int, seed: int) -> tuple[Network,
     x = rng.integers(-128, 128, (samples, *network.input_shape)).astype(np.int8)
     result = simulate_image(make_image(planned), x, layers=True, network=network)
     assert not result.mismatches, result.first
-    for layer, one in zip(result.layers, planned.layers, strict=True):
-        slack = max(16, 0.01 * layer.cycles) * max(1, len(one.operations))
-        assert abs(layer.cycles - layer.predicted) <= slack, layer
-    assert result.cycles == pytest.approx(result.predicted, rel=0.01)
+    for layer in result.layers:
+        assert abs(layer.cycles - layer.predicted) <= max(16, 0.01 * layer.cycles), layer
+    assert result.cycles == pytest.approx(result.predicted, rel=0.001)
     return network, result
 
 
@@ -68,6 +67,6 @@ def test_keyword_spotting_fits_the_boards(config: str, seed: int) -> None:
     simulated("kws", config, 1, seed)
 
 
-@pytest.mark.parametrize("name", ["vww", "ad"])
-def test_what_fits_the_largest_board_alone(name: str, seed: int) -> None:
-    simulated(name, "ecp5-85f", 1, seed)
+@pytest.mark.parametrize(("name", "samples"), [("vww", 2), ("ad", 10)])
+def test_what_fits_the_largest_board_alone(name: str, samples: int, seed: int) -> None:
+    simulated(name, "ecp5-85f", samples, seed)

@@ -1,4 +1,4 @@
-"""Random networks of every kind of layer: the RTL against golden, value for value.
+"""Random networks of every kind of layer: the RTL against golden, value for value, and its cycles.
 
 `--layers N` runs N layers a configuration, with networks of their own for every seed. A failure
 names the network; `make sim TB=random_layers SEED=... K=...` runs it again.
@@ -24,7 +24,7 @@ def run_networks(seed: int, config: str, layers: int) -> None:
         planned = random_plan(rng, configuration(config), EACH, keep_maps=bool(number % 2))
         x = rng.integers(-128, 128, (1, *planned.input.shape)).astype(np.int8)
         what = f"network {number} (make sim TB=random_layers K={config} SEED={seed})"
-        compare_layers(planned, x, what, timed=False)
+        compare_layers(planned, x, what)
         if number % 4 == 0:
             compare_output(planned, x, what)
         done += len(planned.layers)
