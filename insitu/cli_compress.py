@@ -103,7 +103,7 @@ def compress(
     from insitu.models import load_float
     from insitu.network import save
     from insitu.quantise import calibrate, load_inputs
-    from insitu.search import Labelled, Search, check_samples, loss_of
+    from insitu.search import Labelled, Search, check_samples
 
     configuration = named_configuration(config)
     if (budget is None) == (max_loss is None):
@@ -157,7 +157,7 @@ def compress(
             "tried": tried,
         }
         if before is not None:
-            _keep_better(network_file, loss_of(before, network, scales), built.loss)
+            _keep_better(network_file, search.loss(before), built.loss)
     if choices_file is not None:
         write_choices(built.allocation.choices, choices_file)
     save(built.network, network_file)

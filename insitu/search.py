@@ -7,6 +7,7 @@ layers before it give (`insitu.compress`), planned, and measured.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from insitu.plan import Plan, plan
 from insitu.quantise import Calibration, quantise_inputs
 from rtl.config import LARGEST_MEMORY, Configuration
 
-__all__ = ["Built", "Labelled", "Search", "check_samples", "loss_of"]
+__all__ = ["Built", "Labelled", "Search", "check_samples"]
 
 Floats = NDArray[np.floating[Any]]
 Progress = Callable[[int, int | None, str], None]
@@ -182,9 +183,7 @@ class Search:
             large = planned.payload_bytes - self.config.coefficient_bytes
             if slow <= 0 and large <= 0:
                 planned = plan(network, self.config, name=self.network.name)
-                return Built(
-                    allocation, network, planned, loss_of(network, self.network, self.calibration)
-                )
+                return Built(allocation, network, planned, self.loss(network))
             limits = replace(
                 limits,
                 cycles=None if limits.cycles is None else limits.cycles - max(slow, 0),
@@ -265,6 +264,19 @@ class Search:
             right += int((outputs.argmax(axis=1) == samples.labels[batch]).sum())
         return right / len(samples.labels)
 
+    def loss(self, network: Network) -> float:
+        """`distance` of a network's outputs from the float one's, on the calibration samples."""
+        key = digest("loss", *self._key, to_bytes(network))
+        inputs = self.calibration.inputs
+        made = self._store.figures(
+            key, lambda: {"loss": distance(_outputs(network, inputs), self._wanted)}
+        )
+        return made["loss"]
+
+    @cached_property
+    def _wanted(self) -> Floats:
+        return _outputs(self.network, self.calibration.inputs)
+
     def _compressed(self, allocation: Allocation) -> Network:
         choices = allocation.choices
         key = digest(*self._key, sorted((name, str(choices[name])) for name in choices)) + ".npz"
@@ -284,11 +296,6 @@ class Search:
         )
         self._store.put(key, to_bytes(network))
         return network
-
-
-def loss_of(network: Network, real: FloatNetwork, calibration: Calibration) -> float:
-    """`distance` of a network's outputs from the float network's, on the calibration samples."""
-    return distance(_outputs(network, calibration.inputs), _outputs(real, calibration.inputs))
 
 
 def _outputs(network: Network | FloatNetwork, inputs: Floats) -> Floats:

@@ -143,56 +143,58 @@ def memory(report: Report) -> RenderableType:
 def compression(report: Report) -> RenderableType:
     """A network compressed under a budget, the frontier it was chosen from, and plain storing."""
     chosen, plain = report["compressed"], report["plain"]
-    front = [
-        (f"{one['bytes']:,}", f"{one['cycles']:,}", f"{one['proxy_loss']:.4g}")
-        for one in report["frontier"]
-    ]
-    front_plain = [
-        (f"{one['bytes']:,}", f"{one['cycles']:,}", f"{one['proxy_loss']:.4g}")
-        for one in report["plain_frontier"]
-    ]
     layers = [
         (
             one["name"],
             one["choice"],
             f"{one['bytes']:,}",
             f"{one['cycles']:,}",
-            f"{one['proxy_loss']:.4g}",
+            f"{one['proxy_loss']:.3g}",
         )
         for one in chosen["layers"]
     ]
-    columns = ["", "bytes", "weights", "parameters", "cycles", "proxy loss", "loss"]
-    rows = [["compressed", *_compressed(chosen)]]
-    rows.append(["stored weights alone", *([""] * 6 if "refused" in plain else _compressed(plain))])
-    if report["inputs"]:
-        columns.append("right")
-        for row, one in zip(rows, (chosen, plain), strict=True):
-            row.append(f"{one['accuracy']:.2%}" if "accuracy" in one else "")
-        whole = ["in floating point", *[""] * 6, f"{report['float']['accuracy']:.2%}"]
-        rows.append(whole)
+    figures = [
+        (
+            what.replace("_", " "),
+            *(f"{one[what]:,}" if what in one else "" for one in (chosen, plain)),
+        )
+        for what in ("bytes", "weight_bytes", "parameter_bytes", "program_bytes", "cycles")
+    ]
+    figures += [
+        (
+            what.replace("_", " "),
+            *(f"{one[what]:.3g}" if what in one else "" for one in (chosen, plain)),
+        )
+        for what in ("proxy_loss", "loss")
+    ]
     calibration, inputs = report["calibration"], report["inputs"]
     notes = [("calibration", f"{calibration['samples']:,} samples of {calibration['file']}")]
     if inputs:
-        notes.append(("right of", f"{inputs['samples']:,} samples of {inputs['file']}"))
+        right = (f"{one['accuracy']:.2%}" if "accuracy" in one else "" for one in (chosen, plain))
+        figures.append(("right", *right))
+        whole = f"{report['float']['accuracy']:.2%} in floating point"
+        notes.append(("right", f"of {inputs['samples']:,} samples of {inputs['file']}; {whole}"))
     if report["tried"]:
         tried = [f"{one['bytes']:,} bytes {one['accuracy']:.2%}" for one in report["tried"]]
         notes.append(("tried", ", ".join(tried)))
     if "refused" in plain:
-        notes.append(("stored weights alone", plain["refused"]))
+        notes.append(("stored alone", plain["refused"]))
     title = f"{report['model']} on {report['configuration']}"
     return Group(
-        _table("Frontier", ("bytes", "cycles", "proxy loss"), front),
-        _table("Frontier of stored weights", ("bytes", "cycles", "proxy loss"), front_plain),
+        _frontier("Frontier", report["frontier"]),
+        _frontier("Frontier, all weights stored", report["plain_frontier"]),
         _table("Layer by layer", ("layer", "choice", "bytes", "cycles", "proxy loss"), layers),
-        _table(title, columns, rows),
+        _table(title, ("", "compressed", "stored alone"), figures),
         _pairs("", notes),
     )
 
 
-def _compressed(report: Report) -> list[str]:
-    names = ("bytes", "weight_bytes", "parameter_bytes", "cycles")
-    losses = (report["proxy_loss"], report["loss"])
-    return [f"{report[name]:,}" for name in names] + [f"{loss:.4g}" for loss in losses]
+def _frontier(title: str, allocations: Sequence[Report]) -> Table:
+    rows = [
+        (f"{one['bytes']:,}", f"{one['cycles']:,}", f"{one['proxy_loss']:.3g}")
+        for one in allocations
+    ]
+    return _table(title, ("bytes", "cycles", "proxy loss"), rows)
 
 
 def simulation(report: Report) -> RenderableType:

@@ -27,6 +27,15 @@ from rtl.config import CONFIGURATIONS, LARGEST_MEMORY
 UP5K = CONFIGURATIONS["up5k"]
 
 
+@pytest.fixture
+def few(monkeypatch):
+    """Menus of few options, which are fitted in no time."""
+    monkeypatch.setattr(insitu.menu, "_SHARES", (1 / 2,))
+    monkeypatch.setattr(insitu.menu, "_INTRA", ((4, 4), (3, 3)))
+    monkeypatch.setattr(insitu.menu, "_BASES", ((3, 3),))
+    monkeypatch.setattr(insitu.menu, "_FLAT", ((3, 4),))
+
+
 def layer(rng, name, before, co, ci, kernel, **options):
     taps = kernel[0] * kernel[1]
     return FloatConvolution(
@@ -121,7 +130,7 @@ def test_choices_are_within_the_configuration(seed):
     assert all(one.stored for one in choices_for(np.zeros((4, 5000, 1)), UP5K))
 
 
-def test_menus_hold_what_pays_and_losses_fall_with_bits(tmp_path, seed):
+def test_menus_hold_what_pays_and_losses_fall_with_bits(few, tmp_path, seed):
     rng = np.random.default_rng(seed)
     network = small_network(rng)
     calibration = calibrated(rng, network)
@@ -137,7 +146,7 @@ def test_menus_hold_what_pays_and_losses_fall_with_bits(tmp_path, seed):
         assert {one.choice.q for one in plain} == set(range(1, 9))
 
 
-def test_a_loss_is_how_far_the_network_moves(seed):
+def test_a_loss_is_how_far_the_network_moves(few, seed):
     """Where it is measured, and only there: weights of 3 bits in one layer."""
     rng = np.random.default_rng(seed)
     network = small_network(rng)
@@ -181,7 +190,7 @@ def test_distance_is_a_divergence():
     assert distance(1000 * other, 1000 * logits) > 100
 
 
-def test_what_is_kept_is_not_fitted_again(tmp_path, seed, monkeypatch):
+def test_what_is_kept_is_not_fitted_again(few, tmp_path, seed, monkeypatch):
     rng = np.random.default_rng(seed)
     network = small_network(rng)
     calibration = calibrated(rng, network)
