@@ -162,7 +162,8 @@ def _solve(
         constraints=constraints,
         integrality=np.ones(len(options)),
         bounds=Bounds(0, 1),
-        options={"mip_rel_gap": 0.0},
+        # With presolve HiGHS now and then writes to standard output.
+        options={"mip_rel_gap": 0.0, "presolve": False},
     )
     if result.x is None:
         if result.status != _UNSOLVABLE:

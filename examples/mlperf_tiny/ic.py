@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from inputs import CACHE, PACKAGE, VERSION, cifar10, read_png
+from numpy.typing import NDArray
 
 FOLDER = Path("build/ic")
 CALIBRATION, TEST = FOLDER / "calibration.npz", FOLDER / "test.npz"
@@ -24,15 +25,19 @@ BUDGETS = (38, 21, 14)
 SAMPLES, IMAGES = 512, 2000
 
 
-def write_inputs() -> None:
-    """Pixels as the `.tflite` takes them: float32 [N, 32, 32, 3], 0 to 255."""
-    package = CACHE / f"{PACKAGE}-{VERSION}.tgz"
+def training_pixels(package: Path) -> NDArray[np.float32]:
+    """The first 10,000 training images: [N, 32, 32, 3], 0 to 255."""
     with tarfile.open(package) as archive:
         file = archive.extractfile("package/data_batch_1.png")
         if file is None:
             raise FileNotFoundError("data_batch_1.png")
-        pixels = read_png(file.read()).reshape(-1, 32, 32, 3)[:SAMPLES]
-    np.savez(CALIBRATION, inputs=pixels.astype(np.float32))
+        return read_png(file.read()).reshape(-1, 32, 32, 3).astype(np.float32)
+
+
+def write_inputs() -> None:
+    """Calibration samples and test images, as the `.tflite` takes them."""
+    package = CACHE / f"{PACKAGE}-{VERSION}.tgz"
+    np.savez(CALIBRATION, inputs=training_pixels(package)[:SAMPLES])
     arrays = cifar10(package)
     test = arrays["inputs"][:IMAGES].astype(np.float32) + 128
     np.savez(TEST, inputs=test, labels=arrays["labels"][:IMAGES])
