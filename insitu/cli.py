@@ -4,7 +4,6 @@ Exit status: 0 done, 1 the result is wrong (values that differ, a device that do
 bad input. Whatever a verb needs is imported when it runs, so that help comes at once.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,15 +13,24 @@ import typer
 from typer.core import TyperGroup
 
 from insitu import __version__
+from insitu.cli_compress import EXAMPLE as COMPRESS_EXAMPLE
+from insitu.cli_compress import compress
+from insitu.cli_options import (
+    ROOT,
+    CalibrationOption,
+    ConfigOption,
+    JsonOption,
+    ModelArgument,
+    check_outputs,
+    named_configuration,
+    write_json,
+)
 from insitu.console import complain, output, progress
 from insitu.errors import FitError, InputError, InsituError
 from insitu.files import check_writable, write_file
-from rtl.config import CONFIGURATIONS, Configuration
+from rtl.config import CONFIGURATIONS
 
 __all__ = ["app", "main"]
-
-ROOT = Path(__file__).resolve().parent.parent
-"""The clone."""
 
 DEMO_REPORT = ROOT / "build" / "demo.json"
 BUILDS = ROOT / "build" / "boards"
@@ -49,29 +57,6 @@ app = typer.Typer(
     help="An FPGA accelerator that generates a neural network's weights on chip.",
 )
 
-ConfigOption = Annotated[
-    str,
-    typer.Option("--config", metavar="NAME", help=f"Hardware: {', '.join(CONFIGURATIONS)}."),
-]
-JsonOption = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Also write all figures to FILE.")
-]
-
-ModelArgument = Annotated[
-    Path,
-    typer.Argument(
-        help="A .tflite, an .onnx (each quantised or float), or an integer network as .npz.",
-        metavar="MODEL",
-    ),
-]
-CalibrationOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Sample inputs (.npz) of a float model, to find scales with.",
-        show_default="calibration.npz beside MODEL",
-    ),
-]
 StoredOption = Annotated[
     int | None,
     typer.Option(
@@ -127,7 +112,7 @@ def demo(
     check_writable(json_file, "report")
     with progress() as tell:
         report = demonstrate(samples=samples, progress=tell)
-    _write_json(json_file, report)
+    write_json(json_file, report)
     output().print(show.demonstration(report))
     output().print(f"All figures: {json_file}", soft_wrap=True)
     _verdict(report["mismatches"])
@@ -154,8 +139,8 @@ def compile_(
     from insitu.pack import make_image
     from insitu.plan import plan
 
-    configuration = _configuration(config)
-    _check_outputs(image, json_file, "image")
+    configuration = named_configuration(config)
+    check_outputs(image, json_file, "image")
     with progress() as tell:
         loaded = load_model(
             model,
@@ -173,11 +158,14 @@ def compile_(
         report["compression"] = loaded.compression
     if loaded.notes:
         report["notes"] = list(loaded.notes)
-    _write_json(json_file, report)
+    write_json(json_file, report)
     output().print(show.network(report))
     for note in loaded.notes:
         output().print(note, markup=False, soft_wrap=True)
     output().print(f"Image: {image}, {report['image_bytes']:,} bytes", soft_wrap=True)
+
+
+app.command(epilog=COMPRESS_EXAMPLE)(compress)
 
 
 @app.command(epilog="Example: insitu inspect MODEL.tflite --config ecp5-45f")
@@ -215,7 +203,7 @@ def inspect(
     from insitu.memory_map import memory as memory_of
     from insitu.models import load_model
 
-    _check_outputs(None, json_file)
+    check_outputs(None, json_file)
     if memory is not None:
         check_picture(memory)
     if file.suffix == ".image":
@@ -230,7 +218,7 @@ def inspect(
         report = metadata | {"memory": memory_of(metadata)}
         if memory is not None:
             write_picture(memory, metadata)
-        _write_json(json_file, report)
+        write_json(json_file, report)
         output().print(show.network(metadata))
         output().print(show.memory(report["memory"]))
         return
@@ -239,7 +227,7 @@ def inspect(
             f"model {file} has no memory to draw without a configuration",
             f"add --config NAME: {', '.join(CONFIGURATIONS)}",
         )
-    configuration = None if config is None else _configuration(config)
+    configuration = None if config is None else named_configuration(config)
     with progress() as tell:
         model = load_model(file, configuration, calibration=calibration, prune=prune, progress=tell)
     report = look(model, configuration)
@@ -247,7 +235,7 @@ def inspect(
         if "misfit" in report:
             raise FitError(report["misfit"]["cause"], report["misfit"]["next"])
         write_picture(memory, report["plan"])
-    _write_json(json_file, report)
+    write_json(json_file, report)
     output().print(show.model(report))
 
 
@@ -286,7 +274,7 @@ def evaluate(
     from insitu.evaluate import read_inputs
     from insitu.models import load_model
 
-    _check_outputs(None, json_file)
+    check_outputs(None, json_file)
     with progress() as tell:
         loaded = load_model(
             model, calibration=calibration, stored=stored, prune=prune, progress=tell
@@ -295,7 +283,7 @@ def evaluate(
             inputs, loaded.network, channels_last=loaded.channels_last, samples=samples
         )
         report = run_all(loaded, found, compare=compare, progress=tell)
-    _write_json(json_file, report)
+    write_json(json_file, report)
     output().print(show.evaluation(report))
 
 
@@ -336,7 +324,7 @@ def simulate(
     from insitu.network import from_bytes
     from insitu.simulate import simulate_image
 
-    _check_outputs(None, json_file)
+    check_outputs(None, json_file)
     loaded = read_image(image)
     network = from_bytes(loaded.network, f"the network in image {image}")
     found = read_inputs(inputs, network)
@@ -357,7 +345,7 @@ def simulate(
         if count < len(integers):
             golden = run(network, integers).reshape(len(integers), -1).argmax(axis=1)
             report |= {"accuracy_all": float(np.mean(golden == labels)), "images": len(integers)}
-    _write_json(json_file, report)
+    write_json(json_file, report)
     output().print(show.simulation(report))
     _verdict(result.mismatches)
 
@@ -409,15 +397,15 @@ def verilog(
     from insitu.verilog import check, module_name
     from insitu.verilog import verilog as convert
 
-    configuration = _configuration(config)
+    configuration = named_configuration(config)
     check(block, bus)
     if file is None and header is None and svd is None:
         raise InputError("there is nothing to write", "add -o FILE, --header FILE or --svd FILE")
     if block != "accelerator" and (header or svd):
         raise InputError(f"{block} has no registers", "leave out --block, or --header and --svd")
-    _check_outputs(file, json_file, "Verilog file")
-    _check_outputs(header, None, "C header")
-    _check_outputs(svd, None, "SVD file")
+    check_outputs(file, json_file, "Verilog file")
+    check_outputs(header, None, "C header")
+    check_outputs(svd, None, "SVD file")
     report: dict[str, Any] = {
         "block": block,
         "bus": bus,
@@ -444,7 +432,7 @@ def verilog(
         if path is not None:
             write_file(path, make(configuration, bus).encode(), what)
             output().print(f"{what}: {path}", soft_wrap=True)
-    _write_json(json_file, report)
+    write_json(json_file, report)
 
 
 @app.command(epilog="Example: insitu build --board icebreaker")
@@ -468,14 +456,14 @@ def build(
     from insitu import show
 
     find_board(board)
-    _check_outputs(None, json_file)
+    check_outputs(None, json_file)
     with progress() as tell:
         report = make(
             board,
             output_dir=folder or BUILDS / board,
             progress=lambda text: tell(0, None, f"{board}: {text}"),
         )
-    _write_json(json_file, report)
+    write_json(json_file, report)
     output().print(show.board(report))
 
 
@@ -529,16 +517,16 @@ def serve(
     from insitu.serve import LEVELS
     from insitu.serve import serve as run
 
-    configuration = _configuration(config)
+    configuration = named_configuration(config)
     if level not in LEVELS:
         raise InputError(f"there is no level {level!r}", f"choose one of {', '.join(LEVELS)}")
-    _check_outputs(None, json_file)
+    check_outputs(None, json_file)
     if json_file is not None:
         json_file.unlink(missing_ok=True)
 
     def ready(port: str) -> None:
         report = {"port": port, "configuration": config, "level": level, "pid": os.getpid()}
-        _write_json(json_file, report)
+        write_json(json_file, report)
         output().print(f"{config} at {port}, until interrupted: insitu ping --port {port}")
 
     with progress() as tell:
@@ -550,7 +538,7 @@ def ping(port: PortOption, baud: BaudOption = DEFAULT_BAUD, json_file: JsonOptio
     """Ask a device what it is, and what is loaded."""
     from insitu import show
 
-    _check_outputs(None, json_file)
+    check_outputs(None, json_file)
     with _device(port, baud) as device:
         loaded = device.loaded()
     found = device.identity
@@ -567,7 +555,7 @@ def ping(port: PortOption, baud: BaudOption = DEFAULT_BAUD, json_file: JsonOptio
         "image": None if loaded is None else loaded.report(),
         "retries": device.retries,
     }
-    _write_json(json_file, report)
+    write_json(json_file, report)
     output().print(show.device(report))
 
 
@@ -581,12 +569,12 @@ def load(
     """Load an image into a device, and check that it arrived."""
     from insitu.image import read_image
 
-    _check_outputs(None, json_file)
+    check_outputs(None, json_file)
     made = read_image(image)
     with _device(port, baud) as device:
         loaded = device.load(made)
     report = {"port": port, "image": loaded.report(), "retries": device.retries}
-    _write_json(json_file, report)
+    write_json(json_file, report)
     output().print(
         f"Loaded {loaded.network}: {loaded.payload_bytes:,} bytes, checked", soft_wrap=True
     )
@@ -639,7 +627,7 @@ def infer(
     from insitu.infer import infer as run
     from insitu.infer import make_ready
 
-    _check_outputs(file, json_file, "outputs")
+    check_outputs(file, json_file, "outputs")
     made = None if image is None else read_image(image)
     with _device(port, baud) as device:
         loaded = make_ready(device, made)
@@ -651,7 +639,7 @@ def infer(
         saved = io.BytesIO()
         np.savez(saved, outputs=outputs)
         write_file(file, saved.getvalue(), "outputs")
-    _write_json(json_file, report)
+    write_json(json_file, report)
     output().print(show.inference(report))
 
 
@@ -663,28 +651,6 @@ def _device(port: str, baud: int) -> Iterator[Any]:
 
     with open_port(port, baud) as opened, progress() as tell:
         yield Device(Link(opened), progress=tell)
-
-
-def _configuration(name: str) -> Configuration:
-    if name not in CONFIGURATIONS:
-        raise InputError(
-            f"there is no configuration named {name!r}",
-            f"choose one of {', '.join(CONFIGURATIONS)}",
-        )
-    return CONFIGURATIONS[name]
-
-
-def _check_outputs(file: Path | None, json_file: Path | None, what: str = "file") -> None:
-    """Before the work, not after it."""
-    if file is not None:
-        check_writable(file, what)
-    if json_file is not None:
-        check_writable(json_file, "report")
-
-
-def _write_json(path: Path | None, report: Any) -> None:
-    if path is not None:
-        write_file(path, (json.dumps(report, indent=2) + "\n").encode(), "report")
 
 
 def _verdict(mismatches: int) -> None:

@@ -20,6 +20,7 @@ on nothing but the arguments.
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ from insitu.quantise import (
 from rtl.config import Configuration
 
 __all__ = [
+    "MOST_INPUTS",
     "Choice",
     "LayerResult",
     "check_names",
@@ -56,7 +58,9 @@ __all__ = [
     "compress_weights",
     "compressible",
     "default_choices",
+    "effective_weights",
     "fit_basis",
+    "moments_of",
 ]
 
 Floats = NDArray[np.floating[Any]]
@@ -64,9 +68,11 @@ Int8 = NDArray[np.int8]
 Progress = Callable[[int, int, str], None]
 
 _DAMPING = 0.01
-_FLOAT_SWEEPS = 25
-_INTEGER_SWEEPS = 6
-_MOST_INPUTS = 4096
+_SWEEPS = 25, 6
+"""In floating point and in integers."""
+_QUICK_SWEEPS = 4, 1
+MOST_INPUTS = 4096
+"""Inputs of an output that can be compressed: Ci*T."""
 _SUMS = 20_000
 """Sums of a basis kernel that its map's step is chosen by."""
 _UNIT = Quantisation(1.0, 0)
@@ -309,7 +315,7 @@ class _Fitter:
         step = (seen.integer.astype(np.float32) - np.float32(seen.quantisation.zero_point)) * (
             np.float32(seen.quantisation.scale)
         )
-        moments, target = _moments(layer, seen.real, step)
+        moments, target = moments_of(layer, seen.real, step)
         del step
         seed = self._seed + len(self.results)
         arguments = layer.name, target, choice, self._config, moments, seed
@@ -443,7 +449,7 @@ def _result(
     return LayerResult(name, choice, float(relative[0]), float(relative[-1]), bits)
 
 
-def _moments(
+def moments_of(
     layer: FloatConvolution, samples: Floats, seen: Floats
 ) -> tuple[Floats | None, Floats]:
     """Metric of a layer's weights, and the weights it should have.
@@ -464,7 +470,7 @@ def _moments(
         weights, where it is very wide.
     """
     n = layer.weights[0].size
-    if n > _MOST_INPUTS:
+    if n > MOST_INPUTS:
         return None, layer.weights
     square, product = np.zeros((n, n)), np.zeros((n, n))
     mean, mean_seen = np.zeros(n), np.zeros(n)
@@ -576,6 +582,31 @@ def fit_basis(
     return Generated(U=found.U, B=found.B, qu=found.qu, qb=found.qb, s1=found.s1), V
 
 
+def effective_weights(
+    name: str,
+    weights: Floats,
+    choice: Choice,
+    config: Configuration,
+    moments: Floats | None = None,
+    seed: int = 0,
+) -> Floats:
+    """What about is left of a layer's weights, in real numbers: float64 [Co, Ci, T].
+
+    From fewer sweeps than `compress` makes. Of a factored layer without what the rounding of the
+    map between its two layers takes. Parameters and errors as for `compress_weights`, and of any
+    choice.
+    """
+    if choice.stored or not weights.any():
+        found, scale = compress_weights(name, weights, Choice(q=choice.q), config, moments)
+        return scale[:, np.newaxis, np.newaxis] * found.W
+    factors = _factors(name, weights, choice, config, moments, seed)
+    _, recovered, scale = factors.fit(lambda fraction: None, quick=True)
+    if not choice.factored:
+        return scale[:, np.newaxis, np.newaxis] * recovered.W
+    V = scale[:, np.newaxis] * np.asarray(recovered.V)
+    return (V @ recovered.W1.reshape(len(recovered.W1), -1)).reshape(weights.shape)
+
+
 def _factors(
     name: str,
     weights: Floats,
@@ -587,10 +618,10 @@ def _factors(
     check_ranks(name, weights, choice)
     _, ci, taps = weights.shape
     if moments is None:
-        if ci * taps > _MOST_INPUTS:
+        if ci * taps > MOST_INPUTS:
             raise FitError(
                 f"layer {name!r} has {ci * taps} inputs for each output",
-                f"store it; at most {_MOST_INPUTS} can be compressed",
+                f"store it; at most {MOST_INPUTS} can be compressed",
             )
         moments = np.eye(ci * taps)
     return _Factors(weights, choice, config, moments, seed)
@@ -603,15 +634,19 @@ def _round_stored(weights: Floats, q: int, moments: Floats) -> tuple[Stored, Flo
     return Stored(integers.astype(np.int8).reshape(weights.shape), q), scale
 
 
-def _babai(targets: Floats, metric: Floats, q: int) -> Floats:
-    """Integers of q bits near rows of `targets` [rows, n] in the metric [n, n].
+def _triangle(metric: Floats) -> Floats:
+    """What `_babai` needs of a metric [n, n]: upper triangular, with a diagonal of ones."""
+    # (x - z)' M (x - z) = |R (x - z)|^2 with R upper triangular: the last coordinate first.
+    factor = np.linalg.cholesky(metric).T
+    return factor / np.diag(factor)[:, np.newaxis]
+
+
+def _babai(targets: Floats, factor: Floats, q: int) -> Floats:
+    """Integers of q bits near rows of `targets` [rows, n] in the metric of a `_triangle` [n, n].
 
     Coordinate by coordinate; the error of each is fed into those that follow.
     """
     high = symmetric_range(q)[1]
-    # (x - z)' M (x - z) = |R (x - z)|^2 with R upper triangular: the last coordinate first.
-    factor = np.linalg.cholesky(metric).T
-    factor = factor / np.diag(factor)[:, np.newaxis]
     result = np.empty_like(targets)
     residual = np.zeros_like(targets)
     for k in range(targets.shape[1] - 1, -1, -1):
@@ -624,8 +659,13 @@ def _babai(targets: Floats, metric: Floats, q: int) -> Floats:
     return result
 
 
-def _round_rows(targets: Floats, metric: Floats, q: int, factors: Floats) -> tuple[Floats, Floats]:
+def _round_rows(
+    targets: Floats, metric: Floats, q: int, factors: Floats, triangle: Floats | None = None
+) -> tuple[Floats, Floats]:
     """Integers and a scale for each row: min |t - scale * z| over both.
+
+    `factors` are those of the largest value that are tried as the largest integer; `triangle` is
+    that of the metric, where it is known.
 
     Returns
     -------
@@ -637,8 +677,9 @@ def _round_rows(targets: Floats, metric: Floats, q: int, factors: Floats) -> tup
     best_error = np.full(len(targets), np.inf)
     integers, scales = np.zeros_like(targets), np.zeros(len(targets))
     weighted = targets @ metric
-    for factor in factors:
-        z = _babai(targets * (high / (factor * largest)), metric, q)
+    triangle = _triangle(metric) if triangle is None else triangle
+    scaled = np.concatenate([targets * (high / (factor * largest)) for factor in factors])
+    for z in np.split(_babai(scaled, triangle, q), len(factors)):
         zm = z @ metric
         scale = (weighted * z).sum(axis=1) / np.maximum((zm * z).sum(axis=1), 1e-30)
         error = (weighted * targets).sum(axis=1) - scale * (weighted * z).sum(axis=1)
@@ -678,26 +719,33 @@ class _Factors:
         self.V: Floats = np.zeros((self.co, self.bo))
         self.integer_v: Floats = self.V
 
-    def fit(self, progress: Callable[[float], None]) -> tuple[float, Generated, Floats]:
+    def fit(
+        self, progress: Callable[[float], None], quick: bool = False
+    ) -> tuple[float, Generated, Floats]:
         """All three stages: error, weights and scales.
 
         Where the layer is factored, what counts is V times the recovered W1, without the rounding
         to weights of 8 bits that s2 stands for.
         """
-        sweeps = _FLOAT_SWEEPS + 2 * _INTEGER_SWEEPS
+        floats, integers = _QUICK_SWEEPS if quick else _SWEEPS
+        sweeps = floats + 2 * integers
         self._begin()
-        for sweep in range(_FLOAT_SWEEPS):
+        for sweep in range(floats):
             self._float_sweep()
             progress((sweep + 1) / sweeps)
         self._round_kernels()
         best = self._round_v()
-        for sweep in range(1, _INTEGER_SWEEPS + 1):
-            progress((_FLOAT_SWEEPS + 2 * sweep) / sweeps)
+        for sweep in range(1, integers + 1):
+            progress((floats + 2 * sweep) / sweeps)
             self._integer_sweep()
             found = self._round_v()
             if found[0] < best[0]:
                 best = found
         return best
+
+    @cached_property
+    def _triangle(self) -> Floats:
+        return _triangle(self.H)
 
     # Stage 1: floating point.
 
@@ -790,7 +838,7 @@ class _Factors:
             target = self._target(b)
             if choice.terms is None:
                 z, scale = _round_rows(
-                    target[np.newaxis], self.H, choice.qu, np.linspace(1, 0.4, 13)
+                    target[np.newaxis], self.H, choice.qu, np.linspace(1, 0.4, 13), self._triangle
                 )
                 self._replace(b, z[0], float(scale[0]))
                 continue
@@ -838,18 +886,18 @@ class _Factors:
             target = self._target(b)
             before = self._error(b, target, self.W1[b])
             if choice.terms is None:
-                z = _babai(target[np.newaxis], self.H, choice.qu)[0]
+                z = _babai(target[np.newaxis], self._triangle, choice.qu)[0]
                 if self._error(b, target, z) < before:
                     self.W1[b] = z
                 continue
             u, metric = self._solve_u(b, target)
-            z = _babai(u[np.newaxis], metric, choice.qu)[0].reshape(self.U[b].shape)
+            z = _babai(u[np.newaxis], _triangle(metric), choice.qu)[0].reshape(self.U[b].shape)
             w1 = (z @ self.B[b]).reshape(-1)
             after = self._error(b, target, w1)
             if after < before:
                 self.U[b], self.W1[b], before = z, w1, after
             x, metric = self._solve_b(b, target)
-            z = _babai(x[np.newaxis], metric, choice.qb)[0].reshape(self.B[b].shape)
+            z = _babai(x[np.newaxis], _triangle(metric), choice.qb)[0].reshape(self.B[b].shape)
             w1 = (self.U[b] @ z).reshape(-1)
             if self._error(b, target, w1) < before:
                 self.B[b], self.W1[b] = z, w1

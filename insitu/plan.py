@@ -5,7 +5,7 @@ the layer, the figure and the next step.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from insitu.bands import lay_out_in_bands
 from insitu.control import Segments
 from insitu.cost import Cost, Work, operation_cost, program_cycles, total_cost
 from insitu.errors import FitError
-from insitu.lower import array_cycles, lower_rows
+from insitu.lower import array_cycles, lower, lower_rows
 from insitu.maps import Layout, Map, lay_out
 from insitu.misfit import ways_to_fit
 from insitu.operation import Operation, Segment
@@ -35,7 +35,7 @@ from rtl.record import (
     field_bits,
 )
 
-__all__ = ["DATAFLOWS", "LayerPlan", "Plan", "Planned", "StepPlan", "plan"]
+__all__ = ["DATAFLOWS", "LayerPlan", "Plan", "Planned", "Price", "StepPlan", "plan", "price"]
 
 _ROUNDINGS = {
     Rounding.UP: ROUND_UP,
@@ -320,6 +320,59 @@ class Plan:
         }
 
 
+@dataclass(frozen=True)
+class Price:
+    """What a layer takes on a configuration, where it runs as a whole.
+
+    Parameters
+    ----------
+    weight_bytes : int
+        Bases, coefficients and stored weights as packed, padding included.
+    parameter_bytes : int
+        Biases, multipliers, shifts and tables.
+    program_bytes : int
+    cycles : int
+    """
+
+    weight_bytes: int
+    parameter_bytes: int
+    program_bytes: int
+    cycles: int
+
+    def __add__(self, other: "Price") -> "Price":
+        return Price(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, other: "Price") -> "Price":
+        return Price(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+def price(layer: Layer, source: Map, target: Map, config: Configuration) -> Price:
+    """What a layer of one input takes, as `plan` would count it where the layer runs as a whole.
+
+    Parameters
+    ----------
+    layer : Layer
+    source, target : Map
+        Its input and its output.
+    config : Configuration
+
+    Raises
+    ------
+    FitError
+        If the configuration cannot run it.
+    """
+    total = Price(0, 0, 0, 0)
+    for operation in lower(layer, (source,), target, (), config):
+        _check_record(layer, _record(operation, 0, 0, config), config)
+        total += Price(
+            _segment_words(operation, config) * config.coefficient_port // 8,
+            4 * _parameter_words(operation, config),
+            4 * (1 + RECORD_WORDS),
+            operation_cost(_work(operation, config), config).cycles,
+        )
+    return total
+
+
 def plan(
     network: Network,
     configuration: Configuration,
@@ -479,7 +532,8 @@ def _planned(
             ways = ways_to_fit(network, config, lambda one: _Contents(one, layout, config).size)
         raise _misfit(layers, contents.size, config, ways)
     for one in layers:
-        _check_records(one, config)
+        for operation in one.operations:
+            _check_record(one.layer, operation.record, config)
     return Plan(
         name=name,
         network=network,
@@ -688,20 +742,18 @@ _SMALLER = {
 }
 
 
-def _check_records(planned: LayerPlan, config: Configuration) -> None:
+def _check_record(layer: Layer, record: dict[str, int], config: Configuration) -> None:
     """Refuse a layer whose record cannot hold its figures, or whose figures the hardware cannot."""
     bits = field_bits(config)
     smaller = "use smaller feature maps"
-    sized = isinstance(planned.layer, Convolution | Pooling)
-    for operation in planned.operations:
-        for name, value in operation.record.items():
-            field = FIELDS[name]
-            width = field.width if name in ADDRESS_STEPS else bits[name]
-            low = -(1 << (width - 1)) if field.signed else 0
-            high = low + (1 << width) - 1
-            if not low <= value <= high:
-                raise FitError(
-                    f"layer {planned.layer.name!r} needs {name} = {value}, "
-                    f"{config.name} holds {low}..{high}",
-                    _SMALLER.get(name, smaller) if sized else smaller,
-                )
+    sized = isinstance(layer, Convolution | Pooling)
+    for name, value in record.items():
+        field = FIELDS[name]
+        width = field.width if name in ADDRESS_STEPS else bits[name]
+        low = -(1 << (width - 1)) if field.signed else 0
+        high = low + (1 << width) - 1
+        if not low <= value <= high:
+            raise FitError(
+                f"layer {layer.name!r} needs {name} = {value}, {config.name} holds {low}..{high}",
+                _SMALLER.get(name, smaller) if sized else smaller,
+            )

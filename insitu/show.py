@@ -10,6 +10,7 @@ from rich.text import Text
 
 __all__ = [
     "board",
+    "compression",
     "demonstration",
     "device",
     "evaluation",
@@ -137,6 +138,63 @@ def memory(report: Report) -> RenderableType:
         _table("Activation memory", columns, maps),
         _table("Coefficient memory", ("", "bytes", "share"), shares),
     )
+
+
+def compression(report: Report) -> RenderableType:
+    """A network compressed under a budget, the frontier it was chosen from, and plain storing."""
+    chosen, plain = report["compressed"], report["plain"]
+    layers = [
+        (
+            one["name"],
+            one["choice"],
+            f"{one['bytes']:,}",
+            f"{one['cycles']:,}",
+            f"{one['proxy_loss']:.3g}",
+        )
+        for one in chosen["layers"]
+    ]
+    figures = [
+        (
+            what.replace("_", " "),
+            *(f"{one[what]:,}" if what in one else "" for one in (chosen, plain)),
+        )
+        for what in ("bytes", "weight_bytes", "parameter_bytes", "program_bytes", "cycles")
+    ]
+    figures += [
+        (
+            what.replace("_", " "),
+            *(f"{one[what]:.3g}" if what in one else "" for one in (chosen, plain)),
+        )
+        for what in ("proxy_loss", "loss")
+    ]
+    calibration, inputs = report["calibration"], report["inputs"]
+    notes = [("calibration", f"{calibration['samples']:,} samples of {calibration['file']}")]
+    if inputs:
+        right = (f"{one['accuracy']:.2%}" if "accuracy" in one else "" for one in (chosen, plain))
+        figures.append(("right", *right))
+        whole = f"{report['float']['accuracy']:.2%} in floating point"
+        notes.append(("right", f"of {inputs['samples']:,} samples of {inputs['file']}; {whole}"))
+    if report["tried"]:
+        tried = [f"{one['bytes']:,} bytes {one['accuracy']:.2%}" for one in report["tried"]]
+        notes.append(("tried", ", ".join(tried)))
+    if "refused" in plain:
+        notes.append(("stored alone", plain["refused"]))
+    title = f"{report['model']} on {report['configuration']}"
+    return Group(
+        _frontier("Frontier", report["frontier"]),
+        _frontier("Frontier, all weights stored", report["plain_frontier"]),
+        _table("Layer by layer", ("layer", "choice", "bytes", "cycles", "proxy loss"), layers),
+        _table(title, ("", "compressed", "stored alone"), figures),
+        _pairs("", notes),
+    )
+
+
+def _frontier(title: str, allocations: Sequence[Report]) -> Table:
+    rows = [
+        (f"{one['bytes']:,}", f"{one['cycles']:,}", f"{one['proxy_loss']:.3g}")
+        for one in allocations
+    ]
+    return _table(title, ("bytes", "cycles", "proxy loss"), rows)
 
 
 def simulation(report: Report) -> RenderableType:

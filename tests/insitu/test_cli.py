@@ -130,6 +130,7 @@ def device(files, monkeypatch):
     "verb",
     [
         "compile",
+        "compress",
         "inspect",
         "evaluate",
         "simulate",

@@ -1,0 +1,210 @@
+"""The verb `compress`: a network under a budget of memory, or of accuracy."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from insitu.cli_options import (
+    ROOT,
+    ConfigOption,
+    JsonOption,
+    check_outputs,
+    named_configuration,
+    parse_bytes,
+    write_json,
+)
+from insitu.console import output, progress
+from insitu.errors import FitError, InputError, NetworkError
+
+if TYPE_CHECKING:
+    from golden.network import Network
+    from insitu.search import Built, Labelled, Search
+
+__all__ = ["EXAMPLE", "compress"]
+
+CACHE = ROOT / "build" / "compress"
+EXAMPLE = "Example: insitu compress MODEL.onnx --config up5k --budget 20KB -o small.npz"
+
+
+def compress(
+    model: Annotated[
+        Path,
+        typer.Argument(help="A .tflite or an .onnx in floating point.", metavar="MODEL"),
+    ],
+    network_file: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="NETWORK", help="The integer network (.npz)."),
+    ],
+    config: ConfigOption,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Sample inputs (.npz): for scales, and to fit weights to.",
+            show_default="calibration.npz beside MODEL",
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Bytes of weights as packed and of parameters, the program not counted, as 46KB "
+            "(a KB is 1,024).",
+        ),
+    ] = None,
+    max_loss: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=100,
+            metavar="POINTS",
+            help="Instead of a budget: the least memory that loses at most so many percentage "
+            "points of accuracy on --inputs.",
+        ),
+    ] = None,
+    cycles: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Cycles of an inference at most.")
+    ] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Inputs with labels (.npz), as --calibration, that accuracy is measured on.",
+        ),
+    ] = None,
+    choices_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--choices", metavar="FILE", help="Also write each layer's choice (JSON), to retrain."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the fits.")] = 0,
+    cache: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where fits are kept: what was interrupted resumes.",
+            show_default="build/compress",
+        ),
+    ] = CACHE,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite a network even if it is the better one.")
+    ] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Choose form, ranks and precisions of every layer under a budget, and compress.
+
+    Beside it the best that storing the weights gives under the same budget.
+    """
+    from insitu import show
+    from insitu.choice import write_choices
+    from insitu.menu import Store
+    from insitu.models import load_float
+    from insitu.network import save
+    from insitu.quantise import calibrate, load_inputs
+    from insitu.search import Labelled, Search, check_samples
+
+    configuration = named_configuration(config)
+    if (budget is None) == (max_loss is None):
+        raise InputError(
+            "there must be a budget or a loss", "name --budget or --max-loss, not both"
+        )
+    if max_loss is not None and inputs is None:
+        raise InputError("accuracy is measured on nothing", "name labelled --inputs FILE.npz")
+    size = None if budget is None else parse_bytes(budget)
+    check_outputs(network_file, json_file, "network")
+    check_outputs(choices_file, None, "choices")
+    last = model.suffix == ".tflite"
+    with progress() as tell:
+        network = load_float(model)
+        calibration = model.parent / "calibration.npz" if calibration is None else calibration
+        samples, _ = load_inputs(calibration, network.input_shape, channels_last=last)
+        labelled = None
+        if inputs is not None:
+            values, labels = load_inputs(
+                inputs, network.input_shape, labels=True, channels_last=last
+            )
+            if labels is not None:
+                labelled = Labelled(values, labels)
+        source = f"calibration samples {calibration}"
+        check_samples(samples, None if labelled is None else labelled.inputs, source)
+        before = None if force else _existing(network_file, network.input_shape)
+        tell(0, None, "calibrating")
+        scales = calibrate(network, samples)
+        search = Search(
+            network, scales, configuration, store=Store(cache), seed=seed, progress=tell
+        )
+        tried: list[dict[str, Any]] = []
+        if max_loss is not None and labelled is not None:
+            built, tried = search.least(labelled, max_loss, cycles)
+        else:
+            built = search.build(search.menus, size, cycles)
+        report = {
+            "model": str(model),
+            "configuration": config,
+            "seed": seed,
+            "budget_bytes": size,
+            "budget_cycles": cycles,
+            "max_loss": max_loss,
+            "calibration": {"file": str(calibration), "samples": len(samples)},
+            "inputs": None
+            if labelled is None
+            else {"file": str(inputs), "samples": len(labelled.labels)},
+            **_measured(search, built, labelled, built.bytes if size is None else size, cycles),
+            "frontier": [one.report() for one in search.frontier(search.menus, cycles)],
+            "plain_frontier": [one.report() for one in search.frontier(search.plain, cycles)],
+            "tried": tried,
+        }
+        if before is not None:
+            _keep_better(network_file, search.loss(before), built.loss)
+    if choices_file is not None:
+        write_choices(built.allocation.choices, choices_file)
+    save(built.network, network_file)
+    write_json(json_file, report)
+    output().print(show.compression(report))
+    output().print(f"Network: {network_file}", soft_wrap=True)
+
+
+def _measured(
+    search: "Search", built: "Built", samples: "Labelled | None", size: int, cycles: int | None
+) -> dict[str, Any]:
+    """What was built and what storing gives at that size; accuracies where there are samples."""
+    found: dict[str, Any] = {"compressed": built.report()}
+    networks = {"compressed": built.network}
+    try:
+        plain = search.build(search.plain, size, cycles)
+        found["plain"], networks["plain"] = plain.report(), plain.network
+    except FitError as error:
+        found["plain"] = {"refused": error.cause}
+    if samples is not None:
+        found["float"] = {"accuracy": search.accuracy(None, samples)}
+        for name, network in networks.items():
+            found[name]["accuracy"] = search.accuracy(network, samples)
+    return found
+
+
+def _existing(path: Path, shape: tuple[int, int, int]) -> "Network | None":
+    """The network that would be overwritten, if there is one."""
+    from insitu.network import load
+
+    if not path.exists():
+        return None
+    again = "name another file, or --force"
+    try:
+        network = load(path)
+    except NetworkError:
+        raise InputError(f"{path} exists, and is no network to compare with", again) from None
+    if network.input_shape != shape:
+        raise InputError(f"{path} exists, and is a network of other inputs", again)
+    return network
+
+
+def _keep_better(path: Path, before: float, after: float) -> None:
+    """Refuse to overwrite a network by a worse one."""
+    if after > before:
+        raise InputError(
+            f"{path} exists and is better: its loss on the calibration samples is {before:.4g}, "
+            f"that of the new network {after:.4g}",
+            "name another file, or --force; nothing has to be fitted again",
+        )

@@ -1,0 +1,338 @@
+"""Search for how to keep a network's weights: under a budget, or for an accuracy.
+
+The options of every layer (`insitu.menu`) are measured once; a solver chooses among them
+(`insitu.allocate`); what it chose is compressed jointly, layer after layer on what the compressed
+layers before it give (`insitu.compress`), planned, and measured.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golden.network import Network, run
+from insitu.allocate import Allocation, Limits, allocate, frontier
+from insitu.compress import compress, compressible
+from insitu.errors import FitError, InputError, NetworkError
+from insitu.float_network import FloatNetwork
+from insitu.menu import Menu, Store, digest, distance, menus_for, network_digest, place
+from insitu.network import from_bytes, to_bytes
+from insitu.plan import Plan, plan
+from insitu.quantise import Calibration, quantise_inputs
+from rtl.config import LARGEST_MEMORY, Configuration
+
+__all__ = ["Built", "Labelled", "Search", "check_samples"]
+
+Floats = NDArray[np.floating[Any]]
+Progress = Callable[[int, int | None, str], None]
+
+_BATCH = 100
+"""Samples that run at a time."""
+_POINTS = 16
+"""Of a frontier."""
+_ATTEMPTS = 4
+"""Allocations that are planned, each more careful, where bands of rows make prices inexact."""
+_SPAN = 4.0
+"""Ratio of two ranges from which on they cannot be of the same kind of inputs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Samples that accuracy is measured on.
+
+    Parameters
+    ----------
+    inputs : float32 [N, H, W, C]
+    labels : int64 [N]
+    """
+
+    inputs: Floats
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """An allocation, compressed and planned.
+
+    Parameters
+    ----------
+    allocation : Allocation
+    network : Network
+    plan : Plan
+    loss : float
+        `distance` of its outputs from the float network's, on the calibration samples.
+    """
+
+    allocation: Allocation
+    network: Network
+    plan: Plan
+    loss: float
+
+    @property
+    def bytes(self) -> int:
+        """Of weights as packed and parameters."""
+        return self.plan.weight_bits // 8 + sum(one.parameter_bytes for one in self.plan.layers)
+
+    def report(self) -> dict[str, Any]:
+        """The figures as plain data."""
+        planned = self.plan
+        return {
+            "bytes": self.bytes,
+            "weight_bytes": planned.weight_bits // 8,
+            "parameter_bytes": self.bytes - planned.weight_bits // 8,
+            "program_bytes": planned.parameters_base,
+            "payload_bytes": planned.payload_bytes,
+            "cycles": planned.cycles,
+            "proxy_loss": self.allocation.loss,
+            "loss": self.loss,
+            "layers": [
+                {
+                    "name": name,
+                    "dataflow": option.choice.dataflow,
+                    "choice": str(option.choice),
+                    "bytes": option.bytes,
+                    "cycles": option.price.cycles,
+                    "proxy_loss": option.loss,
+                }
+                for name, option in self.allocation.options.items()
+            ],
+        }
+
+
+class Search:
+    """Options of a network's layers, and what can be made of them.
+
+    Parameters
+    ----------
+    network : FloatNetwork
+    calibration : Calibration
+    config : Configuration
+    store : Store
+        Keeps what is found, so that a search that was interrupted resumes.
+    seed : int, optional
+        Of the random beginnings of fits.
+    progress : callable, optional
+
+    Raises
+    ------
+    FitError
+        If the configuration cannot run the network in any form.
+    """
+
+    def __init__(
+        self,
+        network: FloatNetwork,
+        calibration: Calibration,
+        config: Configuration,
+        *,
+        store: Store,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ):
+        self.network, self.calibration, self.config = network, calibration, config
+        self._store, self._seed = store, seed
+        self._tell = progress or (lambda done, total, what: None)
+        self._tell(0, None, "planning")
+        if not compressible(network):
+            raise FitError(
+                f"network {network.name!r} has no layer to compress",
+                "name one with convolutions without groups, or fully connected layers",
+            )
+        sites, self.fixed, _ = place(network, calibration, config)
+        menus = menus_for(
+            network, calibration, config, sites, store=store, seed=seed, progress=self._tell
+        )
+        self.menus = [menu.best for menu in menus]
+        self.plain = [menu.stored.best for menu in menus]
+        # Weights begin at a whole word.
+        self._room = config.coefficient_bytes - config.coefficient_port // 8
+        self._key = network_digest(network), calibration.inputs, config.generator_max_shift, seed
+
+    def frontier(
+        self, menus: Sequence[Menu], cycles: int | None = None, points: int = _POINTS
+    ) -> list[Allocation]:
+        """Allocations of growing memory and shrinking loss."""
+        return frontier(menus, self.fixed, Limits(None, cycles, self._room), points)
+
+    def build(self, menus: Sequence[Menu], budget: int | None, cycles: int | None = None) -> Built:
+        """The allocation of least loss of some menus, compressed.
+
+        Parameters
+        ----------
+        menus : sequence of Menu
+            `menus` or `plain`.
+        budget : int or None
+            Bytes of weights and parameters.
+        cycles : int, optional
+
+        Raises
+        ------
+        FitError
+            If it cannot be met.
+        """
+        limits = Limits(budget, cycles, self._room)
+        roomy = replace(self.config, coefficient_bytes=LARGEST_MEMORY)
+        for _ in range(_ATTEMPTS):
+            allocation = allocate(menus, self.fixed, limits)
+            network = self._compressed(allocation)
+            planned = plan(network, roomy, name=self.network.name)
+            slow = 0 if cycles is None else planned.cycles - cycles
+            large = planned.payload_bytes - self.config.coefficient_bytes
+            if slow <= 0 and large <= 0:
+                planned = plan(network, self.config, name=self.network.name)
+                return Built(allocation, network, planned, self.loss(network))
+            limits = replace(
+                limits,
+                cycles=None if limits.cycles is None else limits.cycles - max(slow, 0),
+                room=self._room if limits.room is None else limits.room - max(large, 0),
+            )
+        raise FitError(
+            f"an allocation of {allocation.price.cycles:,} cycles takes {planned.cycles:,} in "
+            "bands of rows",
+            "allow more cycles, or use a configuration with more activation memory",
+        )
+
+    def least(
+        self, samples: Labelled, points_lost: float, cycles: int | None = None
+    ) -> tuple[Built, list[dict[str, Any]]]:
+        """The smallest of a frontier whose measured accuracy is near enough to the float network's.
+
+        Allocations are halved between; accuracy is taken to grow with memory.
+
+        Parameters
+        ----------
+        samples : Labelled
+        points_lost : float
+            Percentage points of accuracy that may be lost.
+        cycles : int, optional
+
+        Returns
+        -------
+        (Built, list of dict)
+            And what was tried: `bytes` and `accuracy`.
+
+        Raises
+        ------
+        FitError
+            If even the largest loses more.
+        """
+        whole = self.accuracy(None, samples)
+        line = self.frontier(self.menus, cycles)
+        if not line:
+            self.build(self.menus, None, cycles)
+        tried: list[dict[str, Any]] = []
+
+        def attempt(number: int) -> tuple[Built, float]:
+            built = self.build(self.menus, line[number].bytes, cycles)
+            accuracy = self.accuracy(built.network, samples)
+            tried.append({"bytes": built.bytes, "accuracy": accuracy})
+            return built, 100 * (whole - accuracy)
+
+        low, high = 0, len(line) - 1
+        best, lost = attempt(high)
+        if lost > points_lost:
+            raise FitError(
+                f"{points_lost:g} points cannot be met: {best.bytes:,} bytes, the most that helps, "
+                f"lose {lost:.2f} points of {whole:.2%} on these {len(samples.labels)} samples",
+                f"allow {lost:.2f} points, or retrain in the compressed form",
+            )
+        while low < high:
+            middle = (low + high) // 2
+            built, lost = attempt(middle)
+            if lost <= points_lost:
+                best, high = built, middle
+            else:
+                low = middle + 1
+        return best, tried
+
+    def accuracy(self, network: Network | None, samples: Labelled) -> float:
+        """Share of samples that a network, or the float network, gets right."""
+        one = self._key[0] if network is None else to_bytes(network)
+        key = digest("accuracy", one, samples.inputs, samples.labels)
+        return self._store.figures(key, lambda: {"right": self._right(network, samples)})["right"]
+
+    def _right(self, network: Network | None, samples: Labelled) -> float:
+        what = "float network" if network is None else "compressed network"
+        right = 0
+        for start in range(0, len(samples.labels), _BATCH):
+            self._tell(start, len(samples.labels), f"evaluating the {what}")
+            batch = slice(start, start + _BATCH)
+            outputs = _outputs(self.network if network is None else network, samples.inputs[batch])
+            right += int((outputs.argmax(axis=1) == samples.labels[batch]).sum())
+        return right / len(samples.labels)
+
+    def loss(self, network: Network) -> float:
+        """`distance` of a network's outputs from the float one's, on the calibration samples."""
+        key = digest("loss", *self._key, to_bytes(network))
+        inputs = self.calibration.inputs
+        made = self._store.figures(
+            key, lambda: {"loss": distance(_outputs(network, inputs), self._wanted)}
+        )
+        return made["loss"]
+
+    @cached_property
+    def _wanted(self) -> Floats:
+        return _outputs(self.network, self.calibration.inputs)
+
+    def _compressed(self, allocation: Allocation) -> Network:
+        choices = allocation.choices
+        key = digest(*self._key, sorted((name, str(choices[name])) for name in choices)) + ".npz"
+        kept = self._store.get(key)
+        if kept is not None:
+            try:
+                return from_bytes(kept, f"cache {key}")
+            except NetworkError:
+                pass  # Damaged: made again.
+        network, _ = compress(
+            self.network,
+            self.calibration,
+            choices,
+            self.config,
+            seed=self._seed,
+            progress=lambda done, total, name: self._tell(done, total, "compressing"),
+        )
+        self._store.put(key, to_bytes(network))
+        return network
+
+
+def _outputs(network: Network | FloatNetwork, inputs: Floats) -> Floats:
+    """Outputs [N, values] in real numbers."""
+    if isinstance(network, FloatNetwork):
+        batches = [network.run(inputs[n : n + _BATCH]) for n in range(0, len(inputs), _BATCH)]
+        return np.concatenate(batches).reshape(len(inputs), -1)
+    integers = quantise_inputs(inputs, network.input_scale, network.input_zero_point)
+    outputs = run(network, integers).reshape(len(inputs), -1)
+    return network.output_scale * (outputs - np.float64(network.output_zero_point))
+
+
+def check_samples(calibration: Floats, inputs: Floats | None, source: str) -> None:
+    """Refuse calibration samples that no network was trained with.
+
+    Parameters
+    ----------
+    calibration : float32 [N, H, W, C]
+    inputs : the same, or None
+        What accuracy is measured on.
+    source : str
+        Of the calibration samples, for messages.
+
+    Raises
+    ------
+    InputError
+        If they are all one value, or their range is not that of the inputs.
+    """
+    low, high = float(calibration.min()), float(calibration.max())
+    if low == high:
+        raise InputError(f"{source} hold nothing but {low:g}", "give some hundred typical inputs")
+    if inputs is None:
+        return
+    other = float(inputs.min()), float(inputs.max())
+    reach, others = max(abs(low), abs(high)), max(abs(other[0]), abs(other[1]))
+    if not 1 / _SPAN < reach / max(others, 1e-30) < _SPAN:
+        raise InputError(
+            f"{source} are in {low:g}..{high:g}, the inputs in {other[0]:g}..{other[1]:g}",
+            "give both in the range that the model was trained with",
+        )

