@@ -9,7 +9,7 @@ from rtl.uart_bone import UartBone
 
 from .board import BAUD, Board
 
-__all__ = ["Top"]
+__all__ = ["Top", "leds"]
 
 
 class Top(wiring.Component):
@@ -41,7 +41,7 @@ class Top(wiring.Component):
         m.submodules.rx = rx = io.Buffer("i", uart.rx)
         m.submodules.tx = tx = io.Buffer("o", uart.tx)
         m.d.comb += [bone.rx.eq(rx.i), tx.o.eq(bone.tx)]
-        lights = zip(_leds(platform), (~ResetSignal(), ~rx.i), strict=False)
+        lights = zip(leds(platform), (~ResetSignal(), ~rx.i), strict=False)
         for number, (port, light) in enumerate(lights):
             m.submodules[f"led{number}"] = led = io.Buffer("o", port)
             m.d.comb += led.o.eq(light)
@@ -51,7 +51,7 @@ class Top(wiring.Component):
         return m
 
 
-def _leds(platform):
+def leds(platform):
     """Ports of the platform's first LEDs, at most two."""
     if ("rgb_led", 0) in platform.resources:
         led = platform.request("rgb_led", dir="-")
