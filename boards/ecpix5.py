@@ -13,7 +13,7 @@ BOARDS = (
         platform=ECPIX545Platform,
         pll=Ecp5Pll,
         configuration="ecp5-45f",
-        clock_hz=80_000_000,
+        clock_hz=90_000_000,
         loader="ecpix5",
     ),
     Board(

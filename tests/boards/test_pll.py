@@ -30,7 +30,7 @@ def test_ice40_settings_are_those_of_icepll(output: int, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("source", "output"), [(25, 80), (25, 100), (25, 90), (48, 80), (48, 100), (100, 80)]
+    ("source", "output"), [(25, 80), (25, 100), (25, 90), (48, 80), (48, 100), (100, 80), (100, 90)]
 )
 def test_ecp5_settings_make_the_frequency(source: int, output: int) -> None:
     clki, clkop, clkos = ecp5_dividers(source * MEGA, output * MEGA)
