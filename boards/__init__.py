@@ -2,12 +2,16 @@
 
 from insitu.errors import BuildError
 
-from . import icebreaker, ulx3s_45f
+from . import colorlight, ecpix5, icebreaker, orangecrab, ulx3s, upduino
 from .board import Board
 
 __all__ = ["BOARDS", "Board", "find_board"]
 
-BOARDS = {board.name: board for board in (icebreaker.BOARD, ulx3s_45f.BOARD)}
+BOARDS = {
+    board.name: board
+    for family in (icebreaker, upduino, ulx3s, orangecrab, colorlight, ecpix5)
+    for board in family.BOARDS
+}
 
 
 def find_board(name: str) -> Board:

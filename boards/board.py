@@ -4,13 +4,9 @@ from dataclasses import dataclass
 
 from rtl.config import Configuration, configuration
 
-from .pll import Ecp5Pll, Ice40Pll
-
 __all__ = ["BAUD", "Board"]
 
 BAUD = 1_000_000
-
-PLLS = {"ice40": Ice40Pll, "ecp5": Ecp5Pll}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,31 +18,35 @@ class Board:
     name : str
         Name, as used on the command line.
     platform : class
-        Of amaranth-boards, or like one of those. It has a default clock and resources `uart` and
-        `led`.
+        Of amaranth-boards, or like one of those. It has a default clock and a resource `uart`; two
+        of its LEDs, `led` or colours of `rgb_led`, are used where it has them.
+    pll : type
+        The PLL that makes the clock, see `boards.pll`.
     configuration : str
         Name of the accelerator's configuration.
     clock_hz : int
         Clock that the PLL makes and that place and route must reach.
     loader : str
         What openFPGALoader calls the board.
+    cable : str, optional
+        What openFPGALoader calls its programmer, where that board has another.
+    high : tuple of str
+        Resources that are kept high: what else is on the UART's wires is deselected by them.
     seeds : tuple of int
         Seeds of place and route, tried in turn until one reaches the clock.
     """
 
     name: str
     platform: type
+    pll: type
     configuration: str
     clock_hz: int
     loader: str
+    cable: str | None = None
+    high: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (1, 2, 3, 4)
 
     @property
     def config(self) -> Configuration:
         """The configuration of that name."""
         return configuration(self.configuration)
-
-    @property
-    def pll(self) -> type:
-        """The PLL of its FPGA."""
-        return PLLS[self.config.family]

@@ -16,7 +16,7 @@ from typing import Any
 
 from insitu.errors import BuildError, InsituError
 
-__all__ = ["BASELINE", "entry", "faults", "main"]
+__all__ = ["BASELINE", "entry", "faults", "main", "read_baseline"]
 
 BASELINE = Path(__file__).with_name("baseline.json")
 TOLERANCE = 0.05
@@ -79,6 +79,17 @@ def _read(path: Path) -> Any:
         raise BuildError(f"{path} is not a JSON file", "build the board again") from None
 
 
+def read_baseline(path: Path = BASELINE) -> dict[str, Any]:
+    """Figures of the last accepted build by board; boards that were never built are not in it.
+
+    Raises
+    ------
+    BuildError
+        If the file is damaged.
+    """
+    return dict(_read(path)) if path.exists() else {}
+
+
 def _report(path: Path) -> dict[str, Any]:
     report = _read(path)
     missing = {"board", *KEPT} - set(report if isinstance(report, dict) else ())
@@ -95,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--baseline", type=Path, default=BASELINE)
     options = parser.parse_args(arguments)
     try:
-        baseline = _read(options.baseline) if options.baseline.exists() else {}
+        baseline = read_baseline(options.baseline)
         reports = [_report(path) for path in options.report]
     except InsituError as error:
         sys.stderr.write(f"{error}\n")

@@ -3,13 +3,17 @@
 from amaranth_boards.icebreaker import ICEBreakerPlatform
 
 from .board import Board
+from .pll import Ice40Pll
 
-__all__ = ["BOARD"]
+__all__ = ["BOARDS"]
 
-BOARD = Board(
-    name="icebreaker",
-    platform=ICEBreakerPlatform,
-    configuration="up5k",
-    clock_hz=24_000_000,
-    loader="ice40_generic",
+BOARDS = (
+    Board(
+        name="icebreaker",
+        platform=ICEBreakerPlatform,
+        pll=Ice40Pll,
+        configuration="up5k",
+        clock_hz=24_000_000,
+        loader="ice40_generic",
+    ),
 )

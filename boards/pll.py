@@ -5,7 +5,7 @@ from amaranth.lib import io, wiring
 from amaranth.lib.cdc import ResetSynchronizer
 from amaranth.lib.wiring import Out
 
-__all__ = ["Ecp5Pll", "Ice40Pll", "ecp5_dividers", "ice40_dividers"]
+__all__ = ["Ecp5Pll", "Ice40CorePll", "Ice40Pll", "ecp5_dividers", "ice40_dividers"]
 
 MEGA = 1_000_000
 
@@ -108,20 +108,31 @@ class Ice40Pll(_Pll):
     async_reset = True
 
     def _connect(self, m, input_hz, pin):
+        self._instance(m, input_hz, "SB_PLL40_PAD", i_PACKAGEPIN=pin.io)
+
+    def _instance(self, m, input_hz, primitive, **source):
         divr, divf, divq, filter_range = ice40_dividers(input_hz, self.output_hz)
         m.submodules.pll = Instance(
-            "SB_PLL40_PAD",
+            primitive,
             p_FEEDBACK_PATH="SIMPLE",
             p_DIVR=divr,
             p_DIVF=divf,
             p_DIVQ=divq,
             p_FILTER_RANGE=filter_range,
-            i_PACKAGEPIN=pin.io,
+            **source,
             i_RESETB=1,
             i_BYPASS=0,
             o_PLLOUTGLOBAL=self.clock,
             o_LOCK=self.locked,
         )
+
+
+class Ice40CorePll(Ice40Pll):
+    """SB_PLL40_CORE. The clock may come in on any pin."""
+
+    def _connect(self, m, input_hz, pin):
+        m.submodules.buffer = buffer = io.Buffer("i", pin)
+        self._instance(m, input_hz, "SB_PLL40_CORE", i_REFERENCECLK=buffer.i)
 
 
 class Ecp5Pll(_Pll):

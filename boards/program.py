@@ -61,7 +61,8 @@ def program(
         raise ProgramError(
             f"there is no bitstream {file}", f"build it: insitu build --board {board.name}"
         )
-    command = [_tool(), "-b", board.loader, *(["-f"] if flash else []), str(file)]
+    cable = ["-c", board.cable] if board.cable else []
+    command = [_tool(), "-b", board.loader, *cable, *(["-f"] if flash else []), str(file)]
     try:
         done = subprocess.run(
             command,

@@ -9,13 +9,14 @@ from rtl.uart_bone import UartBone
 
 from .board import BAUD, Board
 
-__all__ = ["Top"]
+__all__ = ["Top", "leds"]
 
 
 class Top(wiring.Component):
     """The accelerator of the board's configuration, commanded over the board's UART.
 
-    The first LED says that the clock runs, the second follows what the host sends.
+    The first LED says that the clock runs, the second follows what the host sends, where the board
+    has them.
 
     Parameters
     ----------
@@ -40,8 +41,20 @@ class Top(wiring.Component):
         m.submodules.rx = rx = io.Buffer("i", uart.rx)
         m.submodules.tx = tx = io.Buffer("o", uart.tx)
         m.d.comb += [bone.rx.eq(rx.i), tx.o.eq(bone.tx)]
-        for number, light in enumerate((~ResetSignal(), ~rx.i)):
-            led = io.Buffer("o", platform.request("led", number, dir="-"))
-            m.submodules[f"led{number}"] = led
+        lights = zip(leds(platform), (~ResetSignal(), ~rx.i), strict=False)
+        for number, (port, light) in enumerate(lights):
+            m.submodules[f"led{number}"] = led = io.Buffer("o", port)
             m.d.comb += led.o.eq(light)
+        for name in board.high:
+            m.submodules[name] = buffer = io.Buffer("o", platform.request(name, dir="-"))
+            m.d.comb += buffer.o.eq(1)
         return m
+
+
+def leds(platform):
+    """Ports of the platform's first LEDs, at most two."""
+    if ("rgb_led", 0) in platform.resources:
+        led = platform.request("rgb_led", dir="-")
+        return [led.g, led.b]
+    numbers = [number for number in range(2) if ("led", number) in platform.resources]
+    return [platform.request("led", number, dir="-") for number in numbers]

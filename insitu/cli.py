@@ -79,7 +79,9 @@ PortOption = Annotated[
     typer.Option(metavar="PORT", help="Serial port of the board, or what insitu serve printed."),
 ]
 BaudOption = Annotated[int, typer.Option(min=1, metavar="N", help="Bits a second on the line.")]
-BoardOption = Annotated[str, typer.Option(metavar="NAME", help="icebreaker or ulx3s-45f.")]
+BoardOption = Annotated[
+    str, typer.Option(metavar="NAME", help="The board: insitu build --list shows them.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -435,6 +437,15 @@ def verilog(
     write_json(json_file, report)
 
 
+def _list_boards(wanted: bool) -> None:
+    if wanted:
+        from boards.catalogue import catalogue
+        from insitu import show
+
+        output().print(show.boards(catalogue()))
+        raise typer.Exit
+
+
 @app.command(epilog="Example: insitu build --board icebreaker")
 def build(
     board: BoardOption,
@@ -449,6 +460,15 @@ def build(
         ),
     ] = None,
     json_file: JsonOption = None,
+    listed: Annotated[
+        bool,
+        typer.Option(
+            "--list",
+            help="List the boards and their last builds.",
+            callback=_list_boards,
+            is_eager=True,
+        ),
+    ] = False,
 ) -> None:
     """Build a board's bitstream with open tools, and report its area and clock."""
     from boards import find_board
@@ -465,6 +485,49 @@ def build(
         )
     write_json(json_file, report)
     output().print(show.board(report))
+
+
+@app.command(epilog="Example: insitu bench MODEL.tflite --board icebreaker --board ulx3s-45f")
+def bench(
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[MODEL]...",
+            help="A .tflite, an .onnx (each quantised or float), or an integer network as .npz.",
+            show_default="the two compressed networks of examples/",
+        ),
+    ] = None,
+    board: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A board; may be repeated.", show_default="all built"),
+    ] = None,
+    rtl: Annotated[
+        bool,
+        typer.Option(
+            "--rtl", help="Count cycles on the RTL, one inference each, where the weights fit."
+        ),
+    ] = False,
+    calibration: CalibrationOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Set networks against boards: frames a second, use of the array, memory, area; and int8."""
+    from boards import find_board
+    from boards.catalogue import catalogue
+    from insitu import show
+    from insitu.bench import EXAMPLES
+    from insitu.bench import bench as run_all
+
+    for name in board or ():
+        find_board(name)
+    _check_outputs(None, json_file)
+    chosen = [one for one in catalogue() if (one["board"] in board if board else one["build"])]
+    with progress() as tell:
+        report = run_all(
+            models or EXAMPLES, chosen, calibration=calibration, rtl=rtl, progress=tell
+        )
+    _write_json(json_file, report)
+    output().print(show.bench(report))
+    _verdict(report["mismatches"])
 
 
 @app.command(epilog="Example: insitu program --board icebreaker")

@@ -9,7 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 __all__ = [
+    "bench",
     "board",
+    "boards",
     "compression",
     "demonstration",
     "device",
@@ -326,6 +328,65 @@ def board(report: Report) -> RenderableType:
         _table("Utilisation", ("", "used", "there are"), used),
         _pairs(f"{report['board']}, {report['device']}", rows),
     )
+
+
+def boards(catalogue: Sequence[Report]) -> RenderableType:
+    """All boards, with the figures of their last builds."""
+    rows = []
+    for one in catalogue:
+        build = one["build"]
+        speed = f"-{one['speed']}" if one["speed"] else ""
+        row = [one["board"], f"{one['device']}{speed}", one["configuration"]]
+        row += [f"{one['lanes']} x {one['width']}", f"{one['clock_mhz']:g}"]
+        row += [f"{build['fmax_mhz']}", *_area(build)] if build else ["unplaced", "", ""]
+        rows.append(row)
+    columns = ("board", "FPGA", "config", "array", "MHz", "reached", "LUT", "DSP")
+    return _table("Boards", columns, rows)
+
+
+def bench(report: Report) -> RenderableType:
+    """Networks on boards, as they are and stored at 8 bits: a table a network."""
+    parts: list[RenderableType] = []
+    notes: dict[str, str] = {}
+    columns = ("", "MHz", "f/s", "MACs", "KB", "int8 f/s", "MACs", "KB")
+    for name in dict.fromkeys(row["network"] for row in report["rows"]):
+        of_one = [row for row in report["rows"] if row["network"] == name]
+        rows = []
+        for row in of_one:
+            cells = [row["board"], f"{row['clock_mhz']:g}"]
+            for form in ("compressed", "stored"):
+                cells += _speed(row[form])
+                if "misfit" in row[form]:
+                    notes[f"{name}, {row['configuration']}"] = row[form]["misfit"]
+                elif not row[form]["fits"]:
+                    notes["*"] = "more than there is: cycles as if it were there"
+            rows.append([*cells, *_area(row)])
+        figures = of_one[0]["stored"]
+        title = f"{name}: {figures['weights']:,} weights, {figures['macs']:,} multiplications"
+        parts.append(_table(title, (*columns, "LUT", "DSP"), rows))
+    sources = {
+        row[form].get("source") for row in report["rows"] for form in ("compressed", "stored")
+    }
+    notes["cycles"] = " and ".join(sorted(filter(None, sources)))
+    return Group(*parts, _pairs("", list(notes.items())))
+
+
+def _speed(figures: Report) -> tuple[str, str, str]:
+    """Frames a second, use of the array and coefficient memory of a network on a board."""
+    if "misfit" in figures:
+        return "", "", "no fit"
+    need, there = figures["payload_bytes"] / 1024, figures["coefficient_bytes"] / 1024
+    return (
+        f"{figures['frames_per_second']:,}",
+        f"{figures['mac_utilisation']:.1%}",
+        f"{need:.0f}/{there:.0f}{'' if figures['fits'] else '*'}",
+    )
+
+
+def _area(build: Report) -> tuple[str, str]:
+    """Logic and multipliers of a build: an iCE40's logic cells, an ECP5's LUTs."""
+    used = build["utilisation"]
+    return f"{used.get('lc', used['lut'])['used']:,}", f"{used['dsp']['used']:,}"
 
 
 def demonstration(report: Report) -> RenderableType:

@@ -18,8 +18,7 @@ import json
 import sys
 from pathlib import Path
 
-from amaranth import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, Value, signed
-from amaranth.back import rtlil
+from amaranth import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect
 
@@ -30,9 +29,7 @@ from rtl.push import Push
 from rtl.record import ROUND_TWICE
 from rtl.requantiser import BIAS, MULTIPLIER, SHIFT, ParameterPort, Requantiser, results_layout
 
-from ..attribution import count_cells, owners
-from ..flow import FLOWS, allow_collisions, synthesis_script
-from ..tools import ToolFailed, run
+from .harness import placed
 
 CONFIG = configuration("up5k")
 LANES = CONFIG.lanes
@@ -277,47 +274,9 @@ class SerialRequantiser(wiring.Component):
         return m
 
 
-class Harness(wiring.Component):
-    """Feeds a block's inputs from a pin, bit by bit, and its outputs to one."""
-
-    def __init__(self, block):
-        self.block = block
-        super().__init__({"feed": In(1), "parity": Out(1)})
-
-    def elaborate(self, platform):
-        m = Module()
-        m.submodules.accelerator = block = self.block
-        inputs: list[Value] = []
-        outputs: list[Value] = []
-        for _, member, value in block.signature.flatten(block):
-            (inputs if member.flow is In else outputs).append(Value.cast(value))
-        shift = Signal(sum(len(value) for value in inputs))
-        m.d.sync += [shift.eq(Cat(self.feed, shift)), self.parity.eq(Cat(outputs).xor())]
-        m.d.comb += Cat(inputs).eq(shift)
-        return m
-
-
 def place(block: wiring.Component, directory: Path, seeds: int) -> dict[str, object]:
     """LCs and DSPs of the block, and the Fmax of each seed."""
-    directory.mkdir(parents=True, exist_ok=True)
-    flow = FLOWS["ice40"]
-    text = allow_collisions(rtlil.convert(Harness(block), name="top", emit_src=False))
-    (directory / "top.il").write_text(text)
-    (directory / "synthesis.ys").write_text(synthesis_script(flow, text))
-    run("yosys", ["-q", "-l", "yosys.log", "synthesis.ys"], directory=directory, log="yosys.out")
-    fmax = []
-    for seed in range(1, seeds + 1):
-        arguments = ["--up5k", "--package", "sg48", "--json", "top.json", "--freq", "48"]
-        results = ["--write", "placed.json", "--report", "timing.json", "--seed", str(seed)]
-        try:
-            run(flow.place, [*arguments, *results], directory=directory, log="nextpnr.log")
-        except ToolFailed as failure:
-            if "Max frequency" not in str(failure):
-                raise
-        timing = json.loads((directory / "timing.json").read_text())
-        fmax.append(round(max(clock["achieved"] for clock in timing["fmax"].values()), 1))
-    module = json.loads((directory / "placed.json").read_text())["modules"]["top"]
-    blocks = count_cells(module, owners(module))
+    blocks, fmax = placed(block, "ice40", directory, seeds=seeds)
     counted = {name: blocks[name] for name in ("mac_array", "requantiser")}
     return {
         "lc": sum(kinds["lc"] for kinds in counted.values()),

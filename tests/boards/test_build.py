@@ -18,6 +18,7 @@ import boards.tools
 from boards import BOARDS, Board
 from boards.build import build
 from boards.tools import ToolFailed, run, versions
+from boards.top import leds
 from insitu.errors import BuildError
 
 
@@ -35,7 +36,8 @@ class _Counter(wiring.Component):
         self.board.pll(self.board.clock_hz).drive_sync(m)
         count = Signal(self.bits)
         m.d.sync += count.eq(Mux(count[-1], 1, count + 1))
-        m.submodules.led = led = io.Buffer("o", platform.request("led", dir="-"))
+        self.leds = leds(platform)
+        m.submodules.led = led = io.Buffer("o", self.leds[0])
         m.d.comb += led.o.eq(count[-1] ^ count[3])
         return m
 
@@ -49,7 +51,7 @@ class _Large(_Counter):
         writer, reader = memory.write_port(), memory.read_port()
         m.d.comb += [writer.en.eq(1), writer.data.eq(~reader.data)]
         m.d.sync += [writer.addr.eq(writer.addr + 1), reader.addr.eq(reader.addr + 3)]
-        led = io.Buffer("o", platform.request("led", 1, dir="-"))
+        led = io.Buffer("o", self.leds[1])
         m.submodules.parity = led
         m.d.comb += led.o.eq(reader.data.xor())
         return m

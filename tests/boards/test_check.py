@@ -114,9 +114,9 @@ def test_bad_reports(
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_committed_baseline_has_every_board() -> None:
+def test_committed_baseline_is_of_these_boards() -> None:
     baseline = json.loads(BASELINE.read_text())
-    assert set(baseline) == set(BOARDS)
+    assert {"icebreaker", "ulx3s-45f"} <= set(baseline) <= set(BOARDS)
     for name, kept in baseline.items():
         assert faults({"board": name, **kept}, baseline) == []
         assert kept["clock_mhz"] * 1e6 == BOARDS[name].clock_hz

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from boards.pll import Ecp5Pll, Ice40Pll, ecp5_dividers, ice40_dividers
+from boards.pll import Ecp5Pll, Ice40CorePll, Ice40Pll, ecp5_dividers, ice40_dividers
 from boards.tools import run
 
 MEGA = 1_000_000
@@ -30,7 +30,7 @@ def test_ice40_settings_are_those_of_icepll(output: int, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("source", "output"), [(25, 80), (25, 100), (25, 90), (48, 100), (100, 80)]
+    ("source", "output"), [(25, 80), (25, 100), (25, 90), (48, 80), (48, 100), (100, 80), (100, 90)]
 )
 def test_ecp5_settings_make_the_frequency(source: int, output: int) -> None:
     clki, clkop, clkos = ecp5_dividers(source * MEGA, output * MEGA)
@@ -45,7 +45,7 @@ def test_impossible_frequencies_are_refused(dividers: object) -> None:
         dividers(12 * MEGA, 7_000_001)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("pll", [Ice40Pll, Ecp5Pll])
+@pytest.mark.parametrize("pll", [Ice40Pll, Ice40CorePll, Ecp5Pll])
 @pytest.mark.parametrize("value", [0, -1, 24e6, "24"])
 def test_frequency_is_checked(pll: type, value: object) -> None:
     with pytest.raises(ValueError, match=f"output_hz must be a positive integer, not {value!r}"):

@@ -35,17 +35,23 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("flash", [False, True])
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize(
-    ("name", "loader"), [("icebreaker", "ice40_generic"), ("ulx3s-45f", "ulx3s")]
+    ("name", "loader"),
+    [
+        ("icebreaker", "ice40_generic"),
+        ("upduino", "ice40_generic -c ft232"),
+        ("ulx3s-45f", "ulx3s"),
+        ("colorlight-i9", "colorlight-i9"),
+    ],
 )
 def test_orders(name: str, loader: str, given: bool, flash: bool, tmp_path: Path, tool) -> None:
     tool(f'echo "$@" > {tmp_path}/orders')
-    suffix = "bin" if name == "icebreaker" else "bit"
+    suffix = "bin" if loader.startswith("ice40") else "bit"
     file = tmp_path / ("other.bin" if given else f"{name}.{suffix}")
     file.touch()
     written = program(BOARDS[name], file if given else None, folder=tmp_path, flash=flash)
     assert written == file
     orders = (tmp_path / "orders").read_text().split()
-    assert orders == ["-b", loader, *(["-f"] if flash else []), str(file)]
+    assert orders == ["-b", *loader.split(), *(["-f"] if flash else []), str(file)]
 
 
 def refused(tmp_path: Path, **options: float) -> ProgramError:

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import insitu.simulate
+from boards import BOARDS
 from golden.network import run
 from insitu import cli
 from insitu.image import Image, read_image
@@ -136,6 +137,7 @@ def device(files, monkeypatch):
         "simulate",
         "verilog",
         "build",
+        "bench",
         "demo",
         "serve",
         "ping",
@@ -472,6 +474,55 @@ def test_build(files, monkeypatch):
     assert json.loads((files / "a.json").read_text()) == report | {"folder": str(files)}
 
 
+def test_build_lists_boards():
+    result = invoke("build", "--list")
+    assert result.status == 0, result.errors
+    (row,) = [line for line in result.output.splitlines() if "ulx3s-45f" in line]
+    assert {"LFE5U-45F-6", "ecp5-45f", "80"} <= set(row.split())
+    assert all(name in result.output for name in BOARDS)
+
+
+def test_bench(files):
+    result = invoke(
+        *("bench", files / "net.npz", "--board", "icebreaker", "--board", "ulx3s-45f"),
+        *("--json", files / "a.json"),
+    )
+    assert result.status == 0, result.errors
+    rows = json.loads((files / "a.json").read_text())["rows"]
+    assert [row["board"] for row in rows] == ["icebreaker", "ulx3s-45f"]
+    assert "cost model" in result.output
+    for row in rows:
+        (line,) = [text for text in result.output.splitlines() if row["board"] in text]
+        assert f"{row['compressed']['frames_per_second']:,}" in line
+        assert f"{row['stored']['mac_utilisation']:.1%}" in line
+        assert line.split()[-1] == str(row["utilisation"]["dsp"]["used"])
+
+
+def test_bench_says_what_does_not_fit(files):
+    rng = np.random.default_rng(0)
+    layers = [{"weights": random_stored(rng, 128, 64, 9, 5), "kernel": (3, 3)}]
+    save(random_network(rng, layers, (4, 4, 64)), files / "large.npz")
+    save(
+        random_network(
+            rng, [{"weights": random_stored(rng, 9, 3, 1, 4), "kernel": (1, 1)}], (300, 300, 3)
+        ),
+        files / "wide.npz",
+    )
+    result = invoke("bench", files / "large.npz", files / "wide.npz", "--board", "icebreaker")
+    assert result.status == 0, result.errors
+    assert "73/64*" in result.output or "74/64*" in result.output
+    assert "as if it were there" in result.output
+    assert "no fit" in result.output
+    assert "wide, up5k" in result.output
+
+
+def test_bench_ends_with_status_1_where_values_differ(files, device):
+    device(spoilt={(0, 1)})
+    result = invoke("bench", files / "net.npz", "--board", "icebreaker", "--rtl")
+    assert result.status == 1
+    assert "2 values differ" in result.output
+
+
 # --- bad input: images ---
 
 
@@ -639,6 +690,8 @@ def test_unknown_block(files):
 def test_unknown_board(files):
     arguments = ("build", "--board", "arty", "-o", files / "x")
     refused(files, *arguments, cause="no board named 'arty'", next_step="icebreaker")
+    arguments = ("bench", files / "net.npz", "--board", "arty")
+    refused(files, *arguments, cause="no board named 'arty'", next_step="icebreaker")
 
 
 @pytest.mark.parametrize(
@@ -656,6 +709,7 @@ def test_unwritable_output(files, path, cause):
     refused(files, *simulating, "--json", at, cause=cause)
     refused(files, "demo", "--json", at, cause=cause)
     refused(files, "build", "--board", "icebreaker", "--json", at, cause=cause)
+    refused(files, "bench", files / "net.npz", "--json", at, cause=cause)
 
 
 def test_wrong_usage_is_status_2():

@@ -1,0 +1,27 @@
+"""ECPIX-5 with an ECP5-5G-45F or 85F, which have one speed grade: 100 MHz, USB serial port."""
+
+from amaranth_boards.ecpix5 import ECPIX545Platform, ECPIX585Platform
+
+from .board import Board
+from .pll import Ecp5Pll
+
+__all__ = ["BOARDS"]
+
+BOARDS = (
+    Board(
+        name="ecpix5-45f",
+        platform=ECPIX545Platform,
+        pll=Ecp5Pll,
+        configuration="ecp5-45f",
+        clock_hz=90_000_000,
+        loader="ecpix5",
+    ),
+    Board(
+        name="ecpix5-85f",
+        platform=ECPIX585Platform,
+        pll=Ecp5Pll,
+        configuration="ecp5-85f",
+        clock_hz=80_000_000,
+        loader="ecpix5",
+    ),
+)

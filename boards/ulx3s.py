@@ -1,0 +1,36 @@
+"""ULX3S with an ECP5-25F, 45F or 85F: 25 MHz, USB serial port."""
+
+from amaranth_boards.ulx3s import ULX3S_25F_Platform, ULX3S_45F_Platform, ULX3S_85F_Platform
+
+from .board import Board
+from .pll import Ecp5Pll
+
+__all__ = ["BOARDS"]
+
+BOARDS = (
+    Board(
+        name="ulx3s-25f",
+        platform=ULX3S_25F_Platform,
+        pll=Ecp5Pll,
+        configuration="ecp5-25f",
+        clock_hz=80_000_000,
+        loader="ulx3s",
+    ),
+    Board(
+        name="ulx3s-45f",
+        platform=ULX3S_45F_Platform,
+        pll=Ecp5Pll,
+        configuration="ecp5-45f",
+        clock_hz=80_000_000,
+        loader="ulx3s",
+        seeds=(2, 1, 3, 4, 5, 6),
+    ),
+    Board(
+        name="ulx3s-85f",
+        platform=ULX3S_85F_Platform,
+        pll=Ecp5Pll,
+        configuration="ecp5-85f",
+        clock_hz=80_000_000,
+        loader="ulx3s",
+    ),
+)
