@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from insitu.float_network import FloatNetwork
     from insitu.quantise import Calibration
 
-__all__ = ["Model", "load_model"]
+__all__ = ["Model", "load_float", "load_model"]
 
 Progress = Callable[[int, int | None, str], None]
 
@@ -89,6 +89,33 @@ def load_model(
     tell = progress or (lambda done, total, what: None)
     model = _load(Path(path), configuration, calibration, stored, tell)
     return _pruned(model) if prune else model
+
+
+def load_float(path: str | Path) -> "FloatNetwork":
+    """Read a network in floating point, from a `.tflite` or an `.onnx`.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read.
+    ModelError
+        If it is damaged, cannot be imported, or holds integers.
+    """
+    from insitu.import_float_tflite import holds_floats, import_float_tflite
+    from insitu.import_onnx import import_onnx
+
+    path = Path(path)
+    network = None
+    if path.suffix == ".onnx":
+        network = import_onnx(path)
+    elif path.suffix == ".tflite" and holds_floats(path):
+        network = import_float_tflite(path)
+    if network is None or network.quantisations:
+        raise ModelError(
+            f"model {path} is no network in floating point",
+            "name the .onnx or .tflite that it was before it was quantised",
+        )
+    return network
 
 
 def _pruned(model: Model) -> Model:

@@ -18,6 +18,7 @@ __all__ = [
     "model",
     "network",
     "simulation",
+    "training",
 ]
 
 Report = Mapping[str, Any]
@@ -245,6 +246,29 @@ def evaluation(report: Report) -> RenderableType:
         if "accuracy" in comparison:
             rows.append((f"right, {comparison['runtime']}", f"{comparison['accuracy']:.2%}"))
     return Group(*parts, _pairs(report["model"], rows))
+
+
+def training(report: Report) -> RenderableType:
+    """A retrained network: each epoch, and what became of it."""
+    record = report["training"]
+    epochs = [
+        (f"{one['epoch']}", f"{one['loss']:.4f}", f"{one['held_out']:.2f} %")
+        for one in record["epochs"]
+    ]
+    rows = [("held-out samples", f"{record['held_out_samples']:,}")]
+    if "teacher" in record:
+        rows.append(("right, float network", f"{record['teacher']:.2f} %"))
+    rows += [
+        ("right, not retrained", f"{record['untrained']:.2f} %"),
+        ("right, best epoch", f"{record['held_out']:.2f} %"),
+    ]
+    parts: list[RenderableType] = [
+        _table("Training", ("epoch", "loss", "held out"), epochs),
+        _pairs(report["model"], rows),
+    ]
+    if "plan" in report:
+        parts.append(network(report["plan"]))
+    return Group(*parts)
 
 
 def board(report: Report) -> RenderableType:

@@ -381,7 +381,7 @@ class Student(nn.Module):
 
 
 def _integer(unit, layer, given, result):  # type: ignore[no-untyped-def]
-    gain, offset = (values.numpy() for values in unit.gains(given.scale))
+    gain, offset = (values.cpu().numpy() for values in unit.gains(given.scale))
     layer = replace(layer, bias=offset)
     integer, after = quantised_layer(
         layer, unit.weights.golden(), gain / given.scale, given, result

@@ -132,6 +132,7 @@ def device(files, monkeypatch):
         "compile",
         "inspect",
         "evaluate",
+        "retrain",
         "simulate",
         "verilog",
         "build",
