@@ -4,13 +4,14 @@
     python examples/mlperf_tiny/inputs.py cifar10 -o ~/.cache/insitu/cifar10.npz
     python examples/mlperf_tiny/inputs.py cifar10-training -o ~/.cache/insitu/cifar10_training.npz
     python examples/compression/rows.py run --models FOLDER ic_21kb ic_21kb_plain
+    python examples/compression/rows.py run --models FOLDER ablation
     python examples/compression/rows.py table
 
 FOLDER holds MLPerf Tiny's float networks. A row is a file of choices in `choices`; `run` without
-names makes all. It keeps checkpoints and figures in build/compression, goes on where it was
-interrupted, and leaves out what is there. `table` collects the figures in `rows.json`. The epoch is
-chosen on 5,000 training images that are held out; MLPerf's own training has seen them. The 10,000
-test images are looked at once, at the end. Needs the extra `train`.
+names makes all but those of the ablation. It keeps checkpoints and figures in build/compression,
+goes on where it was interrupted, and leaves out what is there. `table` collects the figures in
+`rows.json`. The epoch is chosen on 5,000 training images that are held out; MLPerf's own training
+has seen them. The 10,000 test images are looked at once, at the end. Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,14 @@ from golden.network import Convolution, Network, run
 from insitu.choice import read_choices
 from insitu.compress import compress
 from insitu.console import progress
-from insitu.errors import InsituError
+from insitu.errors import InputError, InsituError
 from insitu.evaluate import read_inputs
 from insitu.float_network import FloatConvolution, FloatNetwork
 from insitu.models import load_float
 from insitu.network import to_bytes
 from insitu.plan import plan
 from insitu.quantise import calibrate, quantise
-from insitu.train.loop import Options, Samples, accuracy, split
+from insitu.train.loop import Options, accuracy, samples_from, split
 from insitu.train.retrain import read_samples, retrain
 from insitu.train.student import FloatModule
 from rtl.config import configuration
@@ -67,11 +68,16 @@ class Row:
         KB for weights, parameters and program.
     plain : bool
         Whether all weights are stored.
+    choices : str
+        Name of the file of choices; empty if it is the row's.
+    options : Options
     """
 
     model: str
     budget: int | None
     plain: bool
+    choices: str = ""
+    options: Options = OPTIONS
 
 
 _IC = "ic_float32.tflite"
@@ -86,6 +92,21 @@ ROWS = {
     "ic_3bits": Row(_IC, None, True),
     "ic_4bits": Row(_IC, None, True),
 }
+ABLATION = {
+    "ic_21kb_more_terms": Row(_IC, 21, False),
+    "ic_21kb_fewer_terms": Row(_IC, 21, False),
+    "ic_21kb_cross": Row(_IC, 21, False),
+} | {
+    f"ic_21kb_{name}": Row(_IC, 21, False, "ic_21kb", replace(OPTIONS, **changes))
+    for name, changes in {
+        "without_orthonormality": {"orthonormality": 0.0},
+        "without_distillation": {"distillation": 0.0},
+        "seed_1": {"seed": 1},
+        "seed_2": {"seed": 2},
+    }.items()
+}
+"""One thing at a time that differs from `ic_21kb`; with ic_21kb_plain, what has no level."""
+ALL = ROWS | ABLATION
 
 
 def golden_accuracy(network: Network, inputs: NDArray[np.int8], labels: NDArray[np.int64]) -> float:
@@ -98,30 +119,27 @@ def golden_accuracy(network: Network, inputs: NDArray[np.int8], labels: NDArray[
     return 100 * right / len(inputs)
 
 
-def float_accuracy(network: FloatNetwork, inputs: Path, integers: Network) -> float:
-    """The same of the network in floating point."""
-    found = read_inputs(inputs, integers)
-    real = (found.integers.astype(np.float32) - integers.input_zero_point) * integers.input_scale
-    samples = Samples(
-        torch.from_numpy(np.ascontiguousarray(real.transpose(0, 3, 1, 2))),
-        torch.from_numpy(found.labels),
-    )
-    return accuracy(FloatModule(network), samples)
+def float_accuracy(
+    network: FloatNetwork, made: Network, inputs: NDArray[np.int8], labels: NDArray[np.int64]
+) -> float:
+    """The same of the network in floating point, for the inputs of the integer network."""
+    real = (inputs.astype(np.float32) - made.input_zero_point) * np.float32(made.input_scale)
+    return accuracy(FloatModule(network), samples_from(real, labels))
 
 
-def bits_a_weight(network: Network) -> float:
-    """Bits of bases, coefficients and stored weights over weights, without padding."""
+def weight_bits(network: Network) -> int:
+    """Bits of bases, coefficients and stored weights, without padding."""
     layers = [layer for layer in network.layers if isinstance(layer, Convolution)]
     return sum(sum(layer.weights.bits.values()) for layer in layers)
 
 
 def make_row(name: str, models: Path, training: Path, test: Path) -> dict[str, Any]:
     """Compress, retrain and measure."""
-    row, config = ROWS[name], configuration(CONFIGURATION)
+    row, config = ALL[name], configuration(CONFIGURATION)
     network = load_float(models / row.model)
-    choices = read_choices(HERE / "choices" / f"{name}.json")
+    choices = read_choices(HERE / "choices" / f"{row.choices or name}.json")
     samples = read_samples(training, network, channels_last=True)
-    first = split(samples, OPTIONS.held_out, 0)[0].at(torch.arange(CALIBRATION)).real()
+    first = split(samples, row.options.held_out, 0)[0].at(torch.arange(CALIBRATION)).real()
     calibration = calibrate(network, np.ascontiguousarray(first.permute(0, 2, 3, 1).numpy()))
     with progress() as tell:
         untrained, _ = compress(
@@ -135,7 +153,7 @@ def make_row(name: str, models: Path, training: Path, test: Path) -> dict[str, A
             network,
             choices,
             samples,
-            OPTIONS,
+            row.options,
             WORK / f"{name}.pt",
             configuration=config,
             progress=lambda done, total, what: tell(done, total, f"{name}: {what}"),
@@ -147,6 +165,8 @@ def make_row(name: str, models: Path, training: Path, test: Path) -> dict[str, A
     )
     planned = plan(made, config, name=name).report()
     found = read_inputs(test, made)
+    if found.labels is None:
+        raise InputError(f"{test} has no labels", "make it as above")
     figures = {
         "row": name,
         "model": row.model,
@@ -154,7 +174,7 @@ def make_row(name: str, models: Path, training: Path, test: Path) -> dict[str, A
         "budget_bytes": None if row.budget is None else row.budget * KB,
         "choices": {layer: asdict(choice) for layer, choice in choices.items()},
         "weights": weights,
-        "bits_a_weight": round(bits_a_weight(made) / weights, 3),
+        "bits_a_weight": round(weight_bits(made) / weights, 3),
         "memory": {
             "weights": planned["weight_bytes"],
             "parameters": planned["parameter_bytes"],
@@ -165,11 +185,11 @@ def make_row(name: str, models: Path, training: Path, test: Path) -> dict[str, A
         "cycles_stored_int8": plan(quantise(network, calibration, 8), config).cycles,
         "accuracy": {
             "images": len(found.integers),
-            "float": float_accuracy(network, test, made),
+            "float": float_accuracy(network, made, found.integers, found.labels),
             "untrained": golden_accuracy(untrained, found.integers, found.labels),
             "retrained": golden_accuracy(made, found.integers, found.labels),
         },
-        "options": asdict(OPTIONS),
+        "options": asdict(row.options),
         "training": retrained.record,
         "plan": planned,
     }
@@ -216,7 +236,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("step", choices=("run", "table"))
-    parser.add_argument("rows", nargs="*", help=f"default: {', '.join(ROWS)}")
+    parser.add_argument("rows", nargs="*", help=f"or ablation: {', '.join(ALL)}")
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="MLPerf Tiny's networks")
     parser.add_argument("--training", type=Path, default=CACHE / "cifar10_training.npz")
     parser.add_argument("--test", type=Path, default=CACHE / "cifar10.npz")
@@ -224,7 +244,10 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    if unknown := set(arguments.rows) - set(ROWS):
+    names = arguments.rows or list(ROWS)
+    if names == ["ablation"]:
+        names = list(ABLATION)
+    if unknown := set(names) - set(ALL):
         parser.error(f"there is no row {min(unknown)}")
     WORK.mkdir(parents=True, exist_ok=True)
     if arguments.step == "table":
@@ -233,9 +256,7 @@ def main() -> None:
         parser.error("run needs --models")
     else:
         try:
-            run_rows(
-                arguments.rows or list(ROWS), arguments.models, arguments.training, arguments.test
-            )
+            run_rows(names, arguments.models, arguments.training, arguments.test)
         except InsituError as error:
             sys.exit(f"error: {error}")
 
