@@ -510,6 +510,35 @@ def simulate(
     _verdict(result.mismatches)
 
 
+@app.command(epilog="Example: insitu report rows.json -o report.html")
+def report(
+    figures: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FIGURES...",
+            help="Rows of examples/compression/rows.py, or what insitu compress or insitu retrain "
+            "--config wrote with --json.",
+        ),
+    ],
+    file: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")
+    ],
+    title: Annotated[
+        str, typer.Option(metavar="TEXT", help="Of the page.")
+    ] = "Compressed networks",
+) -> None:
+    """Write one HTML file about compressed networks: memory, accuracy, layers, cycles."""
+    from insitu.report import html, read_entries
+
+    _check_outputs(file, None, "report")
+    entries = [entry for path in figures for entry in read_entries(path)]
+    with progress() as tell:
+        tell(0, None, "drawing")
+        page = html(entries, title)
+    write_file(file, page.encode(), "report")
+    output().print(f"Report: {file}, {len(entries)} networks", soft_wrap=True)
+
+
 @app.command(
     epilog="Example: insitu verilog --config up5k --bus axi-lite -o core.v --header core.h"
 )

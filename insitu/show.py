@@ -13,6 +13,7 @@ __all__ = [
     "demonstration",
     "device",
     "evaluation",
+    "form",
     "inference",
     "memory",
     "model",
@@ -42,7 +43,7 @@ def _pairs(title: str, rows: Sequence[tuple[str, str]]) -> Table:
     return table
 
 
-def _form(layer: Report) -> str:
+def form(layer: Report) -> str:
     """Ranks and bits of a layer's weights: "Bi 2 Bo 40: 4/4/4", or "8" where they are stored."""
     ranks, bits = layer["ranks"], layer["precisions"]
     if not bits:
@@ -70,7 +71,7 @@ def _by_layer(title: str, layers: Sequence[Report]) -> Table:
     rows = []
     for layer in layers:
         cycles = layer["predicted"] if measured else layer["cost"]["cycles"]
-        row = [layer["name"], layer["dataflow"], _form(layer), f"{layer['weight_bytes']:,}"]
+        row = [layer["name"], layer["dataflow"], form(layer), f"{layer['weight_bytes']:,}"]
         row.append(f"{cycles:,}")
         if measured:
             row += [f"{layer['cycles']:,}", f"{layer['mismatches']}/{layer['values']}"]
