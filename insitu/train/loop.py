@@ -23,6 +23,9 @@ __all__ = ["Options", "Samples", "accuracy", "best_device", "fit", "samples_from
 
 Progress = Callable[[int, int, str], None]
 
+_SETTLING = 4096
+"""Samples that set the normalisations before a student is measured."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -242,6 +245,8 @@ def fit(
             f"{len(training)} samples to train on are less than a batch of {options.batch}",
             "give more samples, or make batches smaller",
         )
+    some = torch.arange(len(training))[:_SETTLING].split(options.batch)
+    settling = [training.at(part) for part in some[: min(steps, len(some))]]
     student.to(device)
     if teacher is not None:
         teacher.to(device)
@@ -279,6 +284,7 @@ def fit(
             schedule.step()
             student.limit()
             total += float(loss.detach())
+        student.settle(part.real() for part in settling)
         score = accuracy(student, held_out)
         figures.append({"epoch": epoch + 1, "loss": total / steps, "held_out": score})
         report(figures[-1])

@@ -77,7 +77,7 @@ def read_samples(
     inputs = arrays["inputs"]
     if inputs.dtype == np.uint8:
         scale = _scale(arrays.get("scale"), source, needed=channels_last)
-        values = _images(inputs, network.input_shape, source, channels_last)
+        values: NDArray[Any] = _images(inputs, network.input_shape, source, channels_last)
     else:
         if "scale" in arrays:
             raise InputError(
@@ -86,8 +86,8 @@ def read_samples(
             )
         scale = 1.0
         values = check_inputs(inputs, network.input_shape, source, channels_last=channels_last)
-    labels = check_labels(arrays["labels"], len(values), source)
-    return samples_from(values, labels, scale)
+    check_labels(arrays["labels"], len(values), source)
+    return samples_from(values, arrays["labels"], scale)
 
 
 def _scale(given: NDArray[Any] | None, source: str, *, needed: bool) -> float:

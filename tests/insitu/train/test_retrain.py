@@ -236,6 +236,28 @@ def test_pixels_of_a_tflite_have_a_scale(tmp_path: Path, seed: int) -> None:
     np.testing.assert_array_equal(found.real().numpy(), expected)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of the exporter, which needs no more.
+def test_a_module_of_pytorch_enters_as_onnx(tmp_path: Path, seed: int) -> None:
+    class Residual(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = torch.nn.Conv2d(3, 8, 3, padding=1)
+            self.norm = torch.nn.BatchNorm2d(8)
+            self.second = torch.nn.Conv2d(8, 8, 3, padding=1)
+            self.classes = torch.nn.Linear(8, 5)
+
+        def forward(self, x):
+            y = torch.relu(self.norm(self.first(x)))
+            return self.classes(torch.relu(y + self.second(y)).mean(dim=(2, 3)))
+
+    torch.manual_seed(seed)
+    module, x = Residual().eval(), torch.rand(4, *SHAPE)
+    names = {"input_names": ["input"], "dynamic_axes": {"input": {0: "N"}}}
+    torch.onnx.export(module, (x[:1],), tmp_path / "net.onnx", dynamo=False, **names)
+    found = load_float(tmp_path / "net.onnx").run(x.permute(0, 2, 3, 1).contiguous().numpy())
+    np.testing.assert_allclose(found.reshape(4, 5), module(x).detach(), atol=1e-5)
+
+
 def test_nothing_stays_on_the_cpu(folder: Path) -> None:
     """On PyTorch's device without memory any value from the CPU is an error."""
     network = load_float(folder / "net.onnx")
