@@ -303,7 +303,7 @@ def _accuracies(entries: Sequence[Entry]) -> str:
     axes.set_xlabel("weights, parameters and program, KB")
     axes.set_ylabel("right, %")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend()
     return _svg(figure)
 
 
@@ -321,6 +321,8 @@ def _losses(entry: Entry) -> str:
     if entry.budget is not None:
         axes.axvline(entry.budget / 1024, color=_FLOAT, linestyle=":", label="budget")
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("weights and parameters, KB")
     axes.set_ylabel("loss")
     axes.grid(alpha=0.3)

@@ -153,6 +153,7 @@ def test_holds_every_figure_and_needs_nothing_else(tmp_path, row):
     for label in ("float, 90.00 %", "all weights stored", "coefficient memory", "budget"):
         assert label in page.text
     assert page.ids.count("frontier") == 1
+    assert "$" not in page.text  # Of formulas that nobody sets.
 
 
 def test_what_a_report_is_not_made_of_is_refused(tmp_path, row):
