@@ -6,6 +6,8 @@ bad input. Whatever a verb needs is imported when it runs, so that help comes at
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -290,6 +292,152 @@ def evaluate(
 
 
 @app.command(
+    epilog="Example: insitu retrain MODEL.onnx --choices choices.json --samples train.npz -o a.npz"
+)
+def retrain(
+    model: Annotated[
+        Path, typer.Argument(help="A float .onnx or .tflite; also the teacher.", metavar="MODEL")
+    ],
+    choices: Annotated[
+        Path, typer.Option(metavar="FILE", help="How to keep each layer's weights (.json).")
+    ],
+    samples: Annotated[
+        Path, typer.Option(metavar="FILE", help="Inputs and labels (.npz) to train on.")
+    ],
+    network: Annotated[
+        Path, typer.Option("--output", "-o", metavar="NETWORK", help="The network to write (.npz).")
+    ],
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Hardware that it must fit: {', '.join(CONFIGURATIONS)}.",
+            show_default="any",
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Passes over the samples.")] = 20,
+    batch: Annotated[int, typer.Option(min=2, metavar="N", help="Samples a step.")] = 128,
+    rate: Annotated[float, typer.Option(metavar="X", help="Highest learning rate.")] = 5e-3,
+    distillation: Annotated[
+        float,
+        typer.Option(min=0, max=1, metavar="X", help="The teacher's share; the labels' is 1 - X."),
+    ] = 0.7,
+    temperature: Annotated[
+        float, typer.Option(metavar="X", help="Of the outputs that teacher and student compare.")
+    ] = 3.0,
+    orthonormality: Annotated[
+        float, typer.Option(min=0, metavar="X", help="Weight of the bases' coherence in the loss.")
+    ] = 0.1,
+    shift: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Move images by up to N pixels.")
+    ] = 0,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Mirror half of the images, left to right.")
+    ] = False,
+    cutout: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Hide a square of side N in each image.")
+    ] = 0,
+    held_out: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Samples that are not trained on, but choose the best epoch.",
+            show_default="a tenth, at most 5000",
+        ),
+    ] = None,
+    bfloat16: Annotated[
+        bool,
+        typer.Option("--bfloat16", help="Convolve in bfloat16: faster where there are units."),
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of order and changes.")] = 0,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Written after each epoch, and gone on from.",
+            show_default="NETWORK with .checkpoint added",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace NETWORK even if it is better, or unknown.")
+    ] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Train a float network in its compressed form, and write the integer network that it becomes.
+
+    Needs the extra train (PyTorch); runs on a GPU where PyTorch has one. The float network
+    teaches. Interrupted, the same command goes on after the last finished epoch.
+    """
+    from insitu import show
+    from insitu.choice import read_choices
+    from insitu.models import load_float
+    from insitu.network import to_bytes, training_record
+    from insitu.plan import plan
+
+    _check_torch()
+    from insitu.train.loop import Options
+    from insitu.train.retrain import read_samples
+    from insitu.train.retrain import retrain as train
+
+    configuration = None if config is None else named_configuration(config)
+    for name, value in (("rate", rate), ("temperature", temperature)):
+        if not 0 < value < float("inf"):
+            raise InputError(f"--{name} must be positive, not {value}", "give a positive number")
+    check_outputs(network, json_file, "network")
+    checkpoint = checkpoint or network.with_name(f"{network.name}.checkpoint")
+    check_writable(checkpoint, "checkpoint")
+    before = None
+    if network.exists() and not force:
+        before = (training_record(network) or {}).get("held_out")
+        if not isinstance(before, float):
+            raise InputError(
+                f"network {network} exists, and does not say how accurate it is",
+                "name another with -o, or add --force to replace it",
+            )
+    loaded = load_float(model)
+    chosen = read_choices(choices)
+    found = read_samples(samples, loaded, channels_last=model.suffix == ".tflite")
+    options = Options(
+        epochs=epochs,
+        batch=batch,
+        rate=rate,
+        distillation=distillation,
+        temperature=temperature,
+        orthonormality=orthonormality,
+        shift=shift,
+        mirror=mirror,
+        cutout=cutout,
+        held_out=min(5000, max(1, len(found) // 10)) if held_out is None else held_out,
+        bfloat16=bfloat16,
+        seed=seed,
+    )
+    with progress() as tell:
+        made = train(
+            loaded, chosen, found, options, checkpoint, configuration=configuration, progress=tell
+        )
+    report = {
+        "model": str(model),
+        "network": str(network),
+        "choices": {name: asdict(choice) for name, choice in chosen.items()},
+        "options": asdict(options),
+        "training": made.record,
+    }
+    if configuration is not None:
+        report["plan"] = plan(made.network, configuration, name=model.stem).report()
+    write_json(json_file, report)
+    output().print(show.training(report))
+    if before is not None and before > made.record["held_out"]:
+        raise InputError(
+            f"network {network} is right on {before:.2f} % of its held-out samples, "
+            f"the new one on {made.record['held_out']:.2f} %: it stays",
+            f"name another with -o and --checkpoint {checkpoint}, or add --force to replace it",
+        )
+    write_file(network, to_bytes(made.network, made.record), "network")
+    output().print(f"Network: {network}", soft_wrap=True)
+
+
+@app.command(
     epilog="Example: insitu simulate a.image --inputs examples/fashion/fashion500.npz --layers"
 )
 def simulate(
@@ -350,6 +498,35 @@ def simulate(
     write_json(json_file, report)
     output().print(show.simulation(report))
     _verdict(result.mismatches)
+
+
+@app.command(epilog="Example: insitu report rows.json -o report.html")
+def report(
+    figures: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FIGURES...",
+            help="Rows of examples/compression/rows.py, or what insitu compress or insitu retrain "
+            "--config wrote with --json.",
+        ),
+    ],
+    file: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")
+    ],
+    title: Annotated[
+        str, typer.Option(metavar="TEXT", help="Of the page.")
+    ] = "Compressed networks",
+) -> None:
+    """Write one HTML file about compressed networks: memory, accuracy, layers, cycles."""
+    from insitu.report import html, read_entries
+
+    check_outputs(file, None, "report")
+    entries = [entry for path in figures for entry in read_entries(path)]
+    with progress() as tell:
+        tell(0, None, "drawing")
+        page = html(entries, title)
+    write_file(file, page.encode(), "report")
+    output().print(f"Report: {file}, {len(entries)} networks", soft_wrap=True)
 
 
 @app.command(
@@ -519,13 +696,13 @@ def bench(
 
     for name in board or ():
         find_board(name)
-    _check_outputs(None, json_file)
+    check_outputs(None, json_file)
     chosen = [one for one in catalogue() if (one["board"] in board if board else one["build"])]
     with progress() as tell:
         report = run_all(
             models or EXAMPLES, chosen, calibration=calibration, rtl=rtl, progress=tell
         )
-    _write_json(json_file, report)
+    write_json(json_file, report)
     output().print(show.bench(report))
     _verdict(report["mismatches"])
 
@@ -714,6 +891,14 @@ def _device(port: str, baud: int) -> Iterator[Any]:
 
     with open_port(port, baud) as opened, progress() as tell:
         yield Device(Link(opened), progress=tell)
+
+
+def _check_torch() -> None:
+    if find_spec("torch") is None:
+        raise InputError(
+            "retraining needs PyTorch, which is not installed",
+            "install it in the clone: pip install -c constraints.txt -e '.[train]'",
+        )
 
 
 def _verdict(mismatches: int) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.backend_bases import RendererBase
 
 __all__ = [
+    "STYLE",
     "Coefficients",
     "Span",
     "check_picture",
@@ -263,7 +264,7 @@ _LAYERS = ("#bfdbfe", "#bbf7d0", "#fde68a", "#fecaca", "#ddd6fe", "#a5f3fc")
 """Colours of what belongs to a layer, its output and its weights, in turn."""
 _INPUT, _PROGRAM, _PARAMETERS, _FREE = "#e2e8f0", "#94a3b8", "#cbd5e1", "#ffffff"
 _LINE, _TEXT, _LIMIT = "#475569", "#0f172a", "#b91c1c"
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # Text stays text: small, and it can be searched.
     "svg.hashsalt": "insitu",  # The same picture every time.
     "font.size": 8.0,
@@ -274,6 +275,7 @@ _STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left",
     "axes.edgecolor": _LINE,
 }
+"""Of pictures made with matplotlib."""
 _LONGEST = 28
 """Letters of a name."""
 _SQUEEZED = 0.2
@@ -309,7 +311,7 @@ def draw(report: Report, kind: str) -> bytes:
     height = 5.9 + foot
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()  # Whatever the user has set for other pictures.
-        matplotlib.rcParams.update(_STYLE)
+        matplotlib.rcParams.update(STYLE)
         # A letter that the font lacks becomes a box; the table has it.
         warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
         figure = Figure(figsize=(width, height))

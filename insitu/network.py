@@ -5,7 +5,8 @@ Keys: `format` ("insitu-network-4"), `n_layers`, `input_shape` (height, width, c
 (names) and the fields of that kind in `golden.layers`: a scaling is (zero point, multiplier,
 shift), one that is None is left out. In place of weights a convolution has either W [Co,Ci,T] and
 q, or those of B [Bo,Bi,T], U, V [Co,Bo] that there are, with qb, qu, qv, s1, s2. Taps count rows
-first.
+first. Where the network was retrained there is `training`, the record of it as JSON
+(`insitu.train.retrain`).
 
 Versions 1 to 3 are read too: their sums round twice, their averages keep the scale. Versions 1 and
 2 have `double_rounding`, true or false, in place of `rounding`.
@@ -14,6 +15,7 @@ Version 1 held chains of convolutions: it has no `inputs`, `kind` is for its rea
 """
 
 import io
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -42,7 +44,7 @@ from golden.network import (
 from insitu.errors import NetworkError
 from insitu.files import parse_arrays, read_file, write_file
 
-__all__ = ["FORMAT", "from_bytes", "load", "save", "to_bytes"]
+__all__ = ["FORMAT", "from_bytes", "load", "save", "to_bytes", "training_record"]
 
 FORMAT = "insitu-network-4"
 _SUMS_TWICE = "insitu-network-3"
@@ -63,8 +65,8 @@ def save(network: Network, path: str | Path) -> None:
     write_file(path, to_bytes(network), "network")
 
 
-def to_bytes(network: Network) -> bytes:
-    """A network as the bytes of a file."""
+def to_bytes(network: Network, training: Mapping[str, Any] | None = None) -> bytes:
+    """A network, and the record of its training if it has one, as the bytes of a file."""
     arrays: dict[str, Any] = {
         "format": FORMAT,
         "n_layers": len(network.layers),
@@ -81,9 +83,34 @@ def to_bytes(network: Network) -> bytes:
         arrays |= {
             f"L{index}.{key}": np.array(value) for key, value in values.items() if value is not None
         }
+    if training is not None:
+        arrays["training"] = json.dumps(training)
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
     return file.getvalue()
+
+
+def training_record(path: str | Path) -> dict[str, Any] | None:
+    """The record of a network's training; None where the file has none.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read.
+    NetworkError
+        If it is damaged.
+    """
+    source = f"network {path}"
+    arrays = parse_arrays(read_file(path, "network"), source, NetworkError, _AGAIN)
+    if "training" not in arrays:
+        return None
+    try:
+        record = json.loads(_Reader(arrays).text("training"))
+    except ValueError as error:
+        raise NetworkError(f"{source} is inconsistent: training: {error}", _AGAIN) from None
+    if not isinstance(record, dict):
+        raise NetworkError(f"{source} is inconsistent: training is no JSON object", _AGAIN)
+    return record
 
 
 def _stored(weights: Stored | Generated) -> dict[str, Any]:

@@ -16,11 +16,13 @@ __all__ = [
     "demonstration",
     "device",
     "evaluation",
+    "form",
     "inference",
     "memory",
     "model",
     "network",
     "simulation",
+    "training",
 ]
 
 Report = Mapping[str, Any]
@@ -44,7 +46,7 @@ def _pairs(title: str, rows: Sequence[tuple[str, str]]) -> Table:
     return table
 
 
-def _form(layer: Report) -> str:
+def form(layer: Report) -> str:
     """Ranks and bits of a layer's weights: "Bi 2 Bo 40: 4/4/4", or "8" where they are stored."""
     ranks, bits = layer["ranks"], layer["precisions"]
     if not bits:
@@ -72,7 +74,7 @@ def _by_layer(title: str, layers: Sequence[Report]) -> Table:
     rows = []
     for layer in layers:
         cycles = layer["predicted"] if measured else layer["cost"]["cycles"]
-        row = [layer["name"], layer["dataflow"], _form(layer), f"{layer['weight_bytes']:,}"]
+        row = [layer["name"], layer["dataflow"], form(layer), f"{layer['weight_bytes']:,}"]
         row.append(f"{cycles:,}")
         if measured:
             row += [f"{layer['cycles']:,}", f"{layer['mismatches']}/{layer['values']}"]
@@ -305,6 +307,29 @@ def evaluation(report: Report) -> RenderableType:
         if "accuracy" in comparison:
             rows.append((f"right, {comparison['runtime']}", f"{comparison['accuracy']:.2%}"))
     return Group(*parts, _pairs(report["model"], rows))
+
+
+def training(report: Report) -> RenderableType:
+    """A retrained network: each epoch, and what became of it."""
+    record = report["training"]
+    epochs = [
+        (f"{one['epoch']}", f"{one['loss']:.4f}", f"{one['held_out']:.2f} %")
+        for one in record["epochs"]
+    ]
+    rows = [("held-out samples", f"{record['held_out_samples']:,}")]
+    if "teacher" in record:
+        rows.append(("right, float network", f"{record['teacher']:.2f} %"))
+    rows += [
+        ("right, not retrained", f"{record['untrained']:.2f} %"),
+        ("right, best epoch", f"{record['held_out']:.2f} %"),
+    ]
+    parts: list[RenderableType] = [
+        _table("Training", ("epoch", "loss", "held out"), epochs),
+        _pairs(report["model"], rows),
+    ]
+    if "plan" in report:
+        parts.append(network(report["plan"]))
+    return Group(*parts)
 
 
 def board(report: Report) -> RenderableType:

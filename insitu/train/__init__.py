@@ -10,4 +10,5 @@ as an integer network.
 | `weights` | weights that are trained as W, as U and B, or as V, U and B |
 | `student` | a network of layers with such weights, and its way into `golden` |
 | `loop` | batches, objective, checkpoints |
+| `retrain` | all of it, from a float network and samples to an integer network |
 """

@@ -1,8 +1,10 @@
 """Training of a student: batches, objective, checkpoints.
 
-The best of the epochs is chosen by the accuracy on samples that are held out from training.
+The best of the epochs is chosen by the accuracy on samples that are held out from training. All
+random numbers are drawn on the CPU, so that a GPU sees the same batches.
 """
 
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,9 +19,12 @@ from torch.nn import functional
 from insitu.errors import InputError
 from insitu.train.student import FloatModule, Student
 
-__all__ = ["Options", "Samples", "accuracy", "fit"]
+__all__ = ["Options", "Samples", "accuracy", "best_device", "fit", "samples_from", "split"]
 
 Progress = Callable[[int, int, str], None]
+
+_SETTLING = 4096
+"""Samples that set the normalisations before a student is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +94,19 @@ class Samples:
         """Some of them."""
         return Samples(self.inputs[chosen], self.labels[chosen], self.scale)
 
+    def to(self, device: torch.device) -> "Samples":
+        """The same in the memory of a device."""
+        return Samples(self.inputs.to(device), self.labels.to(device), self.scale)
+
     def real(self) -> Tensor:
         """The inputs as the network takes them."""
         x = self.inputs.float() * self.scale
         return x.contiguous(memory_format=torch.channels_last)
+
+
+def best_device() -> torch.device:
+    """A GPU where PyTorch has one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def split(samples: Samples, held_out: int, seed: int) -> tuple[Samples, Samples]:
@@ -133,7 +147,8 @@ def _augmented(x: Tensor, options: Options, random: torch.Generator) -> Tensor:
         mirrored = torch.rand(count, 1, generator=random) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
     index = torch.arange(count)[:, None, None]
-    last = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]]
+    places = (at.to(x.device) for at in (index, rows[:, :, None], columns[:, None, :]))
+    last = padded.permute(0, 2, 3, 1)[tuple(places)]
     if options.cutout:
         centre = torch.stack(
             [torch.randint(0, side, (count,), generator=random) for side in (height, width)]
@@ -142,7 +157,7 @@ def _augmented(x: Tensor, options: Options, random: torch.Generator) -> Tensor:
             (torch.arange(side) - at[:, None] + options.cutout // 2) % (1 << 30) < options.cutout
             for side, at in zip((height, width), centre, strict=True)
         ]
-        hidden = inside[0][:, :, None] & inside[1][:, None, :]
+        hidden = (inside[0][:, :, None] & inside[1][:, None, :]).to(x.device)
         mean = last.float().mean(dim=(0, 1, 2)).to(last.dtype)
         last = torch.where(hidden[..., None], mean, last)
     return last.permute(0, 3, 1, 2)
@@ -167,7 +182,7 @@ def objective(
 ) -> Tensor:
     """Cross entropy with the labels and with the teacher, and the bases' coherence."""
     x = batch.real()
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bfloat16):
+    with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=options.bfloat16):
         y = student(x)
         with torch.no_grad():
             wanted = None if teacher is None else teacher(x)
@@ -194,6 +209,7 @@ def fit(
     options: Options,
     checkpoint: Path,
     *,
+    source: str = "",
     progress: Progress = lambda done, total, what: None,
     report: Callable[[dict[str, Any]], None] = lambda figures: None,
 ) -> list[dict[str, Any]]:
@@ -204,6 +220,8 @@ def fit(
     student, teacher, samples, options
     checkpoint : Path
         Written after each epoch.
+    source : str, optional
+        Stands for the network and the samples: a checkpoint of others is refused.
     progress : callable, optional
         Called with the steps that are done, all steps, and what is being done.
     report : callable, optional
@@ -217,10 +235,21 @@ def fit(
     Raises
     ------
     InputError
-        If the checkpoint is of another training, or there are too few samples.
+        If the checkpoint is damaged or of another training, or there are too few samples.
     """
-    training, held_out = split(samples, options.held_out, 0)
+    device = best_device()
+    training, held_out = (part.to(device) for part in split(samples, options.held_out, 0))
     steps = len(training) // options.batch
+    if steps == 0:
+        raise InputError(
+            f"{len(training)} samples to train on are less than a batch of {options.batch}",
+            "give more samples, or make batches smaller",
+        )
+    some = torch.arange(len(training))[:_SETTLING].split(options.batch)
+    settling = [training.at(part) for part in some[: min(steps, len(some))]]
+    student.to(device)
+    if teacher is not None:
+        teacher.to(device)
     optimizer = torch.optim.Adam(student.parameters(), options.rate, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
@@ -229,11 +258,11 @@ def fit(
         pct_start=0.1,
         cycle_momentum=False,
     )
-    settings = repr((asdict(options), sorted(student.choices.items()), len(samples)))
+    settings = repr((asdict(options), sorted(student.choices.items()), len(samples))) + source
     figures: list[dict[str, Any]] = []
     best: dict[str, Any] = {}
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+        state = _read_checkpoint(checkpoint, device)
         if state["settings"] != settings:
             raise InputError(
                 f"{checkpoint} is of a training with other settings",
@@ -255,6 +284,7 @@ def fit(
             schedule.step()
             student.limit()
             total += float(loss.detach())
+        student.settle(part.real() for part in settling)
         score = accuracy(student, held_out)
         figures.append({"epoch": epoch + 1, "loss": total / steps, "held_out": score})
         report(figures[-1])
@@ -268,11 +298,23 @@ def fit(
             "figures": figures,
             "best": best,
         }
-        part = checkpoint.with_suffix(".part")
+        part = checkpoint.with_name(f".{checkpoint.name}.part")
         torch.save(state, part)
         part.replace(checkpoint)
     student.load_state_dict(best)
+    student.to("cpu")
     return figures
+
+
+def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{path} is no checkpoint, or a damaged one: {str(error).splitlines()[0]}",
+            "delete it, or name another with --checkpoint",
+        ) from None
+    return state
 
 
 def samples_from(

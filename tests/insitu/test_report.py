@@ -1,0 +1,198 @@
+"""The HTML report: what it shows, that it needs no other file, and what it refuses."""
+
+import json
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from insitu import cli
+from insitu.plan import plan
+from rtl.config import CONFIGURATIONS
+from tests.insitu.networks import random_generated, random_network, random_stored
+
+VOID = {"br", "meta", "path", "use", "rect", "line", "stop"}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+class Page(HTMLParser):
+    """What a page holds; complains about elements that are not closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.references, self.rows, self.ids = [], [], [], []
+        self.text = ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_startendtag(self, tag, attributes):
+        self._attributes(attributes)
+
+    def handle_starttag(self, tag, attributes):
+        self._attributes(attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data.strip()
+
+    def _attributes(self, attributes):
+        for name, value in attributes:
+            if name in ("src", "href", "xlink:href", "action", "data"):
+                self.references.append(value)
+            if name == "id":
+                self.ids.append(value)
+
+
+@pytest.fixture
+def row(seed):
+    """Figures as examples/compression/rows.py writes them."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        {"weights": random_generated(rng, 12, 3, 9, terms=2, kernels=9, s1=0), "kernel": (3, 3)},
+        {"weights": random_generated(rng, 8, 12, 9, terms=2, s1=0), "kernel": (3, 3)},
+        {"weights": random_stored(rng, 10, 8, 6, 4), "kernel": (2, 3)},
+    ]
+    made = random_network(rng, layers, (6, 7, 3))
+    planned = plan(made, CONFIGURATIONS["sim-8x1"], name="net").report()
+    memory = {
+        "weights": planned["weight_bytes"],
+        "parameters": planned["parameter_bytes"],
+        "program": planned["program_bytes"],
+    }
+    return {
+        "row": "small <b>",
+        "plain": False,
+        "budget_bytes": 100,
+        "memory": memory | {"total": sum(memory.values())},
+        "cycles_stored_int8": 3 * planned["cycles"],
+        "accuracy": {"retrained": 81.25, "untrained": 40.5, "float": 90.0},
+        "training": {"epochs": [{}] * 7},
+        "plan": planned,
+    }
+
+
+def compressed():
+    """Figures as insitu compress writes them."""
+    one = {
+        "weight_bytes": 900,
+        "parameter_bytes": 90,
+        "program_bytes": 9,
+        "cycles": 12_345,
+        "layers": [
+            {"name": "c", "choice": "intra, Bi 2", "bytes": 990, "cycles": 1, "proxy_loss": 0.5}
+        ],
+    }
+    return {
+        "model": "folder/net.onnx",
+        "configuration": "up5k",
+        "budget_bytes": 1024,
+        "compressed": one,
+        "plain": {"refused": "too large"},
+        "frontier": [{"bytes": 500, "proxy_loss": 0.9}, {"bytes": 900, "proxy_loss": 0.1}],
+        "plain_frontier": [{"bytes": 800, "proxy_loss": 0.8}],
+    }
+
+
+def report(folder, *values):
+    names = []
+    for number, value in enumerate(values):
+        names.append(str(folder / f"{number}.json"))
+        (folder / f"{number}.json").write_text(
+            value if isinstance(value, str) else json.dumps(value)
+        )
+    result = CliRunner().invoke(cli.app, ["report", *names, "-o", str(folder / "out.html")])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, " ".join(result.stderr.split())
+
+
+def test_holds_every_figure_and_needs_nothing_else(tmp_path, row):
+    plain = row | {"row": "plain", "plain": True, "budget_bytes": None}
+    assert report(tmp_path, [row, plain], compressed())[0] == 0
+    text = (tmp_path / "out.html").read_text()
+    assert text.count('class="over"') == 1
+    page = Page(text)
+    # Only places in the page itself.
+    assert page.references
+    assert all(one.startswith("#") and one[1:] in page.ids for one in page.references)
+    memory, cycles = row["memory"], row["plan"]["cycles"]
+    bits = row["plan"]["weight_bits"] / row["plan"]["dense_int8_bytes"]
+    assert page.rows[1] == [
+        "small <b>",
+        f"{bits:.2f}",
+        f"{memory['weights']:,}",
+        f"{memory['parameters']:,}",
+        f"{memory['program']:,}",
+        f"{memory['total']:,}",
+        "40.50",
+        "81.25",
+        "7",
+        f"{cycles:,}",
+        "3.00",
+    ]
+    assert page.rows[3][0] == "net, compressed"
+    assert page.rows[3][9] == "12,345"
+    layers = {one[2]: one for one in page.rows if len(one) == 6}
+    first = layers["cross Bi 2 Bo 9: 4/4/4"]
+    assert "cycles recover the weights" in first[5]
+    assert ["c", "", "intra, Bi 2", "990", "1", "adds 0.5 to the loss"] in page.rows
+    for label in ("float, 90.00 %", "all weights stored", "coefficient memory", "budget"):
+        assert label in page.text
+    assert page.ids.count("frontier") == 1
+    assert "$" not in page.text  # Of formulas that nobody sets.
+
+
+def test_what_a_report_is_not_made_of_is_refused(tmp_path, row):
+    del row["plan"]["cycles"]
+    for values, cause in (
+        ("{", "are no JSON"),
+        ([], "are empty"),
+        ({"model": "x"}, "are none that a report is made of"),
+        ([5], "are none that a report is made of"),
+        (row, "KeyError: 'cycles'"),
+    ):
+        status, errors = report(tmp_path, values)
+        assert status == 2
+        assert cause in errors
+        assert "next: name rows of examples/compression/rows.py" in errors
+        assert not (tmp_path / "out.html").exists()
+
+
+@pytest.mark.slow
+def test_a_browser_shows_it(tmp_path, row):
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"needs one of {', '.join(BROWSERS)}")
+    assert report(tmp_path, row, compressed())[0] == 0
+    # A script of the test's own reports how large the pictures are once they are laid out.
+    page = (tmp_path / "out.html").read_text()
+    script = (
+        "<script>onload = () => { document.title = [...document.querySelectorAll('svg')]"
+        ".map(one => Math.round(one.getBoundingClientRect().width)).join(' ') }</script></body>"
+    )
+    (tmp_path / "out.html").write_text(page.replace("</body>", script))
+    arguments = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/user"]
+    done = subprocess.run(
+        [browser, *arguments, "--dump-dom", (tmp_path / "out.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    widths = done.stdout.partition("<title>")[2].partition("</title>")[0].split()
+    assert len(widths) == 3  # Accuracy, the solver's frontier, memory.
+    assert all(int(width) > 400 for width in widths)
