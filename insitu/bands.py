@@ -525,8 +525,11 @@ def _misfit(search: _Search, placed: int) -> FitError:
     else:
         needed, worst = search.least()
         layer, whole = search.layers[worst], search.whole[worst]
-        what = f"layer {layer.name!r} needs"
-        maps = f" in bands of rows, {whole} as a whole," if needed < whole else ""
+        what, maps = f"layer {layer.name!r} needs", ""
+        if needed < whole:
+            # What a step needs; where that is there, placing it may take more.
+            what += " at least"
+            maps = f" in bands of rows, {whole} as a whole,"
         maps += " for the maps " + " and ".join(
             f"{name!r} {search.forms.sizes[name]}" for name in (*layer.inputs, layer.name)
         )

@@ -200,7 +200,7 @@ def _run(work: Work, config: Configuration) -> tuple[int, int]:
         (1, work.last_group_words, ran.pixels[-1]),
     ):
         whole, shorter = (max(_terms(one, config, words).values()) for one in (work, short))
-        more = whole - shorter
+        more: float = whole - shorter
         if work.dataflow == INTRA and work.pixels > short.pixels:
             # Slots of U and other waits mesh: no term alone is the pace.
             narrow = replace(short, pixels=work.pixels)

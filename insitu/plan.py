@@ -696,7 +696,6 @@ def _counted_taps(operation: Operation) -> int:
 
 def _work(operation: Operation, config: Configuration) -> Work:
     walk, segments = operation.walk, _by_kind(operation)
-    streams = operation.dataflow == CROSS and segments["stream"].count
     written = not operation.to_tile
     return Work(
         dataflow=operation.dataflow,
@@ -706,7 +705,7 @@ def _work(operation: Operation, config: Configuration) -> Work:
         pixels=walk.pixels,
         words=written * config.lanes // config.activation_word,
         last_group_words=written * _last_group_words(operation, config),
-        repeats=streams or 0,
+        repeats=segments["stream"].count if operation.dataflow == CROSS else 0,
         terms=operation.terms,
         kernels=operation.kernels,
         flat=operation.flat,

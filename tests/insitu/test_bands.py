@@ -262,8 +262,8 @@ def test_what_bands_cannot_do_is_said(seed):
         plan(network, config)
     # The input, and two rows of the output before the first of the input has been read.
     assert error.value.cause == (
-        "layer 'layer0' needs 1664 bytes of activation memory in bands of rows, 3072 as a whole, "
-        "for the maps 'input' (24, 8, 8) and 'layer0' (24, 8, 8), small has 1024: "
+        "layer 'layer0' needs at least 1664 bytes of activation memory in bands of rows, 3072 as "
+        "a whole, for the maps 'input' (24, 8, 8) and 'layer0' (24, 8, 8), small has 1024: "
         "640 bytes are missing"
     )
     tile = random_generated(rng, 8, 8, 9, kernels=4)

@@ -37,8 +37,8 @@ def test_some_random_layers(config: str, seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", ["ecp5-25f", "ecp5-85f"])
-def test_random_layers_on_other_boards(config: str, seed: int) -> None:
+@pytest.mark.parametrize("config", ["ecp5-25f", "ecp5-85f", "sim-16x4"])
+def test_random_layers_on_other_configurations(config: str, seed: int) -> None:
     run_networks(seed, config, 4 * EACH)
 
 
