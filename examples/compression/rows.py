@@ -185,7 +185,7 @@ def make_row(name: str, models: Path, training: Path, test: Path) -> dict[str, A
         "cycles_stored_int8": plan(quantise(network, calibration, 8), config).cycles,
         "accuracy": {
             "images": len(found.integers),
-            "float": float_accuracy(network, made, found.integers, found.labels),
+            "float": round(float_accuracy(network, made, found.integers, found.labels), 2),
             "untrained": golden_accuracy(untrained, found.integers, found.labels),
             "retrained": golden_accuracy(made, found.integers, found.labels),
         },
