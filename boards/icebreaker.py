@@ -10,6 +10,6 @@ BOARD = Board(
     name="icebreaker",
     platform=ICEBreakerPlatform,
     configuration="up5k",
-    clock_hz=24_000_000,
+    clock_hz=27_000_000,
     loader="ice40_generic",
 )
