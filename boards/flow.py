@@ -37,7 +37,8 @@ class Flow:
                 "--package",
                 platform.package.lower(),
             ]
-            return [*device, "--pcf", "top.pcf", "--asc", "top.asc"]
+            files = ["--pcf", "top.pcf", "--asc", "top.asc"]
+            return [*device, "--opt-timing", *files]
         device = [
             platform._nextpnr_device_options[platform.device],
             "--package",

@@ -13,7 +13,7 @@ BOARDS = (
         platform=ICEBreakerPlatform,
         pll=Ice40Pll,
         configuration="up5k",
-        clock_hz=24_000_000,
+        clock_hz=27_000_000,
         loader="ice40_generic",
     ),
 )

@@ -66,18 +66,18 @@ def both_levels(kernels: int) -> Choice:
 
 CHOICES = {
     "conv_0": Choice(q=4),
-    "conv_1": basis(16, 3),
+    "conv_1": basis(24, 2),
     "conv_2": basis(16, 3),
-    "conv_4": basis(32, 2),
-    "conv_5": basis(32, 2),
+    "conv_4": basis(40, 3),
+    "conv_5": basis(48, 2),
     "conv_6": Choice(q=4),
     "conv_8": both_levels(48),
-    "conv_9": both_levels(64),
+    "conv_9": both_levels(48),
     "conv_10": Choice(q=3),
     "dense_14": Choice(q=5),
 }
 RETRAINING = Options(
-    epochs=8, rate=0.004, distillation=0.8, shift=4, mirror=True, cutout=8, bfloat16=True
+    epochs=40, rate=0.004, distillation=0.8, shift=4, mirror=True, cutout=8, bfloat16=True
 )
 
 
