@@ -354,12 +354,8 @@ class Student(nn.Module):
         scale, zero_point = self.quantisations[name]
         low, high = -128 - zero_point, 127 - zero_point
         if isinstance(layer, FloatPooling):
-            if not any(layer.padding):
-                # A convolution in ONNX's way: halves go to even.
-                return quantise_map(x, scale, low, high, even=True)
-            # Halves go away from the byte's zero, not from the zero point.
-            shifted = quantise_map(x + scale * zero_point, scale, -128, 127)
-            return shifted - scale * zero_point
+            # In ONNX's way: halves go to even.
+            return quantise_map(x, scale, low, high, even=True)
         if layer is not None and self.training and name == self.output:
             return x  # The loss wants every logit as it is.
         if layer is not None:
