@@ -79,6 +79,8 @@ CHOICES = {
 RETRAINING = Options(
     epochs=40, rate=0.004, distillation=0.8, shift=4, mirror=True, cutout=8, bfloat16=True
 )
+STAGES = RETRAINING, replace(RETRAINING, epochs=10, rate=0.0015, cutout=0, seed=1)
+"""The second shows whole images, as they will be seen."""
 
 
 def training_samples() -> Samples:
@@ -267,14 +269,15 @@ def retrain() -> None:
     training, _ = split(samples, RETRAINING.held_out, 0)
     inputs = training.at(torch.arange(256)).real().permute(0, 2, 3, 1).numpy()
     student = Student(network, CHOICES, calibrate(network, np.ascontiguousarray(inputs)))
-    fit(
-        student,
-        FloatModule(network),
-        samples,
-        RETRAINING,
-        WORK / "retrained.pt",
-        report=lambda figures: console.print(figures),
-    )
+    for number, options in enumerate(STAGES, 1):
+        fit(
+            student,
+            FloatModule(network),
+            samples,
+            options,
+            WORK / f"retrained-{number}.pt",
+            report=lambda figures: console.print(figures),
+        )
     COMPRESSED.write_bytes(to_bytes(student.golden()))
 
 

@@ -7,6 +7,7 @@ random numbers are drawn on the CPU, so that a GPU sees the same batches.
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ __all__ = ["Options", "Samples", "accuracy", "best_device", "fit", "samples_from
 
 Progress = Callable[[int, int, str], None]
 
-_SETTLING = 4096
-"""Samples that set the normalisations before a student is measured."""
+_SETTLING = 24
+"""Batches that set the normalisations before a student is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,8 +246,8 @@ def fit(
             f"{len(training)} samples to train on are less than a batch of {options.batch}",
             "give more samples, or make batches smaller",
         )
-    some = torch.arange(len(training))[:_SETTLING].split(options.batch)
-    settling = [training.at(part) for part in some[: min(steps, len(some))]]
+    # Changed like those it trains on: it has learnt with their statistics.
+    settling = list(islice(batches(training, options, options.epochs), _SETTLING))
     student.to(device)
     if teacher is not None:
         teacher.to(device)
