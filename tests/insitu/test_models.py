@@ -35,7 +35,7 @@ def test_tflite(folder):
 
 def test_npz(folder):
     model = load_model(str(folder / "net.npz"))
-    assert len(model.network.layers) == 12
+    assert len(model.network.layers) == 13
     assert not model.channels_last
 
 

@@ -156,7 +156,7 @@ def test_multipliers_of_1_or_more(config: str, dataflow: str, seed: int) -> None
         planned = plan(network, configuration(config))
         assert len(planned.operations) == 2
         what = f"{config}, {dataflow}, seed {seed}, case {number}"
-        compare_layers(planned, x, what, timed=False)
+        compare_layers(planned, x, what)
 
 
 def example() -> tuple[Network, np.ndarray]:
