@@ -93,8 +93,8 @@ def bench(
     models : sequence of path
         What `insitu.models.load_model` reads.
     boards : sequence of dict
-        Of `boards.catalogue`. Each must have been built: frames a second count at a clock that
-        place and route has reached.
+        Of `boards.catalogue`. Each must have been built: frames a second count at its clock, which
+        place and route has met.
     calibration : path, optional
         Sample inputs for floating-point models.
     rtl : bool, optional

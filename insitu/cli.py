@@ -371,6 +371,7 @@ def retrain(
     """
     from insitu import show
     from insitu.choice import read_choices
+    from insitu.float_network import FloatConvolution
     from insitu.models import load_float
     from insitu.network import to_bytes, training_record
     from insitu.plan import plan
@@ -416,7 +417,7 @@ def retrain(
         made = train(
             loaded, chosen, found, options, checkpoint, configuration=configuration, progress=tell
         )
-    report = {
+    report: dict[str, Any] = {
         "model": str(model),
         "network": str(network),
         "choices": {name: asdict(choice) for name, choice in chosen.items()},
@@ -424,7 +425,12 @@ def retrain(
         "training": made.record,
     }
     if configuration is not None:
-        report["plan"] = plan(made.network, configuration, name=model.stem).report()
+        planned = plan(made.network, configuration, name=model.stem)
+        report["plan"] = planned.report()
+        weights = sum(
+            layer.weights.size for layer in loaded.layers if isinstance(layer, FloatConvolution)
+        )
+        report["bits_a_weight"] = planned.weight_bits / weights
     write_json(json_file, report)
     output().print(show.training(report))
     if before is not None and before > made.record["held_out"]:

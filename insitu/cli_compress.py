@@ -19,6 +19,7 @@ from insitu.errors import FitError, InputError, NetworkError
 
 if TYPE_CHECKING:
     from golden.network import Network
+    from insitu.float_network import FloatNetwork
     from insitu.search import Built, Labelled, Search
 
 __all__ = ["EXAMPLE", "compress"]
@@ -129,7 +130,7 @@ def compress(
                 labelled = Labelled(values, labels)
         source = f"calibration samples {calibration}"
         check_samples(samples, None if labelled is None else labelled.inputs, source)
-        before = None if force else _existing(network_file, network.input_shape)
+        before = None if force else _existing(network_file, network)
         tell(0, None, "calibrating")
         scales = calibrate(network, samples)
         search = Search(
@@ -184,8 +185,9 @@ def _measured(
     return found
 
 
-def _existing(path: Path, shape: tuple[int, int, int]) -> "Network | None":
+def _existing(path: Path, wanted: "FloatNetwork") -> "Network | None":
     """The network that would be overwritten, if there is one."""
+    from golden.network import shapes
     from insitu.network import load
 
     if not path.exists():
@@ -195,8 +197,9 @@ def _existing(path: Path, shape: tuple[int, int, int]) -> "Network | None":
         network = load(path)
     except NetworkError:
         raise InputError(f"{path} exists, and is no network to compare with", again) from None
-    if network.input_shape != shape:
-        raise InputError(f"{path} exists, and is a network of other inputs", again)
+    last = wanted.shapes[wanted.layers[-1].name]
+    if (network.input_shape, shapes(network)[-1]) != (wanted.input_shape, last):
+        raise InputError(f"{path} exists, and is a network of other inputs or outputs", again)
     return network
 
 

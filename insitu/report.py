@@ -28,7 +28,10 @@ __all__ = ["Entry", "html", "read_entries"]
 Report = Mapping[str, Any]
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
-_KINDS = "rows of examples/compression/rows.py, insitu compress --json, insitu retrain --json"
+_KINDS = (
+    "rows of examples/compression/rows.py, insitu compress --json, "
+    "insitu retrain --config NAME --json"
+)
 _COMPRESSED, _PLAIN, _FLOAT = "#1d4ed8", "#c2410c", "#475569"
 
 
@@ -127,6 +130,7 @@ def _entries(values: Report) -> list[Entry]:
             plain=all(layer["dataflow"] in ("", "stored") for layer in plan["layers"]),
             accuracy=record["held_out"],
             untrained=record["untrained"],
+            bits=values["bits_a_weight"],
             reference=record.get("teacher"),
             epochs=len(record["epochs"]),
             **_planned(plan),
@@ -144,6 +148,7 @@ def _row(values: Report) -> Entry:
         over=budget is not None and values["memory"]["total"] > budget,
         accuracy=right["retrained"],
         untrained=right["untrained"],
+        bits=values["bits_a_weight"],
         reference=right["float"],
         epochs=len(values["training"]["epochs"]),
         **_planned(values["plan"]),
@@ -160,7 +165,6 @@ def _planned(plan: Report) -> dict[str, Any]:
             "program": plan["program_bytes"],
         },
         "cycles": plan["cycles"],
-        "bits": plan["weight_bits"] / plan["dense_int8_bytes"],
         "layers": [
             {
                 "name": layer["name"],
@@ -180,7 +184,7 @@ def _why(layer: Report) -> str:
     """What a layer's dataflow is worth there."""
     if not layer["dense_int8_bytes"]:
         return ""
-    reasons = [f"{layer['weight_bits'] / layer['dense_int8_bytes']:.2f} bits a weight"]
+    reasons = [f"{layer['weight_bits'] / layer['dense_int8_bytes']:.2f} bits a weight as it runs"]
     if layer["dataflow"] == "stored":
         if layer["kind"] in ("depthwise", "fully connected"):
             reasons.append(f"{layer['kind']} layers stay stored")

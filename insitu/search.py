@@ -5,6 +5,7 @@ The options of every layer (`insitu.menu`) are measured once; a solver chooses a
 layers before it give (`insitu.compress`), planned, and measured.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -88,6 +89,7 @@ class Built:
             "cycles": planned.cycles,
             "proxy_loss": self.allocation.loss,
             "loss": self.loss,
+            "plan": planned.report(),
             "layers": [
                 {
                     "name": name,
@@ -189,6 +191,11 @@ class Search:
                 cycles=None if limits.cycles is None else limits.cycles - max(slow, 0),
                 room=self._room if limits.room is None else limits.room - max(large, 0),
             )
+        if large > 0:
+            raise FitError(
+                f"with its program in bands of rows the network is {large:,} bytes too large",
+                "use a configuration with more of either memory",
+            )
         raise FitError(
             f"an allocation of {allocation.price.cycles:,} cycles takes {planned.cycles:,} in "
             "bands of rows",
@@ -234,10 +241,11 @@ class Search:
         low, high = 0, len(line) - 1
         best, lost = attempt(high)
         if lost > points_lost:
+            enough = math.ceil(100 * lost) / 100
             raise FitError(
                 f"{points_lost:g} points cannot be met: {best.bytes:,} bytes, the most that helps, "
                 f"lose {lost:.2f} points of {whole:.2%} on these {len(samples.labels)} samples",
-                f"allow {lost:.2f} points, or retrain in the compressed form",
+                f"allow {enough:.2f} points, or retrain in the compressed form",
             )
         while low < high:
             middle = (low + high) // 2

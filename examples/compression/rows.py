@@ -34,6 +34,7 @@ from insitu.compress import compress
 from insitu.console import progress
 from insitu.errors import InputError, InsituError
 from insitu.evaluate import read_inputs
+from insitu.files import write_file
 from insitu.float_network import FloatConvolution, FloatNetwork
 from insitu.models import load_float
 from insitu.network import to_bytes
@@ -47,6 +48,7 @@ from rtl.config import configuration
 HERE = Path(__file__).parent
 CACHE = Path.home() / ".cache" / "insitu"
 WORK = Path("build/compression")
+COLLECTED = HERE / "rows.json"
 KB = 1024
 CONFIGURATION = "sim-8x1"
 OPTIONS = Options(epochs=10, orthonormality=0.1, shift=4, mirror=True, bfloat16=True)
@@ -205,16 +207,17 @@ def run_rows(names: list[str], models: Path, training: Path, test: Path) -> None
             console.print(f"{name}: {path} is there")
             continue
         figures = make_row(name, models, training, test)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(figures, indent=2) + "\n")
-        part.replace(path)
+        write_file(path, (json.dumps(figures, indent=2) + "\n").encode(), "row")
         console.print(f"{name}: {figures['accuracy']}, {figures['memory']}")
 
 
 def table() -> None:
-    """Collect the rows, and print them as Markdown."""
-    found = [json.loads(path.read_text()) for path in sorted(WORK.glob("*.json"))]
-    (HERE / "rows.json").write_text(json.dumps(found, indent=1) + "\n")
+    """Add the rows made here to those collected, and print all as Markdown."""
+    known = json.loads(COLLECTED.read_text()) if COLLECTED.exists() else []
+    made = [json.loads(path.read_text()) for path in sorted(WORK.glob("*.json"))]
+    rows = {one["row"]: one for one in [*known, *made]}
+    found = [rows[name] for name in sorted(rows)]
+    write_file(COLLECTED, (json.dumps(found, indent=1) + "\n").encode(), "rows")
     print(
         "| row | bits a weight | memory: weights + parameters + program | untrained | retrained |"
     )

@@ -24,6 +24,8 @@ __all__ = ["Options", "Samples", "accuracy", "best_device", "fit", "samples_from
 
 Progress = Callable[[int, int, str], None]
 
+_CHECKPOINT = {"settings", "student", "optimizer", "schedule", "figures", "best"}
+
 _SETTLING = 24
 """Batches that set the normalisations before a student is measured."""
 
@@ -315,6 +317,11 @@ def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
             f"{path} is no checkpoint, or a damaged one: {str(error).splitlines()[0]}",
             "delete it, or name another with --checkpoint",
         ) from None
+    if not isinstance(state, dict) or not state.keys() >= _CHECKPOINT:
+        raise InputError(
+            f"{path} is no checkpoint of a retraining",
+            "delete it, or name another with --checkpoint",
+        )
     return state
 
 

@@ -210,7 +210,7 @@ def _check_labels(labels: NDArray[np.int64], network: FloatNetwork) -> None:
 def _teacher_accuracy(teacher: FloatModule, held_out: Samples) -> float:
     found = accuracy(teacher, held_out)
     most = 100 * float(held_out.labels.bincount().max()) / len(held_out)
-    if found <= most:
+    if found <= most < 100:
         raise InputError(
             f"the network is right on {found:.1f} % of the held-out samples, of which {most:.1f} % "
             "have one and the same label: it has nothing to teach",
