@@ -12,12 +12,10 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import numpy as np
-from inputs import CACHE, PACKAGE, VERSION, cifar10, read_png
-from numpy.typing import NDArray
+from inputs import CACHE, PACKAGE, VERSION, cifar10, cifar10_training
 
 FOLDER = Path("build/ic")
 CALIBRATION, TEST = FOLDER / "calibration.npz", FOLDER / "test.npz"
@@ -25,19 +23,11 @@ BUDGETS = (38, 21, 14)
 SAMPLES, IMAGES = 512, 2000
 
 
-def training_pixels(package: Path) -> NDArray[np.float32]:
-    """The first 10,000 training images: [N, 32, 32, 3], 0 to 255."""
-    with tarfile.open(package) as archive:
-        file = archive.extractfile("package/data_batch_1.png")
-        if file is None:
-            raise FileNotFoundError("data_batch_1.png")
-        return read_png(file.read()).reshape(-1, 32, 32, 3).astype(np.float32)
-
-
 def write_inputs() -> None:
     """Calibration samples and test images, as the `.tflite` takes them."""
     package = CACHE / f"{PACKAGE}-{VERSION}.tgz"
-    np.savez(CALIBRATION, inputs=training_pixels(package)[:SAMPLES])
+    training = cifar10_training(package)["inputs"][:SAMPLES]
+    np.savez(CALIBRATION, inputs=training.astype(np.float32))
     arrays = cifar10(package)
     test = arrays["inputs"][:IMAGES].astype(np.float32) + 128
     np.savez(TEST, inputs=test, labels=arrays["labels"][:IMAGES])
