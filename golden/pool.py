@@ -50,10 +50,7 @@ def average(
     """
     size, counts = _check(x, kernel, stride, padding)
     low, high = _limits(activation_min, activation_max)
-    sums = np.zeros((len(x), *size, x.shape[3]), np.int64)
-    padded = pad(x, padding, 0)
-    for rows, columns in tap_slices(size, kernel, stride):
-        sums += padded[:, rows, columns]
+    sums = _sums(x, size, kernel, stride, padding)
     means = np.sign(sums) * ((np.abs(sums) + counts // 2) // counts)
     result: Int8 = np.clip(means, low, high).astype(np.int8)
     return result
@@ -94,11 +91,8 @@ def rescaled_average(
     """
     size, counts = _check(x, kernel, stride, padding)
     zero_point = integer("zero_point", zero_point, -128, 127)
-    sums = np.zeros((len(x), *size, x.shape[3]), np.int32)
-    padded = pad(x, padding, zero_point)
-    for rows, columns in tap_slices(size, kernel, stride):
-        sums += padded[:, rows, columns]
-    sums -= np.int32(kernel[0] * kernel[1] * zero_point)
+    wide = _sums(x, size, kernel, stride, padding) - counts * zero_point
+    sums = wide.astype(np.int32)
     result = np.empty(sums.shape, np.int8)
     for count in np.unique(counts).tolist():
         there = counts[..., 0] == count
@@ -136,6 +130,15 @@ def maximum(
 def _limits(activation_min: int, activation_max: int) -> tuple[int, int]:
     low = integer("activation_min", activation_min, -128, 127)
     return low, integer("activation_max", activation_max, low, 127)
+
+
+def _sums(x: Int8, size: Pair, kernel: Pair, stride: Pair, padding: Padding) -> NDArray[np.int64]:
+    """Sum of the pixels of the map in each window, int64 [N, Ho, Wo, C]."""
+    sums = np.zeros((len(x), *size, x.shape[3]), np.int64)
+    padded = pad(x, padding, 0)
+    for rows, columns in tap_slices(size, kernel, stride):
+        sums += padded[:, rows, columns]
+    return sums
 
 
 def _check(x: Int8, kernel: Pair, stride: Pair, padding: Padding) -> tuple[Pair, NDArray[np.int64]]:

@@ -101,21 +101,28 @@ def load_float(path: str | Path) -> "FloatNetwork":
     ModelError
         If it is damaged, cannot be imported, or holds integers.
     """
-    from insitu.import_float_tflite import holds_floats, import_float_tflite
-    from insitu.import_onnx import import_onnx
-
     path = Path(path)
-    network = None
-    if path.suffix == ".onnx":
-        network = import_onnx(path)
-    elif path.suffix == ".tflite" and holds_floats(path):
-        network = import_float_tflite(path)
+    network = _float_network(path)
     if network is None or network.quantisations:
         raise ModelError(
             f"model {path} is no network in floating point",
             "name the .onnx or .tflite that it was before it was quantised",
         )
     return network
+
+
+def _float_network(path: Path) -> "FloatNetwork | None":
+    """What the file holds if it is an .onnx, or a .tflite in floating point."""
+    if path.suffix == ".onnx":
+        from insitu.import_onnx import import_onnx
+
+        return import_onnx(path)
+    if path.suffix == ".tflite":
+        from insitu.import_float_tflite import holds_floats, import_float_tflite
+
+        if holds_floats(path):
+            return import_float_tflite(path)
+    return None
 
 
 def _pruned(model: Model) -> Model:
@@ -137,22 +144,14 @@ def _load(
     stored: int | None,
     tell: Progress,
 ) -> Model:
-    if path.suffix == ".onnx":
-        from insitu.import_onnx import import_onnx
-
-        floating = import_onnx(path)
+    floating = _float_network(path)
+    if floating is not None:
         return _floating(path, floating, configuration, calibration, stored, tell)
     if path.suffix not in (".npz", ".tflite"):
         raise ModelError(
             f"model {path} is no .tflite, .onnx or .npz file",
             "convert it to TensorFlow Lite (int8), or export it as ONNX in floating point",
         )
-    if path.suffix == ".tflite":
-        from insitu.import_float_tflite import holds_floats, import_float_tflite
-
-        if holds_floats(path):
-            floating = import_float_tflite(path)
-            return _floating(path, floating, configuration, calibration, stored, tell)
     if calibration is not None or stored is not None:
         raise _needs_nothing(path, "--calibration or --stored")
     if path.suffix == ".npz":

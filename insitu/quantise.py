@@ -52,6 +52,7 @@ __all__ = [
     "check_inputs",
     "check_labels",
     "correct_bias",
+    "in_shape",
     "load_inputs",
     "map_quantisations",
     "quantise",
@@ -205,16 +206,35 @@ def _channels_last(
             f"{source} are of {inputs.dtype}, and the model takes float32",
             "save them as float32, in the range that the model was trained with",
         )
-    squeezed = tuple(n for n in inputs.shape[1:] if n != 1)
-    if not inputs.size or squeezed != tuple(n for n in input_shape if n != 1):
-        raise InputError(
-            f"{source} have shape {inputs.shape}, the network takes "
-            f"(N, {', '.join(str(n) for n in input_shape)})",
-            "give inputs in the shape that the model takes, with the channels last",
-        )
+    inputs = in_shape(
+        inputs,
+        input_shape,
+        source,
+        "give inputs in the shape that the model takes, with the channels last",
+    )
     if not np.isfinite(inputs).all():
         raise InputError(f"{source} hold infinities or NaN", "give finite inputs")
-    return np.ascontiguousarray(inputs, np.float32).reshape(-1, *input_shape)
+    return np.ascontiguousarray(inputs, np.float32)
+
+
+def in_shape(
+    inputs: NDArray[Any], shape: tuple[int, int, int], source: str, advice: str
+) -> NDArray[Any]:
+    """Inputs as [N, *shape], of which axes of length 1 may be left out.
+
+    Raises
+    ------
+    InputError
+        For another shape, with the advice; also without inputs.
+    """
+    squeezed = tuple(n for n in inputs.shape[1:] if n != 1)
+    if not inputs.size or squeezed != tuple(n for n in shape if n != 1):
+        raise InputError(
+            f"{source} have shape {inputs.shape}, the network takes "
+            f"(N, {', '.join(str(n) for n in shape)})",
+            advice,
+        )
+    return inputs.reshape(-1, *shape)
 
 
 def quantise_inputs(inputs: NDArray[np.floating], scale: float, zero_point: int) -> Int8:

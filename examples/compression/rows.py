@@ -28,20 +28,20 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from golden.network import Convolution, Network, run
+from golden.network import Convolution, Network
 from insitu.choice import read_choices
 from insitu.compress import compress
 from insitu.console import progress
 from insitu.errors import InputError, InsituError
-from insitu.evaluate import read_inputs
+from insitu.evaluate import Inputs, evaluate, read_inputs
 from insitu.files import write_file
 from insitu.float_network import FloatConvolution, FloatNetwork
-from insitu.models import load_float
+from insitu.models import Model, load_float
 from insitu.network import to_bytes
 from insitu.plan import plan
-from insitu.quantise import calibrate, quantise
+from insitu.quantise import quantise
 from insitu.train.loop import Options, accuracy, samples_from, split
-from insitu.train.retrain import read_samples, retrain
+from insitu.train.retrain import calibration_from, read_samples, retrain
 from insitu.train.student import FloatModule
 from rtl.config import configuration
 
@@ -52,8 +52,6 @@ COLLECTED = HERE / "rows.json"
 KB = 1024
 CONFIGURATION = "sim-8x1"
 OPTIONS = Options(epochs=10, orthonormality=0.1, shift=4, mirror=True, bfloat16=True)
-CALIBRATION = 256
-"""Training images that set the scales of maps."""
 
 console = Console(highlight=False)
 
@@ -111,14 +109,9 @@ ABLATION = {
 ALL = ROWS | ABLATION
 
 
-def golden_accuracy(network: Network, inputs: NDArray[np.int8], labels: NDArray[np.int64]) -> float:
+def golden_accuracy(network: Network, path: Path, inputs: Inputs) -> float:
     """Share of right answers of the integer network, in percent."""
-    right = 0
-    for start in range(0, len(inputs), 250):
-        outputs = run(network, inputs[start : start + 250])
-        answers = outputs.reshape(len(outputs), -1).argmax(axis=1)
-        right += int((answers == labels[start : start + 250]).sum())
-    return 100 * right / len(inputs)
+    return 100 * float(evaluate(Model(path, network), inputs)["accuracy"])
 
 
 def float_accuracy(
@@ -141,8 +134,7 @@ def make_row(name: str, models: Path, training: Path, test: Path) -> dict[str, A
     network = load_float(models / row.model)
     choices = read_choices(HERE / "choices" / f"{row.choices or name}.json")
     samples = read_samples(training, network, channels_last=True)
-    first = split(samples, row.options.held_out, 0)[0].at(torch.arange(CALIBRATION)).real()
-    calibration = calibrate(network, np.ascontiguousarray(first.permute(0, 2, 3, 1).numpy()))
+    calibration = calibration_from(network, split(samples, row.options.held_out, 0)[0])
     with progress() as tell:
         untrained, _ = compress(
             network,
@@ -161,7 +153,8 @@ def make_row(name: str, models: Path, training: Path, test: Path) -> dict[str, A
             progress=lambda done, total, what: tell(done, total, f"{name}: {what}"),
         )
     made = retrained.network
-    (WORK / f"{name}.npz").write_bytes(to_bytes(made, retrained.record))
+    file = WORK / f"{name}.npz"
+    write_file(file, to_bytes(made, retrained.record), "network")
     weights = sum(
         layer.weights.size for layer in network.layers if isinstance(layer, FloatConvolution)
     )
@@ -188,8 +181,8 @@ def make_row(name: str, models: Path, training: Path, test: Path) -> dict[str, A
         "accuracy": {
             "images": len(found.integers),
             "float": round(float_accuracy(network, made, found.integers, found.labels), 2),
-            "untrained": golden_accuracy(untrained, found.integers, found.labels),
-            "retrained": golden_accuracy(made, found.integers, found.labels),
+            "untrained": golden_accuracy(untrained, file, found),
+            "retrained": golden_accuracy(made, file, found),
         },
         "options": asdict(row.options),
         "training": retrained.record,

@@ -29,8 +29,9 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional
 
-from golden.network import run
 from insitu.choice import Choice
+from insitu.console import progress
+from insitu.evaluate import Inputs, evaluate
 from insitu.files import write_file
 from insitu.float_network import (
     FloatAdd,
@@ -41,10 +42,11 @@ from insitu.float_network import (
 )
 from insitu.import_float_tflite import import_float_tflite
 from insitu.import_onnx import import_onnx
+from insitu.models import Model
 from insitu.network import load, to_bytes
 from insitu.plan import plan
-from insitu.quantise import calibrate
 from insitu.train.loop import Options, Samples, accuracy, batches, fit, samples_from, split
+from insitu.train.retrain import calibration_from
 from insitu.train.student import FloatModule, Student
 from rtl.config import configuration
 
@@ -270,8 +272,7 @@ def retrain() -> None:
     network = import_onnx(TUNED)
     samples = training_samples()
     training, _ = split(samples, RETRAINING.held_out, 0)
-    inputs = training.at(torch.arange(256)).real().permute(0, 2, 3, 1).numpy()
-    student = Student(network, CHOICES, calibrate(network, np.ascontiguousarray(inputs)))
+    student = Student(network, CHOICES, calibration_from(network, training))
     source, epochs = sha256(TUNED.read_bytes()).hexdigest(), []
     for number, options in enumerate(STAGES, 1):
         figures = fit(
@@ -293,12 +294,10 @@ def measure() -> None:
     """Accuracy on all test images by the golden model; memory and cycles on `up5k`."""
     network = load(COMPRESSED)
     arrays = cifar10(CACHE / f"{PACKAGE}-{VERSION}.tgz")
-    inputs, labels = arrays["inputs"].astype(np.int8), arrays["labels"]
-    right = 0
-    for start in track(range(0, len(inputs), 500), "test images"):
-        answers = run(network, inputs[start : start + 500]).reshape(-1, 10).argmax(axis=1)
-        right += int((answers == labels[start : start + 500]).sum())
-    console.print(f"right: {right} of {len(inputs)}")
+    inputs = Inputs(arrays["inputs"].astype(np.int8), None, arrays["labels"].astype(np.int64))
+    with progress() as tell:
+        share = evaluate(Model(COMPRESSED, network), inputs, progress=tell)["accuracy"]
+    console.print(f"right: {round(share * len(inputs.integers))} of {len(inputs.integers)}")
     report = plan(network, configuration("up5k"), name="ic2").report()
     for key in ("weight_bytes", "parameter_bytes", "program_bytes", "payload_bytes", "cycles"):
         console.print(f"{key}: {report[key]:,}")

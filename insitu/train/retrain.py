@@ -16,12 +16,12 @@ from insitu.errors import InputError
 from insitu.files import read_arrays
 from insitu.float_network import FloatConvolution, FloatNetwork
 from insitu.plan import plan
-from insitu.quantise import calibrate, check_inputs, check_labels
+from insitu.quantise import Calibration, calibrate, check_inputs, check_labels, in_shape
 from insitu.train.loop import Options, Samples, accuracy, best_device, fit, samples_from, split
 from insitu.train.student import FloatModule, Student
 from rtl.config import Configuration
 
-__all__ = ["Retrained", "read_samples", "retrain"]
+__all__ = ["Retrained", "calibration_from", "read_samples", "retrain"]
 
 _FORMAT = "save them with numpy.savez(FILE, inputs=array, labels=classes)"
 _CALIBRATION = 256
@@ -113,15 +113,14 @@ def _images(
     """The same as [N, H, W, C]."""
     height, width, channels = input_shape
     shape = input_shape if channels_last else (channels, height, width)
-    found = tuple(n for n in inputs.shape[1:] if n != 1)
-    if not inputs.size or found != tuple(n for n in shape if n != 1):
-        raise InputError(
-            f"{source} have shape {inputs.shape}, the network takes "
-            f"(N, {', '.join(str(n) for n in shape)})",
-            "give inputs in the shape that the model takes",
-        )
-    inputs = inputs.reshape(-1, *shape)
+    inputs = in_shape(inputs, shape, source, "give inputs in the shape that the model takes")
     return inputs if channels_last else inputs.transpose(0, 2, 3, 1)
+
+
+def calibration_from(network: FloatNetwork, training: Samples) -> Calibration:
+    """Scales of maps from the first training samples."""
+    some = training.at(torch.arange(min(_CALIBRATION, len(training))))
+    return calibrate(network, np.ascontiguousarray(some.real().permute(0, 2, 3, 1).numpy()))
 
 
 def retrain(
@@ -162,9 +161,7 @@ def retrain(
     training, held_out = split(samples, options.held_out, 0)
     _check_labels(samples.labels.numpy(), network)
     tell(0, None, "calibrating")
-    some = training.at(torch.arange(min(_CALIBRATION, len(training))))
-    inputs = np.ascontiguousarray(some.real().permute(0, 2, 3, 1).numpy())
-    student = Student(network, choices, calibrate(network, inputs))
+    student = Student(network, choices, calibration_from(network, training))
     integers = student.golden()  # What cannot become one is not trained.
     if configuration is not None:
         plan(integers, configuration)
