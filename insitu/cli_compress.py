@@ -101,7 +101,7 @@ def compress(
     from insitu import show
     from insitu.choice import write_choices
     from insitu.menu import Store
-    from insitu.models import load_float
+    from insitu.models import calibration_beside, load_float
     from insitu.network import save
     from insitu.quantise import calibrate, load_inputs
     from insitu.search import Labelled, Search, check_samples
@@ -119,7 +119,7 @@ def compress(
     last = model.suffix == ".tflite"
     with progress() as tell:
         network = load_float(model)
-        calibration = model.parent / "calibration.npz" if calibration is None else calibration
+        calibration = calibration or calibration_beside(model)
         samples, _ = load_inputs(calibration, network.input_shape, channels_last=last)
         labelled = None
         if inputs is not None:

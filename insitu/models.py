@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from insitu.float_network import FloatNetwork
     from insitu.quantise import Calibration
 
-__all__ = ["Model", "load_float", "load_model"]
+__all__ = ["Model", "calibration_beside", "load_float", "load_model"]
 
 Progress = Callable[[int, int | None, str], None]
 
@@ -111,6 +111,23 @@ def load_float(path: str | Path) -> "FloatNetwork":
     return network
 
 
+def calibration_beside(model: Path) -> Path:
+    """Sample inputs that lie beside a model, `calibration.npz`.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    beside = model.parent / "calibration.npz"
+    if not beside.is_file():
+        raise InputError(
+            f"scales are found with sample inputs, and there is no {beside}",
+            "name some hundred of them with --calibration FILE.npz",
+        )
+    return beside
+
+
 def _float_network(path: Path) -> "FloatNetwork | None":
     """What the file holds if it is an .onnx, or a .tflite in floating point."""
     if path.suffix == ".onnx":
@@ -186,14 +203,8 @@ def _floating(
         raise _needs_nothing(path, "--stored")
     if floating.quantisations and calibration is not None and not missing:
         raise _needs_nothing(path, "--calibration")
-    beside = path.parent / "calibration.npz"
     if calibration is None and not floating.quantisations:
-        if not beside.is_file():
-            raise InputError(
-                f"scales are found with sample inputs, and there is no {beside}",
-                "name some hundred of them with --calibration FILE.npz",
-            )
-        calibration = beside
+        calibration = calibration_beside(path)
     scales = None
     if calibration is not None:
         inputs, _ = load_inputs(

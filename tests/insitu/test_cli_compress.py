@@ -145,6 +145,16 @@ def test_calibration_samples_that_cannot_be(folder, inputs, cause):
     )
 
 
+def test_no_calibration_samples(folder):
+    (folder / "calibration.npz").unlink()
+    refused(
+        folder,
+        *arguments(folder, "--budget", "2KB"),
+        cause="there is no",
+        next_step="--calibration FILE.npz",
+    )
+
+
 def test_inputs_without_labels(folder):
     refused(
         folder,
