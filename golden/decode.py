@@ -3,13 +3,15 @@
 docs/image-format.md, 'Coefficient segments', defines the format. A word holds `stripe_bits` bits
 of each stripe; stripe n owns bits [n * stripe_bits, (n + 1) * stripe_bits). In each stripe the
 coefficients follow each other densely, least significant bit first, over the words; zeros pad the
-last word only. A coefficient of 1 bit is +1 (0) or -1 (1), a wider one is two's complement.
+last word only. A number of 1 bit is +1 (0) or -1 (1), a wider one is two's complement; what it
+stands for says its `golden.code.Code`.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from golden.checks import integer
+from golden.code import Code, check_precision, has_code
 from golden.fixed import in_range
 
 __all__ = ["decode_segment", "encode_segment", "segment_words"]
@@ -39,18 +41,20 @@ def segment_words(count: int, precision: int, stripe_bits: int) -> int:
 
 
 def encode_segment(
-    vectors: NDArray[np.int8], precision: int, stripe_bits: int
+    vectors: NDArray[np.int8], precision: int, stripe_bits: int, code: Code = Code.UNIFORM
 ) -> NDArray[np.uint8]:
     """Pack a segment.
 
     Parameters
     ----------
     vectors : int8 [n, stripes]
-        Coefficients, each in `golden.fixed.symmetric_range(precision)`; n may be 0.
+        Coefficients, each in `golden.fixed.symmetric_range(precision)`, or of another `code` one
+        that it has; n may be 0.
     precision : int
         Bits of a coefficient, 1..8.
     stripe_bits : int
         1..64; stripes * stripe_bits, the bits of a word, is a multiple of 8.
+    code : Code, optional
 
     Returns
     -------
@@ -70,8 +74,9 @@ def encode_segment(
     count, stripes = vectors.shape
     words = segment_words(count, precision, stripe_bits)
     _check_word(stripes, stripe_bits)
-    in_range("coefficient", vectors, precision)
-    codes = (vectors < 0).view(np.uint8) if precision == 1 else vectors.view(np.uint8)
+    has_code("coefficient", vectors, precision, code)
+    numbers = code.encoded(vectors)
+    codes = (numbers < 0).view(np.uint8) if precision == 1 else numbers.view(np.uint8)
     streams = np.zeros((stripes, words * stripe_bits), np.uint8)
     streams[:, : count * precision] = np.unpackbits(
         codes.T.copy()[..., np.newaxis], axis=2, count=precision, bitorder="little"
@@ -81,7 +86,11 @@ def encode_segment(
 
 
 def decode_segment(
-    words: NDArray[np.uint8], count: int, precision: int, stripe_bits: int
+    words: NDArray[np.uint8],
+    count: int,
+    precision: int,
+    stripe_bits: int,
+    code: Code = Code.UNIFORM,
 ) -> NDArray[np.int8]:
     """Unpack a segment.
 
@@ -91,7 +100,7 @@ def decode_segment(
         Words, little endian; their bits are a multiple of `stripe_bits`.
     count : int
         Vectors in the segment.
-    precision, stripe_bits : int
+    precision, stripe_bits, code
         As in `encode_segment`.
 
     Returns
@@ -101,7 +110,7 @@ def decode_segment(
     Raises
     ------
     TypeError, ValueError
-        For types, shapes or parameters outside these, padding that is not zero, or a coefficient
+        For types, shapes or parameters outside these, padding that is not zero, or a number
         outside the symmetric range. What hardware makes of the last two is not defined.
     """
     expected = segment_words(count, precision, stripe_bits)
@@ -120,6 +129,7 @@ def decode_segment(
         raise ValueError(
             f"a word must be a multiple of stripe_bits {stripe_bits}, not {words.shape[1] * 8} bits"
         )
+    check_precision("coefficient", precision, code)
     bits = np.unpackbits(words, axis=1, bitorder="little").reshape(-1, stripes, stripe_bits)
     streams = bits.transpose(1, 0, 2).reshape(stripes, -1)
     used = count * precision
@@ -133,9 +143,9 @@ def decode_segment(
     if precision == 1:
         return np.where(codes, np.int8(-1), np.int8(1))
     sign = 1 << (precision - 1)
-    vectors = np.ascontiguousarray((codes ^ sign) - np.uint8(sign)).view(np.int8)
-    in_range("coefficient", vectors, precision)
-    return vectors
+    numbers = np.ascontiguousarray((codes ^ sign) - np.uint8(sign)).view(np.int8)
+    in_range("coefficient", numbers, precision)
+    return code.decoded(numbers)
 
 
 def _check_word(stripes: int, stripe_bits: int) -> None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from golden import checks
 from golden.checks import keep
+from golden.code import Code, has_code
 from golden.fixed import in_range
 from golden.generate import cross, intra
 
@@ -75,13 +76,15 @@ class Generated:
     qu, qb, qv : int
         Precision of U, B and V in bits, 1..8; 0 for a B or V that is None. Every element is in
         the `golden.fixed.symmetric_range` of its precision.
+    code : Code
+        Of U; powers of two only with B.
     s1, s2 : int
         Right shifts after the intra and the cross level, 0..31; 0 for a level that is off.
 
     Raises
     ------
     TypeError, ValueError
-        For a type, shape, precision, shift or element outside these; the message quotes it.
+        For a type, shape, precision, code, shift or element outside these; the message quotes it.
     """
 
     U: Int8
@@ -90,6 +93,7 @@ class Generated:
     qu: int
     qb: int = 0
     qv: int = 0
+    code: Code = Code.UNIFORM
     s1: int = 0
     s2: int = 0
 
@@ -104,6 +108,9 @@ class Generated:
                     f"B must be [Bo, Bi, T] with the Bo and Bi of U [Bo, Ci, Bi], "
                     f"not {self.B.shape} with {self.U.shape}"
                 )
+        keep(self, "code", Code(self.code))
+        if self.B is None and self.code is not Code.UNIFORM:
+            raise ValueError(f"code must be {Code.UNIFORM} where B is None, not {self.code}")
         if self.V is not None:
             checks.array("V", self.V, np.int8, "Co", "Bo")
             if self.V.shape[1] != self.U.shape[0]:
@@ -121,7 +128,8 @@ class Generated:
                 if values is not None:
                     keep(self, field, checks.integer(field, value, low, high))
             if values is not None:
-                in_range(name, values, getattr(self, precision))
+                code = self.code if name == "U" else Code.UNIFORM
+                has_code(name, values, getattr(self, precision), code)
                 keep(self, name, values)
 
     @property

@@ -218,6 +218,7 @@ def intra_only(network: Network) -> Network:
             qu=weights.qu,
             qb=weights.qb,
             s1=weights.s1,
+            code=weights.code,
         )
 
     return _with_weights(network, change)

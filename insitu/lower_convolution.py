@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from golden.code import POWER_BITS, Code
 from golden.network import Convolution, Generated, Stored
 from golden.requantise import Rounding
 from insitu.lowering import (
@@ -196,7 +197,7 @@ def _generated(
         stream = streams.reshape(groups, -1, lanes, width)
         segments = (
             Segment("basis", weights.qb, basis),
-            _stored(stream, weights.qu, source, config),
+            replace(_stored(stream, weights.qu, source, config), code=weights.code),
         )
         return Operation(dataflow=INTRA, segments=segments, **common)
 
@@ -231,7 +232,7 @@ def _generated(
         dataflow=CROSS,
         segments=(
             Segment("basis", qb, filled(basis, qb)),
-            Segment("stream", qu, filled(streams, qu)),
+            Segment("stream", qu, filled(streams, qu), weights.code),
             Segment("cross", qv, filled(cross.reshape(groups, -1, lanes, width), qv)),
         ),
         kernels=kernels,
@@ -245,6 +246,12 @@ def _check_generator(weights: Generated, source: Map, config: Configuration) -> 
     """Refuse what the blocks of the configuration cannot generate."""
     taps = weights.shape[2]
     limits = [("U", weights.qu, config.generator_u_bits)]
+    if weights.code is Code.POWER_OF_TWO and config.generator_u_bits <= POWER_BITS:
+        raise Unable(
+            f"has a U in powers of two, up to 4, the generator of {config.name} takes numbers of "
+            f"{config.generator_u_bits} bits",
+            "compress it with a uniform U",
+        )
     if weights.B is not None:
         terms = weights.B.shape[1]
         limits.append(("B", weights.qb, config.generator_b_bits))

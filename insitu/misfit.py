@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from golden.code import Code
 from golden.fixed import symmetric_range
 from golden.network import INPUT, Convolution, Generated, Layer, Network, Stored
 from insitu.errors import FitError
@@ -90,6 +91,8 @@ def _narrowed(layer: Layer, bits: int) -> Layer:
     for name, precision in names.items():
         if getattr(weights, precision) > bits:
             changes |= {name: _limited(getattr(weights, name), bits), precision: bits}
+    if "U" in changes:
+        changes["code"] = Code.UNIFORM
     return replace(layer, weights=replace(weights, **changes))
 
 

@@ -1,15 +1,15 @@
 """The integer network as a file: an .npz archive with a format version.
 
-Keys: `format` ("insitu-network-4"), `n_layers`, `input_shape` (height, width, channels),
+Keys: `format` ("insitu-network-5"), `n_layers`, `input_shape` (height, width, channels),
 `input_scale`, `input_zero_point`, `output_scale`; for each layer i `L{i}.` and kind, name, inputs
 (names) and the fields of that kind in `golden.layers`: a scaling is (zero point, multiplier,
 shift), one that is None is left out. In place of weights a convolution has either W [Co,Ci,T] and
-q, or those of B [Bo,Bi,T], U, V [Co,Bo] that there are, with qb, qu, qv, s1, s2. Taps count rows
-first. Where the network was retrained there is `training`, the record of it as JSON
-(`insitu.train.retrain`).
+q, or those of B [Bo,Bi,T], U, V [Co,Bo] that there are, with qb, qu, qv, s1, s2 and, beside B, the
+`code` of U (`golden.code.Code`). Taps count rows first. Where the network was retrained there is
+`training`, the record of it as JSON (`insitu.train.retrain`).
 
-Versions 1 to 3 are read too: their sums round twice, their averages keep the scale. Versions 1 and
-2 have `double_rounding`, true or false, in place of `rounding`.
+Versions 1 to 4 are read too: U has the uniform code. In versions 1 to 3 sums round twice, averages
+keep the scale. Versions 1 and 2 have `double_rounding`, true or false, in place of `rounding`.
 Version 1 held chains of convolutions: it has no `inputs`, `kind` is for its reader alone, and the
 `output_scale` is the last layer's. `groups`, `double_rounding` and `input_shape` may be missing.
 """
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from golden.code import Code
 from golden.network import (
     Add,
     Concatenation,
@@ -46,7 +47,8 @@ from insitu.files import parse_arrays, read_file, write_file
 
 __all__ = ["FORMAT", "from_bytes", "load", "save", "to_bytes", "training_record"]
 
-FORMAT = "insitu-network-4"
+FORMAT = "insitu-network-5"
+_UNIFORM = "insitu-network-4"
 _SUMS_TWICE = "insitu-network-3"
 _TWO_ROUNDINGS = "insitu-network-2"
 _CHAINS = "insitu-network-1"
@@ -118,7 +120,7 @@ def _stored(weights: Stored | Generated) -> dict[str, Any]:
         return {"W": weights.W, "q": weights.q}
     values: dict[str, Any] = {"U": weights.U, "qu": weights.qu}
     if weights.B is not None:
-        values |= {"B": weights.B, "qb": weights.qb, "s1": weights.s1}
+        values |= {"B": weights.B, "qb": weights.qb, "s1": weights.s1, "code": str(weights.code)}
     if weights.V is not None:
         values |= {"V": weights.V, "qv": weights.qv, "s2": weights.s2}
     return values
@@ -155,7 +157,7 @@ def from_bytes(
     """
     arrays = parse_arrays(data, source, NetworkError, _AGAIN)
     found = str(arrays["format"]) if "format" in arrays else None
-    if found not in (FORMAT, _SUMS_TWICE, _TWO_ROUNDINGS, _CHAINS):
+    if found not in (FORMAT, _UNIFORM, _SUMS_TWICE, _TWO_ROUNDINGS, _CHAINS):
         fault = f"has format {found!r}" if found else "has no format"
         raise NetworkError(f"{source} {fault}, this insitu reads {FORMAT!r}", _REWRITE)
     try:
@@ -306,6 +308,8 @@ class _Reader:
                 values[name] = self.integers(name, np.int8)
                 values[precision] = self.integer(precision)
                 values[shift] = self.integer(shift)
+        if "code" in self:
+            values["code"] = Code(self.text("code"))
         return Generated(**values)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from golden.code import Code
 from golden.decode import segment_words
 from golden.requantise import Rounding
 from rtl.config import Configuration
@@ -144,11 +145,14 @@ class Segment:
         Bits a coefficient.
     values : int8 [segment, vector, R, C]
         The coefficients.
+    code : Code
+        Of a stream of U.
     """
 
     kind: str
     precision: int
     values: Int8
+    code: Code = Code.UNIFORM
 
     @property
     def count(self) -> int:
@@ -169,6 +173,7 @@ class Segment:
         return {
             "kind": self.kind,
             "precision": self.precision,
+            "code": str(self.code),
             "vectors": self.vectors,
             "words": self.words(config),
             "count": self.count,

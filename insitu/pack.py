@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from golden.decode import encode_segment
 from insitu.image import Image
 from insitu.network import to_bytes
-from insitu.operation import Int32, Operation
+from insitu.operation import Int32, Operation, Segment
 from insitu.plan import Plan
 from rtl.config import Configuration
 from rtl.record import (
@@ -57,9 +57,10 @@ def pack(plan: Plan) -> bytes:
     size = sum(len(part) for part in parts)
     parts.append(bytes(plan.coefficients_base - size))
     for planned in (one for one in operations if one.weight_bits):
-        for vectors, precision in _in_order(planned.operation):
+        for vectors, segment in _in_order(planned.operation):
             flat = vectors.reshape(-1, config.stripes)
-            parts.append(encode_segment(flat, precision, config.stripe_bits).tobytes())
+            coded = encode_segment(flat, segment.precision, config.stripe_bits, segment.code)
+            parts.append(coded.tobytes())
     payload = b"".join(parts)
     if len(payload) != plan.payload_bytes:
         raise RuntimeError(f"packed {len(payload)} bytes where {plan.payload_bytes} were planned")
@@ -71,12 +72,9 @@ def make_image(plan: Plan) -> Image:
     return Image(plan.configuration.digest, plan.report(), pack(plan), to_bytes(plan.network))
 
 
-def _in_order(operation: Operation) -> Iterator[tuple[NDArray[np.int8], int]]:
-    """Vectors and precision of each segment, as they follow each other in memory."""
-    kinds = [
-        [(vectors, segment.precision) for vectors in segment.values]
-        for segment in operation.segments
-    ]
+def _in_order(operation: Operation) -> Iterator[tuple[NDArray[np.int8], Segment]]:
+    """Vectors of each segment, and its kind, as they follow each other in memory."""
+    kinds = [[(vectors, segment) for vectors in segment.values] for segment in operation.segments]
     if operation.dataflow == INTRA:
         kinds = [[*pair] for pair in zip(*kinds, strict=True)]
     return chain.from_iterable(kinds)

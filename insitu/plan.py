@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from golden.code import Code
 from golden.network import Convolution, Generated, Layer, Network, Pooling, Rounding
 from insitu.bands import lay_out_in_bands
 from insitu.control import Segments
@@ -210,8 +211,8 @@ class LayerPlan:
 
 
 def _form(layer: Layer) -> dict[str, Any]:
-    """Geometry, ranks, precisions and shifts of a convolution."""
-    values: dict[str, Any] = {"precisions": {}, "ranks": {}, "shifts": {}}
+    """Geometry, ranks, precisions, code of U and shifts of a convolution."""
+    values: dict[str, Any] = {"precisions": {}, "ranks": {}, "shifts": {}, "code": ""}
     if not isinstance(layer, Convolution):
         return values
     for name in ("kernel", "stride", "padding", "dilation"):
@@ -224,6 +225,7 @@ def _form(layer: Layer) -> dict[str, Any]:
     if weights.B is not None:
         values["precisions"]["b"] = weights.qb
         values["ranks"]["terms"] = weights.B.shape[1]
+        values["code"] = str(weights.code)
         values["shifts"]["s1"] = weights.s1
     if weights.V is not None:
         values["precisions"]["v"] = weights.qv
@@ -594,7 +596,7 @@ def _parameter_key(operation: Operation) -> bytes:
 
 
 def _segment_key(operation: Operation) -> bytes:
-    parts = [(one.kind, one.precision, one.values) for one in operation.segments]
+    parts = [(one.kind, one.precision, one.code, one.values) for one in operation.segments]
     return _digest(operation.dataflow, *(value for part in parts for value in part))
 
 
@@ -672,6 +674,7 @@ def _record(
         "taps": _counted_taps(operation) - 1,
         "blocks": blocks - 1,
         "last_block_steps": 0,
+        "powers": int(any(one.code is Code.POWER_OF_TWO for one in operation.segments)),
         "parameter_base": parameter_base,
     }
     for kind in ("basis", "stream", "cross"):

@@ -8,6 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from golden.code import Code
+
 __all__ = [
     "bench",
     "board",
@@ -47,7 +49,10 @@ def _pairs(title: str, rows: Sequence[tuple[str, str]]) -> Table:
 
 
 def form(layer: Report) -> str:
-    """Ranks and bits of a layer's weights: "Bi 2 Bo 40: 4/4/4", or "8" where they are stored."""
+    """Ranks and bits of a layer's weights: "Bi 2 Bo 40: 4/4/4", or "8" where they are stored.
+
+    A U in powers of two has a p: "Bi 2: 4/3p".
+    """
     ranks, bits = layer["ranks"], layer["precisions"]
     if not bits:
         return ""
@@ -55,7 +60,9 @@ def form(layer: Report) -> str:
         return f"{bits['w']}"
     names = {"terms": "Bi", "kernels": "Bo"}
     parts = [f"{name} {ranks[key]}" for key, name in names.items() if key in ranks]
-    return f"{' '.join(parts)}: {'/'.join(str(bits[key]) for key in 'buv' if key in bits)}"
+    powers = {"u": "p"} if layer["code"] == Code.POWER_OF_TWO else {}
+    precisions = [f"{bits[key]}{powers.get(key, '')}" for key in "buv" if key in bits]
+    return f"{' '.join(parts)}: {'/'.join(precisions)}"
 
 
 def _cycles(report: Report) -> str:

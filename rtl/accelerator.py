@@ -118,6 +118,7 @@ class Accelerator(wiring.Component):
         output = self._activations.output
         requantiser = self._requantiser
         m.d.comb += [
+            decoder.powers.eq(record.powers),
             loader.start.eq(sequencer.layer_start),
             loader.base.eq(record.parameter_base),
             loader.tile.eq(cross),

@@ -183,7 +183,8 @@ class CoefficientDecoder(wiring.Component):
     Every stripe (one a multiplier) owns `stripe_bits` bits of every word and unpacks its own bit
     stream, least significant bit first; all stripes share one control (`DecoderControl`): they all
     are at the same bit. For a precision q >= 2 a coefficient is the two's complement number of its
-    q bits; for q = 1, bit 0 is +1 and bit 1 is -1. A segment begins at a word; what is left of the
+    q bits; for q = 1, bit 0 is +1 and bit 1 is -1. With `powers` that of a STREAM segment, of 3
+    bits, is a code: 0, or +-n for +-2**(n - 1). A segment begins at a word; what is left of the
     word in which the last one ended is skipped.
 
     The control decides a cycle ahead of the words it decides about: what it says reaches the many
@@ -209,6 +210,8 @@ class CoefficientDecoder(wiring.Component):
     basis_precision, stream_precision, cross_precision : In(3)
         Precision of each kind of segment, less 1. WEIGHT has that of STREAM. Stable from the
         first word of a layer to its last vector.
+    powers : In(1)
+        STREAM segments hold codes of powers of two. Stable likewise.
     basis_vectors, stream_vectors, cross_vectors : In(12), In(16), In(16)
         Vectors in each segment, at least 1.
     """
@@ -228,6 +231,7 @@ class CoefficientDecoder(wiring.Component):
                 "basis_precision": In(3),
                 "stream_precision": In(3),
                 "cross_precision": In(3),
+                "powers": In(1),
                 "basis_vectors": In(12),
                 "stream_vectors": In(16),
                 "cross_vectors": In(16),
@@ -249,6 +253,7 @@ class CoefficientDecoder(wiring.Component):
                 m.d.sync += kind.eq(kinds[0])
             kinds.insert(0, kind)
         segment = Segment(kinds[0][:2])
+        powers = Signal()
         with m.Switch(segment):
             with m.Case(Segment.BASIS):
                 m.d.comb += [
@@ -261,6 +266,7 @@ class CoefficientDecoder(wiring.Component):
                     control.top_bit.eq(self.stream_precision),
                     control.vectors.eq(self.stream_vectors),
                     control.room.eq(self.stream_room),
+                    powers.eq(self.powers),
                 ]
             with m.Case(Segment.WEIGHT):
                 m.d.comb += [
@@ -282,10 +288,10 @@ class CoefficientDecoder(wiring.Component):
             o.final.eq(kinds[0][2]),
             o.last.eq(control.last),
         ]
-        self._extract(m, control)
+        self._extract(m, control, powers)
         return m
 
-    def _extract(self, m, control):
+    def _extract(self, m, control, powers):
         """The words, a cycle behind the control if memory is slow, and the coefficients in them."""
         bits = self.config.stripe_bits
         behind = int(self.config.slow_memory)
@@ -305,14 +311,17 @@ class CoefficientDecoder(wiring.Component):
         (within,) = delayed(m, behind, within=control.offset[: ceil_log2(bits)])
         keep = Cat(control.top_bit >= bit for bit in range(8))
         binary = control.top_bit == 0
-        top_bit, keep, binary = delayed(
-            m, 1 + behind, top_bit=control.top_bit, keep=keep, binary=binary
+        top_bit, keep, binary, powers = delayed(
+            m, 1 + behind, top_bit=control.top_bit, keep=keep, binary=binary, powers=powers
         )
         for stripe in range(self.config.stripes):
             pieces = Cat(word.word_select(stripe, bits) for word in words)
             (window,) = delayed(m, 1, **{f"window{stripe}": (pieces >> within)[:8]})
             sign = window.bit_select(top_bit, 1)
             value = Cat(Mux(keep[bit], window[bit], sign) for bit in range(8)) | binary
+            # Of the codes of powers of two only 3 and -3 are not what they stand for, 4 and -4.
+            four = powers & window[0] & (window[1] ^ window[2])
+            value = Cat(value[:2] & ~four.replicate(2), value[2] | four, value[3:])
             result = Signal(8, name=f"value{stripe}", reset_less=True)
             m.d.sync += result.eq(Mux(self.silent, 0, value))
             m.d.comb += self.o.values[stripe].eq(result)

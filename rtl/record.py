@@ -88,6 +88,7 @@ FIELDS = {
     "rectified_sums": Field(0, 22, 1),  # before a kernel row's last tap negative sums become 0
     "table": Field(0, 23, 1),  # results are looked up; the table is in front of the parameters
     "groups": Field(0, 24, 8),  # ceil(Co / lanes) - 1
+    "powers": Field(15, 30, 1),  # U, of 3 bits, is codes of powers of two (docs/image-format.md)
     "rounding": Field(15, 28, 2),  # requantiser: ROUND_UP, ROUND_TWICE or ROUND_EVEN
     "uniform": Field(16, 31, 1),  # the channels have one multiplier and one shift (see below)
     # Input. After each tap the address generator adds one of six steps to the beat address, modulo

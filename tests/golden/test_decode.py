@@ -6,11 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from golden.code import Code
 from golden.decode import decode_segment, encode_segment, segment_words
 from golden.fixed import symmetric_range
 
+# Bits of each power of two, the first one first.
+POWERS = {0: "000", 1: "100", -1: "111", 2: "010", -2: "011", 4: "110", -4: "101"}
 
-def packed(vectors: list[list[int]], q: int, stripe_bits: int) -> list[bytes]:
+
+def packed(
+    vectors: list[list[int]], q: int, stripe_bits: int, code: Code = Code.UNIFORM
+) -> list[bytes]:
     """Words of a segment, each bit placed on its own."""
     stripes = len(vectors[0])
     words = [0] * -(-len(vectors) * q // stripe_bits)
@@ -18,10 +24,15 @@ def packed(vectors: list[list[int]], q: int, stripe_bits: int) -> list[bytes]:
         place = 0
         for vector in vectors:
             value = vector[n]
-            code = {1: 0, -1: 1}[value] if q == 1 else value % (1 << q)
-            for bit in range(q):
+            number = {1: 0, -1: 1}[value] if q == 1 else value % (1 << q)
+            bits = (
+                [int(bit) for bit in POWERS[value]]
+                if code is Code.POWER_OF_TWO
+                else [number >> bit & 1 for bit in range(q)]
+            )
+            for bit in bits:
                 word, offset = divmod(place, stripe_bits)
-                words[word] |= (code >> bit & 1) << (n * stripe_bits + offset)
+                words[word] |= bit << (n * stripe_bits + offset)
                 place += 1
     return [word.to_bytes(stripes * stripe_bits // 8, "little") for word in words]
 
@@ -54,6 +65,37 @@ def test_segment(geometry: tuple[int, int], q: int, n: int, seed: int) -> None:
     decoded = decode_segment(words, n, q, stripe_bits)
     assert decoded.dtype == np.int8
     np.testing.assert_array_equal(decoded, vectors)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(GEOMETRIES), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_powers_of_two(geometry: tuple[int, int], n: int, seed: int) -> None:
+    stripes, stripe_bits = geometry
+    vectors = np.random.default_rng(seed).choice(np.array([*POWERS], np.int8), (n, stripes))
+    words = encode_segment(vectors, 3, stripe_bits, Code.POWER_OF_TWO)
+    expected = packed(vectors.tolist(), 3, stripe_bits, Code.POWER_OF_TWO)
+    assert [bytes(word) for word in words] == expected
+    decoded = decode_segment(words, n, 3, stripe_bits, Code.POWER_OF_TWO)
+    assert decoded.dtype == np.int8
+    np.testing.assert_array_equal(decoded, vectors)
+
+
+@pytest.mark.parametrize("q", [1, 2, 4, 8])
+def test_powers_of_two_have_3_bits(q: int) -> None:
+    message = f"^coefficient in powers of two must have 3 bits, not {q}$"
+    with pytest.raises(ValueError, match=message):
+        encode_segment(np.ones((1, 1), np.int8), q, 8, Code.POWER_OF_TWO)
+    with pytest.raises(ValueError, match=message):
+        decode_segment(np.ones((1, 1), np.uint8), 1, q, 8, Code.POWER_OF_TWO)
+
+
+def test_no_power_of_two() -> None:
+    for value in (3, -3, 8, -128):
+        message = rf"^coefficient in .* must be 0, \+-1, \+-2 or \+-4, not {value} at \[0, 1\]$"
+        with pytest.raises(ValueError, match=message):
+            encode_segment(np.array([[1, value]], np.int8), 3, 8, Code.POWER_OF_TWO)
+    with pytest.raises(ValueError, match=r"^coefficient of 3 bits .* not -4 at \[0, 1\]$"):
+        decode_segment(np.array([[0, 4]], np.uint8), 1, 3, 8, Code.POWER_OF_TWO)
 
 
 @pytest.mark.parametrize("q", range(1, 9))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from golden.code import Code
 from golden.generate import cross, intra
 from golden.weights import Generated, Stored
 
@@ -51,6 +52,16 @@ def test_generated(seed: int) -> None:
     np.testing.assert_array_equal(flat.W, cross(V, U, 1))
     assert flat.shape == flat.W.shape == (7, 6, 2)
     assert flat.bits == {"basis": 60 * 6, "coefficients": 35 * 3, "stored": 0}
+
+
+def test_powers_of_two(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    U = rng.choice(np.array([-4, -2, -1, 0, 1, 2, 4], np.int8), (5, 6, 2))
+    B = random(rng, 5, 2, 9, q=4)
+    weights = Generated(B=B, U=U, qb=4, qu=3, s1=1, code="power-of-two")  # type: ignore[arg-type]
+    assert weights.code is Code.POWER_OF_TWO
+    np.testing.assert_array_equal(weights.W, intra(U, B, 1))
+    assert weights.bits == {"basis": 90 * 4, "coefficients": 60 * 3, "stored": 0}
 
 
 def test_memory_of_resnet18() -> None:
@@ -121,6 +132,26 @@ def test_stored_refuses(W: Any, q: Any, error: type[Exception], message: str) ->
         ({"V": None, "qv": 0, "s2": 1}, ValueError, "s2 must be 0 where V is None, not 1"),
         ({"U": 4 * ones(5, 6, 2)}, ValueError, r"U of 3 bits must be in -3..3, not 4 at \[0, 0"),
         ({"B": 0 * ones(5, 2, 9), "qb": 1}, ValueError, r"B of 1 bits must be -1 or \+1, not 0"),
+        (
+            {"code": "ternary"},
+            ValueError,
+            "code must be one of uniform, power-of-two, not 'ternary'",
+        ),
+        (
+            {"code": Code.POWER_OF_TWO, "B": None, "U": ones(5, 6, 9), "qb": 0, "s1": 0},
+            ValueError,
+            "code must be uniform where B is None, not power-of-two",
+        ),
+        (
+            {"code": Code.POWER_OF_TWO, "qu": 4},
+            ValueError,
+            "U in powers of two must have 3 bits, not 4",
+        ),
+        (
+            {"code": Code.POWER_OF_TWO, "U": 3 * ones(5, 6, 2)},
+            ValueError,
+            r"U in powers of two must be 0, \+-1, \+-2 or \+-4, not 3 at \[0, 0, 0\]",
+        ),
         ({"V": -2 * ones(7, 5)}, ValueError, r"V of 2 bits must be in -1..1, not -2 at \[0, 0\]"),
     ],
 )

@@ -106,6 +106,14 @@ class Interpreter:
                     result[v, stripe] = code - (code >> (precision - 1) << precision)
         return result.reshape(vectors, config.lanes, config.width)
 
+    def _u(self, f, address):
+        """Decode a segment of U."""
+        u = self.segment(address, f["stream_vectors"], f["stream_words"], f["stream_precision"] + 1)
+        if not f["powers"]:
+            return u
+        assert f["stream_precision"] == 2
+        return np.array([0, 1, 2, 4, None, -4, -2, -1])[u].astype(np.int64)
+
     def _layer(self, f, memory):
         config = self.config
         lanes = config.lanes
@@ -282,12 +290,7 @@ class Interpreter:
         basis = self.segment(
             address, f["basis_vectors"], f["basis_words"], f["basis_precision"] + 1
         )
-        stream = self.segment(
-            address + f["basis_words"],
-            f["stream_vectors"],
-            f["stream_words"],
-            f["stream_precision"] + 1,
-        )
+        stream = self._u(f, address + f["basis_words"])
         vectors = _ceil(terms, width)
         assert len(basis) == taps * vectors
         assert len(stream) == channel_groups * terms
@@ -328,12 +331,7 @@ class Interpreter:
             for t in range(taps):
                 if t == 0 or f["flat"]:
                     segment = channel * taps + t if f["flat"] else channel
-                    u = self.segment(
-                        stream_base + segment * f["stream_words"],
-                        f["stream_vectors"],
-                        f["stream_words"],
-                        f["stream_precision"] + 1,
-                    )
+                    u = self._u(f, stream_base + segment * f["stream_words"])
                 words = range(blocks) if f["flat"] else range(t * blocks, (t + 1) * blocks)
                 w1 = np.concatenate(
                     [

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from golden.code import Code
 from golden.fixed import symmetric_range
 from golden.network import Convolution, Generated, Network, Rounding, Stored, chain, run
 
@@ -22,10 +23,20 @@ def random_stored(rng, co, ci, taps, q):
     return Stored(_coefficients(rng, (co, ci, taps), q), q)
 
 
-def random_generated(rng, co, ci, taps, *, terms=None, kernels=None, qb=4, qu=4, qv=4, s1=2, s2=5):
-    """Generated weights; without `terms` or `kernels` that level is off."""
+def random_generated(
+    rng, co, ci, taps, *, terms=None, kernels=None, qb=4, qu=4, qv=4, s1=2, s2=5, powers=False
+):
+    """Generated weights; without `terms` or `kernels` that level is off.
+
+    `powers`: U, of 3 bits, is powers of two.
+    """
     bo = co if kernels is None else kernels
-    parts = {"U": _coefficients(rng, (bo, ci, taps if terms is None else terms), qu), "qu": qu}
+    shape = (bo, ci, taps if terms is None else terms)
+    if powers:
+        U = rng.choice(np.array([-4, -2, -1, 0, 1, 2, 4], np.int8), shape)
+        parts = {"U": U, "qu": 3, "code": Code.POWER_OF_TWO}
+    else:
+        parts = {"U": _coefficients(rng, shape, qu), "qu": qu}
     if terms is not None:
         parts |= {"B": _coefficients(rng, (bo, terms, taps), qb), "qb": qb, "s1": s1}
     if kernels is not None:

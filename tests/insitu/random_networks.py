@@ -336,6 +336,7 @@ class _Growth:
             "kernels": None if dataflow == "intra" else self._int(1, 24),
             "s1": self._int(0, bounds.generator_max_shift),
             "s2": self._int(1, 6),
+            "powers": dataflow != "flat" and self._int(0, 2) == 0,
         }
         if dataflow == "stored":
             weights: Any = random_stored(rng, co, ci, taps, self._int(1, 8))

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from golden.code import Code
 from golden.network import Network, Rounding, run
 from insitu.errors import FileError, NetworkError
 from insitu.network import load, save, to_bytes, training_record
@@ -72,6 +73,20 @@ def test_comes_back(network, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["n.npz"]
 
 
+def test_powers_of_two_come_back(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    weights = random_generated(rng, 6, 3, 4, terms=2, powers=True)
+    network = random_network(rng, [{"weights": weights, "kernel": (2, 2)}], (5, 5, 3))
+    save(network, tmp_path / "n.npz")
+    again = load(tmp_path / "n.npz")
+    same(again, network)
+    assert again.layers[0].weights.code is Code.POWER_OF_TWO
+    with np.load(tmp_path / "n.npz") as archive:
+        np.savez(tmp_path / "bad.npz", **dict(archive) | {"L0.code": "ternary"})
+    with pytest.raises(NetworkError, match="code must be one of uniform, power-of-two, not 'tern"):
+        load(tmp_path / "bad.npz")
+
+
 def test_graph_comes_back(seed, tmp_path):
     network = every_kind(np.random.default_rng(seed))
     save(network, tmp_path / "n.npz")
@@ -82,9 +97,15 @@ def test_graph_comes_back(seed, tmp_path):
     np.testing.assert_array_equal(run(again, x), run(network, x))
 
 
+def fourth(arrays):
+    """The file as version 4 had it."""
+    values = {key: value for key, value in arrays.items() if not key.endswith(".code")}
+    return values | {"format": "insitu-network-4"}
+
+
 def second(arrays):
     """The file as version 2 had it."""
-    arrays = dict(arrays) | {"format": "insitu-network-2"}
+    arrays = fourth(arrays) | {"format": "insitu-network-2"}
     for key in [key for key in arrays if key.endswith(".rounding")]:
         arrays[key.replace("rounding", "double_rounding")] = arrays.pop(key) == "twice"
     return arrays
@@ -101,7 +122,7 @@ def old(arrays):
     return arrays
 
 
-@pytest.mark.parametrize("before", [second, old])
+@pytest.mark.parametrize("before", [fourth, second, old])
 def test_older_versions(before, network, arrays, tmp_path):
     np.savez(tmp_path / "old.npz", **before(arrays))
     same(load(tmp_path / "old.npz"), network)

@@ -88,6 +88,14 @@ def cases(rng, config):
                 {"weights": cross(16, 7, 9, 3, 16, qu=6, s1=4, s2=1), **k3, **same},
             ],
         ),
+        "powers": (
+            (6, 5, 5),
+            [
+                {"weights": intra(18, 5, 9, 3, powers=True), **k3, **same},
+                {"weights": cross(21, 18, 6, 2, 19, powers=True), "kernel": (2, 3), **same},
+                {"weights": intra(9, 21, 9, 1, qu=3), **k3, **uneven},
+            ],
+        ),
         "flat": (
             (4, 4, 9),
             [
@@ -99,7 +107,7 @@ def cases(rng, config):
     }
 
 
-NAMES = ["one", "stored", "dilated", "intra", "cross", "flat"]
+NAMES = ["one", "stored", "dilated", "intra", "cross", "powers", "flat"]
 
 
 def inputs(rng, shape):

@@ -250,6 +250,17 @@ def test_what_does_not_fit_is_named(case):
     assert next_step in error.value.next_step
 
 
+def test_powers_of_two_need_a_wider_generator():
+    one = network((3, 3, 8), conv(generated(8, 8, 9, terms=2, s1=0, powers=True)))
+    message = "U in powers of two, up to 4, the generator of small takes numbers of 3 bits"
+    with pytest.raises(FitError, match=message) as error:
+        plan(one, replace(SMALL, generator_u_bits=3))
+    assert "compress it with a uniform U, or use configuration sim" in error.value.next_step
+    (layer,) = plan(one, replace(SMALL, generator_u_bits=4)).layers
+    assert layer.operations[0].record["powers"] == 1
+    assert layer.report(SMALL)["code"] == "power-of-two"
+
+
 def test_kept_maps_that_do_not_fit_are_named():
     small = network((60, 60, 4), *(conv(stored(4, 4, 1), (1, 1)) for _ in range(5)))
     plan(small, SMALL)

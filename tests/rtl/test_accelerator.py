@@ -109,6 +109,11 @@ def random_case(rng: np.random.Generator, config: str, dataflow: str) -> Network
         weights = random_generated(
             rng, outputs, inputs, taps, terms=terms, kernels=kernels, s1=s1, **precisions
         )
+    elif dataflow == "powers":
+        level = None if rng.integers(2) else kernels
+        weights = random_generated(
+            rng, outputs, inputs, taps, terms=terms, kernels=level, s1=s1, powers=True, **precisions
+        )
     else:
         weights = random_generated(rng, outputs, inputs, taps, kernels=kernels, **precisions)
     stride = int(rng.integers(1, 4)), int(rng.integers(1, 4))
@@ -118,7 +123,7 @@ def random_case(rng: np.random.Generator, config: str, dataflow: str) -> Network
     return random_network(rng, [layer], (height, width, inputs))
 
 
-@pytest.mark.parametrize("dataflow", ["stored", "intra", "cross", "flat"])
+@pytest.mark.parametrize("dataflow", ["stored", "intra", "cross", "powers", "flat"])
 @pytest.mark.parametrize(
     "config",
     ["up5k", "sim-8x1", pytest.param("ecp5-45f", marks=pytest.mark.slow)],

@@ -14,6 +14,7 @@ from amaranth.lib.wiring import In
 
 import rtl.coefficient_decoder
 import sim
+from golden.code import Code
 from golden.decode import segment_words
 from rtl.coefficient_decoder import CoefficientDecoder, DecoderControl, Segment, vector_delay
 from sim import Bench, testbench
@@ -25,6 +26,7 @@ from tests.rtl.weights import (
     PAUSES,
     Vector,
     draw,
+    draw_powers,
     refuses_other_configurations,
     words,
 )
@@ -92,7 +94,7 @@ def set_kind(bench: Bench, kind: str, precision: int, vectors: int) -> None:
 
 @testbench
 async def decodes(bench: Bench) -> None:
-    """Layers of segments of all kinds, precisions and lengths, one after the other."""
+    """Layers of segments of all kinds, precisions, codes and lengths, one after the other."""
     config = CONFIGURATIONS[bench.parameters["config"]]
     rng = np.random.default_rng(bench.seed)
     source = bench.source("i", bench.parameters["idle"])
@@ -100,19 +102,26 @@ async def decodes(bench: Bench) -> None:
     precisions = {kind: rng.permuted(np.arange(LAYERS) % 8 + 1) for kind in KINDS.values()}
     for layer in range(LAYERS):
         precision = {kind: int(of[layer]) for kind, of in precisions.items()}
+        powers = layer % 3 == 0
+        if powers:
+            precision["stream"] = 3
+        bench.dut.powers.value = int(powers)
         count = {kind: int(rng.integers(1, rng.choice([3, 12, 40]))) for kind in precision}
         for kind in precision:
             set_kind(bench, kind, precision[kind], count[kind])
         segments = []
         for segment in rng.choice(list(KINDS), SEGMENTS):
             kind = KINDS[segment]
-            vectors = draw(rng, (count[kind], config.stripes), precision[kind])
+            shape = count[kind], config.stripes
+            coded = powers and segment is Segment.STREAM
+            code = Code.POWER_OF_TWO if coded else Code.UNIFORM
+            vectors = draw_powers(rng, shape) if coded else draw(rng, shape, precision[kind])
             final = bool(rng.integers(2))
-            source.send(words(config, vectors, precision[kind], segment, final))
+            source.send(words(config, vectors, precision[kind], segment, final, code))
             segments.append((vectors, segment, final))
         got = await sink.receive(sum(len(vectors) for vectors, *_ in segments))
         expected = np.concatenate([vectors for vectors, *_ in segments])
-        what = f"layer {layer}, precisions {precision}, vectors {count}"
+        what = f"layer {layer}, precisions {precision}, powers {powers}, vectors {count}"
         rows = [vector.values for vector in got]
         unpacked = sim.unpack_rows(rows, config.stripes, 8, signed=True)
         bench.compare(expected, unpacked, axes=["vector", "stripe"], what=what)

@@ -14,6 +14,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 import sim
+from golden.code import Code
 from golden.decode import encode_segment
 from golden.fixed import symmetric_range
 from rtl.coefficient_decoder import Segment, vector_delay, word_layout
@@ -112,16 +113,23 @@ def draw(rng: Generator, shape: Sequence[int], precision: int) -> NDArray[np.int
     return np.where(drawn, drawn, np.int8(high)) if precision == 1 else drawn
 
 
+def draw_powers(rng: Generator, shape: Sequence[int]) -> NDArray[np.int8]:
+    """Coefficients that are powers of two: any, or all the same."""
+    values = np.array([-4, -2, -1, 0, 1, 2, 4], np.int8)
+    return np.full(shape, rng.choice(values)) if rng.integers(4) == 0 else rng.choice(values, shape)
+
+
 def words(
     config: Configuration,
     vectors: NDArray[np.int8],
     precision: int,
     segment: Segment,
     final: bool = False,
+    code: Code = Code.UNIFORM,
 ) -> list[int]:
     """A segment as the decoder is given it."""
     layout = word_layout(config)
-    rows = encode_segment(vectors, precision, config.stripe_bits)
+    rows = encode_segment(vectors, precision, config.stripe_bits, code)
     return [
         join(
             layout, word=int.from_bytes(row.tobytes(), "little"), segment=segment.value, final=final
