@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from golden.code import POWER_BITS, Code
 from insitu.errors import InputError
 from insitu.files import read_file, write_file
 
@@ -31,6 +32,8 @@ class Choice:
         Bo; without it the cross level is off. With neither the weights are stored.
     qb, qu, qv : int
         Bits of B, U and V; without an intra level U is the basis kernels themselves.
+    code : Code
+        Of U, or its name. Powers of two only with `terms`, and a qu of 3.
     q : int
         Bits of stored weights.
     factored : bool
@@ -48,6 +51,7 @@ class Choice:
     qb: int = 4
     qu: int = 4
     qv: int = 4
+    code: Code = Code.UNIFORM
     q: int = 8
     factored: bool = False
 
@@ -62,6 +66,14 @@ class Choice:
                 raise TypeError(f"{name} must be an integer, not {value!r}")
             if not 1 <= value <= 8:
                 raise ValueError(f"{name} must be 1 to 8 bits, not {value}")
+        object.__setattr__(self, "code", Code(self.code))
+        if self.code is Code.POWER_OF_TWO:
+            if self.terms is None:
+                raise ValueError(
+                    f"code {self.code} must come with terms, the number of basis terms"
+                )
+            if self.qu != POWER_BITS:
+                raise ValueError(f"qu must be {POWER_BITS} with code {self.code}, not {self.qu}")
         if not isinstance(self.factored, bool):
             raise TypeError(f"factored must be true or false, not {self.factored!r}")
         if self.factored and self.kernels is None:
@@ -85,7 +97,8 @@ class Choice:
         """All that matters, as reports show it."""
         if self.stored:
             return f"stored, q {self.q}"
-        ranks, bits = [], [f"qu {self.qu}"]
+        powers = " in powers of two" if self.code is Code.POWER_OF_TWO else ""
+        ranks, bits = [], [f"qu {self.qu}{powers}"]
         if self.terms is not None:
             ranks.append(f"Bi {self.terms}")
             bits.insert(0, f"qb {self.qb}")

@@ -21,12 +21,13 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from golden.code import Code
 from golden.fixed import symmetric_range
 from golden.network import INPUT, Convolution, Generated, Network, Stored
 from insitu.choice import Choice
@@ -579,7 +580,7 @@ def fit_basis(
     V = scale[:, np.newaxis] * np.asarray(found.V)
     if found.B is None:
         return Stored(found.U, found.qu), V
-    return Generated(U=found.U, B=found.B, qu=found.qu, qb=found.qb, s1=found.s1), V
+    return replace(found, V=None, qv=0, s2=0), V
 
 
 def effective_weights(
@@ -630,7 +631,8 @@ def _factors(
 def _round_stored(weights: Floats, q: int, moments: Floats) -> tuple[Stored, Floats]:
     """Round stored weights with error feedback, at the best of several scales a channel."""
     flat = weights.reshape(len(weights), -1)
-    integers, scale = _round_rows(flat, moments, q, np.linspace(1, 0.9 if q > 6 else 0.35, 14))
+    factors = np.linspace(1, 0.9 if q > 6 else 0.35, 14)
+    integers, scale = _round_rows(flat, moments, _Numbers(q), factors)
     return Stored(integers.astype(np.int8).reshape(weights.shape), q), scale
 
 
@@ -641,26 +643,47 @@ def _triangle(metric: Floats) -> Floats:
     return factor / np.diag(factor)[:, np.newaxis]
 
 
-def _babai(targets: Floats, factor: Floats, q: int) -> Floats:
-    """Integers of q bits near rows of `targets` [rows, n] in the metric of a `_triangle` [n, n].
+class _Numbers(NamedTuple):
+    """The integers that a coefficient of `q` bits may be."""
+
+    q: int
+    code: Code = Code.UNIFORM
+
+    @property
+    def largest(self) -> int:
+        """The largest of them."""
+        return 4 if self.code is Code.POWER_OF_TWO else symmetric_range(self.q)[1]
+
+    def nearest(self, values: Floats) -> Floats:
+        """That nearest to each of the values."""
+        if self.q == 1:
+            return np.where(values < 0, -1.0, 1.0)
+        if self.code is Code.POWER_OF_TWO:
+            size = np.abs(values)
+            return np.copysign((size > 0.5) + 1.0 * (size > 1.5) + 2.0 * (size > 3), values)
+        return np.clip(np.rint(values), -self.largest, self.largest)
+
+
+def _babai(targets: Floats, factor: Floats, numbers: _Numbers) -> Floats:
+    """Integers near rows of `targets` [rows, n] in the metric of a `_triangle` [n, n].
 
     Coordinate by coordinate; the error of each is fed into those that follow.
     """
-    high = symmetric_range(q)[1]
     result = np.empty_like(targets)
     residual = np.zeros_like(targets)
     for k in range(targets.shape[1] - 1, -1, -1):
         wanted = targets[:, k] + residual[:, k + 1 :] @ factor[k, k + 1 :]
-        if q == 1:
-            result[:, k] = np.where(wanted < 0, -1, 1)
-        else:
-            result[:, k] = np.clip(np.rint(wanted), -high, high)
+        result[:, k] = numbers.nearest(wanted)
         residual[:, k] = targets[:, k] - result[:, k]
     return result
 
 
 def _round_rows(
-    targets: Floats, metric: Floats, q: int, factors: Floats, triangle: Floats | None = None
+    targets: Floats,
+    metric: Floats,
+    numbers: _Numbers,
+    factors: Floats,
+    triangle: Floats | None = None,
 ) -> tuple[Floats, Floats]:
     """Integers and a scale for each row: min |t - scale * z| over both.
 
@@ -671,15 +694,16 @@ def _round_rows(
     -------
     (float64 [rows, n], float64 [rows])
     """
-    high = symmetric_range(q)[1]
     largest = np.abs(targets).max(axis=1, keepdims=True)
     largest[largest == 0] = 1
     best_error = np.full(len(targets), np.inf)
     integers, scales = np.zeros_like(targets), np.zeros(len(targets))
     weighted = targets @ metric
     triangle = _triangle(metric) if triangle is None else triangle
-    scaled = np.concatenate([targets * (high / (factor * largest)) for factor in factors])
-    for z in np.split(_babai(scaled, triangle, q), len(factors)):
+    scaled = np.concatenate(
+        [targets * (numbers.largest / (factor * largest)) for factor in factors]
+    )
+    for z in np.split(_babai(scaled, triangle, numbers), len(factors)):
         zm = z @ metric
         scale = (weighted * z).sum(axis=1) / np.maximum((zm * z).sum(axis=1), 1e-30)
         error = (weighted * targets).sum(axis=1) - scale * (weighted * z).sum(axis=1)
@@ -708,6 +732,8 @@ class _Factors:
         seed: int,
     ):
         self.choice = choice
+        self.numbers_u = _Numbers(choice.qu, choice.code)
+        self.numbers_b = _Numbers(choice.qb)
         self.config = config
         self.co, self.ci, self.taps = weights.shape
         self.W = weights.reshape(self.co, -1).astype(np.float64)
@@ -838,22 +864,25 @@ class _Factors:
             target = self._target(b)
             if choice.terms is None:
                 z, scale = _round_rows(
-                    target[np.newaxis], self.H, choice.qu, np.linspace(1, 0.4, 13), self._triangle
+                    target[np.newaxis],
+                    self.H,
+                    self.numbers_u,
+                    np.linspace(1, 0.4, 13),
+                    self._triangle,
                 )
                 self._replace(b, z[0], float(scale[0]))
                 continue
             self._balance(b)
-            high = symmetric_range(choice.qb)[1]
             largest = np.maximum(np.abs(self.B[b]).max(axis=1, keepdims=True), 1e-30)
             tried: list[tuple[float, Floats, Floats, float]] = []
             for factor in (1.0, 0.85, 0.7):
-                scaled = self.B[b] * high / (factor * largest)
-                integers = np.clip(np.rint(scaled), -high, high)
-                if choice.qb == 1:
-                    integers = np.where(scaled < 0, -1.0, 1.0)
+                scaled = self.B[b] * self.numbers_b.largest / (factor * largest)
+                integers = self.numbers_b.nearest(scaled)
                 before, self.B[b] = self.B[b].copy(), integers
                 u, metric = self._solve_u(b, target)
-                z, scale = _round_rows(u[np.newaxis], metric, choice.qu, np.linspace(1, 0.4, 9))
+                z, scale = _round_rows(
+                    u[np.newaxis], metric, self.numbers_u, np.linspace(1, 0.4, 9)
+                )
                 w1 = (z.reshape(self.U[b].shape) @ integers).reshape(-1)
                 error = target - float(scale[0]) * w1
                 tried.append((float(error @ self.H @ error), integers, z[0], float(scale[0])))
@@ -886,18 +915,18 @@ class _Factors:
             target = self._target(b)
             before = self._error(b, target, self.W1[b])
             if choice.terms is None:
-                z = _babai(target[np.newaxis], self._triangle, choice.qu)[0]
+                z = _babai(target[np.newaxis], self._triangle, self.numbers_u)[0]
                 if self._error(b, target, z) < before:
                     self.W1[b] = z
                 continue
             u, metric = self._solve_u(b, target)
-            z = _babai(u[np.newaxis], _triangle(metric), choice.qu)[0].reshape(self.U[b].shape)
+            z = _babai(u[np.newaxis], _triangle(metric), self.numbers_u)[0].reshape(self.U[b].shape)
             w1 = (z @ self.B[b]).reshape(-1)
             after = self._error(b, target, w1)
             if after < before:
                 self.U[b], self.W1[b], before = z, w1, after
             x, metric = self._solve_b(b, target)
-            z = _babai(x[np.newaxis], _triangle(metric), choice.qb)[0].reshape(self.B[b].shape)
+            z = _babai(x[np.newaxis], _triangle(metric), self.numbers_b)[0].reshape(self.B[b].shape)
             w1 = (self.U[b] @ z).reshape(-1)
             if self._error(b, target, w1) < before:
                 self.B[b], self.W1[b] = z, w1
@@ -921,7 +950,9 @@ class _Factors:
         gram = _regular(right @ self.W1.T)
         exact = np.linalg.solve(gram, right @ self.W.T).T
         # Where a kernel counts for much its column is large: even them out, in W1's favour.
-        self.integer_v, scale = _round_rows(exact, gram, self.choice.qv, np.linspace(1, 0.4, 25))
+        self.integer_v, scale = _round_rows(
+            exact, gram, _Numbers(self.choice.qv), np.linspace(1, 0.4, 25)
+        )
         self.V = scale[:, np.newaxis] * self.integer_v
         return self._shifted()
 
@@ -936,7 +967,7 @@ class _Factors:
             shifts1 = [0]
         else:
             factors |= {"U": self.U.astype(np.int8), "B": self.B.astype(np.int8)}
-            factors["qb"] = choice.qb
+            factors |= {"qb": choice.qb, "code": choice.code}
             shifts1 = list(range(self.config.generator_max_shift + 1))
         shifts2 = [0]
         if choice.kernels is not None:

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from golden.code import POWER_BITS, Code
 from golden.network import INPUT, Convolution, Generated, Rounding, Stored
 from insitu.choice import Choice
 from insitu.compress import MOST_INPUTS, compressible, effective_weights, moments_of
@@ -225,16 +226,26 @@ def choices_for(weights: Floats, config: Configuration) -> list[Choice]:
     def within(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         return [(qb, qu) for qb, qu in pairs if qb <= bits[0] and qu <= bits[1]]
 
-    found += [Choice(terms=n, qb=qb, qu=qu) for n in terms for qb, qu in within(_INTRA)]
+    def generated(pairs: Iterable[tuple[int, int]], kernels: int | None = None) -> list[Choice]:
+        """With an intra level, and each code that U can have."""
+        made = [
+            Choice(terms=n, kernels=kernels, qb=qb, qu=qu)
+            for n in terms
+            for qb, qu in within(pairs)
+        ]
+        if config.generator_u_bits <= POWER_BITS:
+            return made
+        powers = [replace(one, code=Code.POWER_OF_TWO) for one in made if one.qu == POWER_BITS]
+        return made + powers
+
+    found += generated(_INTRA)
     most = min(co, ci * taps)
     kernels = {round(share * most / config.lanes) * config.lanes for share in _SHARES}
     for bo in sorted(kernels - {0}):
         if bo >= most:
             continue
         both = [Choice(kernels=bo, qu=qu, qv=qv) for qu, qv in _FLAT]
-        both += [
-            Choice(kernels=bo, terms=n, qb=qb, qu=qu) for n in terms for qb, qu in within(_BASES)
-        ]
+        both += generated(_BASES, kernels=bo)
         found += [
             replace(choice, factored=factored) for choice in both for factored in (True, False)
         ]
@@ -295,7 +306,7 @@ def _ones(shape: tuple[int, ...], choice: Choice) -> Stored | Generated:
         factors["U"] = ones(rows, ci, taps)
     else:
         factors |= {"U": ones(rows, ci, choice.terms), "B": ones(rows, choice.terms, taps)}
-        factors["qb"] = choice.qb
+        factors |= {"qb": choice.qb, "code": choice.code}
     if choice.kernels is not None and not choice.factored:
         factors |= {"V": ones(co, rows), "qv": choice.qv, "s2": 1}
     return Generated(**factors)

@@ -88,6 +88,8 @@ ROWS = {
     "ic_14kb_plain": Row(_IC, 14, True),
     "ic_38kb": Row(_IC, 38, False),
     "ic_38kb_plain": Row(_IC, 38, True),
+    "ic_15kb_power_of_two": Row(_IC, 15, False),
+    "ic_15kb_uniform": Row(_IC, 15, False),
     "ic_2bits": Row(_IC, None, True),
     "ic_3bits": Row(_IC, None, True),
     "ic_4bits": Row(_IC, None, True),
@@ -96,6 +98,8 @@ ABLATION = {
     "ic_21kb_more_terms": Row(_IC, 21, False),
     "ic_21kb_fewer_terms": Row(_IC, 21, False),
     "ic_21kb_cross": Row(_IC, 21, False),
+    "ic_21kb_power_of_two": Row(_IC, 21, False),
+    "ic_21kb_uniform": Row(_IC, 21, False),
 } | {
     f"ic_21kb_{name}": Row(_IC, 21, False, "ic_21kb", replace(OPTIONS, **changes))
     for name, changes in {
@@ -105,7 +109,11 @@ ABLATION = {
         "seed_2": {"seed": 2},
     }.items()
 }
-"""One thing at a time that differs from `ic_21kb`; with ic_21kb_plain, what has no level."""
+"""One thing at a time that differs from `ic_21kb`; with ic_21kb_plain, what has no level.
+
+`ic_21kb_uniform` and `ic_21kb_power_of_two` have 3 bits for all U, and differ in their code, as do
+those of `ic_15kb`.
+"""
 ALL = ROWS | ABLATION
 
 

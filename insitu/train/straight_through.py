@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from golden.code import Code
 from golden.fixed import symmetric_range
 
 __all__ = ["integers", "quantise_map", "shift8", "step"]
@@ -18,38 +19,46 @@ def _exact(smooth: Tensor, exact: Tensor) -> Tensor:
     return smooth + (exact - smooth).detach()
 
 
+def _nearest(values: Tensor, q: int, code: Code) -> Tensor:
+    """The integer that a coefficient of q bits may be nearest to each of the values."""
+    if q == 1:
+        return torch.where(values < 0, -1.0, 1.0)
+    if code is Code.POWER_OF_TWO:
+        size = values.abs()
+        return values.sign() * ((size > 0.5) + 1.0 * (size > 1.5) + 2.0 * (size > 3))
+    high = symmetric_range(q)[1]
+    return values.round().clamp(-high, high)
+
+
 @lru_cache
-def _relative_step(q: int) -> float:
+def _relative_step(q: int, code: Code) -> float:
     """Step of q bits, over the mean magnitude, that rounds normally distributed values best."""
     if q == 1:
         return 1.0
     normal = NormalDist()
-    values = np.array([normal.inv_cdf((n + 0.5) / 4096) for n in range(4096)])
-    mean = float(np.abs(values).mean())
-    high = symmetric_range(q)[1]
-    steps = np.linspace(0.02, 2, 400)
-    rounded = [np.clip(np.rint(values / one), -high, high) * one for one in steps]
-    errors = [float(np.square(values - one).mean()) for one in rounded]
-    return float(steps[int(np.argmin(errors))]) / mean
+    values = torch.tensor(
+        [normal.inv_cdf((n + 0.5) / 4096) for n in range(4096)], dtype=torch.float64
+    )
+    steps = np.linspace(0.02, 2, 400).tolist()
+    rounded = [_nearest(values / one, q, code) * one for one in steps]
+    errors = [float((values - one).square().mean()) for one in rounded]
+    return steps[int(np.argmin(errors))] / float(values.abs().mean())
 
 
-def step(latent: Tensor, q: int) -> Tensor:
+def step(latent: Tensor, q: int, code: Code = Code.UNIFORM) -> Tensor:
     """What an integer stands for in each row of latent values [rows, ...], [rows, 1, ...].
 
     It follows the mean magnitude, so that rows may be scaled by anything: what scales a channel is
     the requantiser.
     """
     mean = latent.detach().abs().mean(dim=tuple(range(1, latent.ndim)), keepdim=True)
-    return (mean * _relative_step(q)).clamp(min=1e-12)
+    return (mean * _relative_step(q, code)).clamp(min=1e-12)
 
 
-def integers(latent: Tensor, q: int) -> Tensor:
+def integers(latent: Tensor, q: int, code: Code = Code.UNIFORM) -> Tensor:
     """Latent values [rows, ...] as integers of q bits, in a float tensor of the same shape."""
-    scaled = latent / step(latent, q)
-    if q == 1:
-        return _exact(scaled, torch.where(scaled < 0, -1.0, 1.0))
-    high = symmetric_range(q)[1]
-    return _exact(scaled, scaled.detach().round().clamp(-high, high))
+    scaled = latent / step(latent, q, code)
+    return _exact(scaled, _nearest(scaled.detach(), q, code))
 
 
 def shift8(sums: Tensor, shift: int) -> Tensor:

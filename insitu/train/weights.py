@@ -80,7 +80,7 @@ class IntraWeights(Weights):
     ----------
     weights : float [Co, Ci, T]
     choice : Choice
-        With `terms`, qb and qu.
+        With `terms`, qb, qu and code.
     """
 
     def __init__(self, weights: Tensor, choice: Choice):
@@ -95,7 +95,8 @@ class IntraWeights(Weights):
         self.s1 = _shift_for(self._sums())
 
     def _factors(self) -> tuple[Tensor, Tensor]:
-        return integers(self.u, self.choice.qu), integers(self.b, self.choice.qb)
+        choice = self.choice
+        return integers(self.u, choice.qu, choice.code), integers(self.b, choice.qb)
 
     def _sums(self) -> Tensor:
         u, b = self._factors()
@@ -109,7 +110,9 @@ class IntraWeights(Weights):
         """The same for `golden`."""
         u, b = self._factors()
         choice = self.choice
-        return Generated(U=_int8(u), B=_int8(b), qu=choice.qu, qb=choice.qb, s1=self.s1)
+        return Generated(
+            U=_int8(u), B=_int8(b), qu=choice.qu, qb=choice.qb, s1=self.s1, code=choice.code
+        )
 
     def coherence(self) -> Tensor:
         """Between the rows of B of each kernel."""

@@ -13,6 +13,7 @@ CHOICES = {
     "c": Choice(terms=2, kernels=8, qv=6),
     "d": Choice(kernels=16, factored=True),
     "e": Choice(q=1),
+    "f": Choice(terms=3, qu=3, code="power-of-two"),
 }
 
 
@@ -35,6 +36,7 @@ def test_names():
         "cross",
         "factored",
         "stored",
+        "intra",
     ]
     assert [str(choice) for choice in CHOICES.values()] == [
         "stored, q 8",
@@ -42,6 +44,7 @@ def test_names():
         "cross, Bi 2, Bo 8, qb 4, qu 4, qv 6",
         "factored, Bo 16, qu 4, qv 4",
         "stored, q 1",
+        "intra, Bi 3, qb 4, qu 3 in powers of two",
     ]
 
 
@@ -53,6 +56,10 @@ def test_names():
         ({"a": {"bits": 4}}, "unknown field 'bits' for layer 'a'"),
         ({"a": {"qu": 9}}, "layer 'a': qu must be 1 to 8 bits, not 9"),
         ({"a": {"q": 2.5}}, "layer 'a': q must be an integer, not 2.5"),
+        ({"a": {"code": "log"}}, "code must be one of uniform, power-of-two, not 'log'"),
+        ({"a": {"code": 2, "terms": 2}}, "code must be one of uniform, power-of-two, not 2"),
+        ({"a": {"code": "power-of-two", "qu": 3}}, "code power-of-two must come with terms"),
+        ({"a": {"code": "power-of-two", "terms": 2}}, "qu must be 3 with code .*, not 4"),
         ({"a": {"terms": True}}, "layer 'a': terms must be an integer or null, not True"),
         ({"a": {"factored": 1, "kernels": 8}}, "layer 'a': factored must be true or false, not 1"),
         ({"a": {"factored": True}}, "layer 'a': factored must come with kernels"),

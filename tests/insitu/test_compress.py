@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import insitu.compress
+from golden.code import Code
 from golden.network import Generated, Stored, run
 from insitu.choice import Choice
 from insitu.compress import compress, compress_weights, compressible, default_choices, fit_basis
@@ -50,6 +52,39 @@ def test_weights_of_that_form_are_recovered(level, seed):
     found, scale = compress_weights("a", weights, choice, SIM, metric)
     assert isinstance(found, Generated)
     assert error(weights, found, scale, metric) < 0.25
+
+
+def test_powers_of_two_are_fitted(seed):
+    rng = np.random.default_rng(seed)
+    metric = moments(rng, 72)
+    powers = {"terms": 2, "qb": 4, "qu": 3, "code": "power-of-two"}
+    for kernels in (None, 6):
+        choice = Choice(kernels=kernels, **powers)
+        true = random_generated(rng, 12, 8, 9, terms=2, kernels=kernels, s1=0, s2=3, powers=True)
+        weights = true.W * rng.uniform(0.5, 2, (12, 1, 1))
+        found, scale = compress_weights("a", weights, choice, SIM, metric)
+        assert found.code is Code.POWER_OF_TWO
+        assert set(np.unique(found.U)) == {-4, -2, -1, 0, 1, 2, 4}
+        uniform = replace(choice, code=Code.UNIFORM)
+        other = error(weights, *compress_weights("a", weights, uniform, SIM, metric), metric)
+        assert error(weights, found, scale, metric) < min(0.3, 1.1 * other)
+    basis, V = fit_basis("a", weights, replace(choice, factored=True), SIM, metric)
+    assert (basis.code, basis.V) == (Code.POWER_OF_TWO, None)
+    assert V.shape == (12, 6)
+
+
+def test_numbers_are_the_nearest():
+    x = np.linspace(-9, 9, 1001)
+    for q, code, values in (
+        (3, Code.POWER_OF_TWO, [-4, -2, -1, 0, 1, 2, 4]),
+        (3, Code.UNIFORM, [-3, -2, -1, 0, 1, 2, 3]),
+        (1, Code.UNIFORM, [-1, 1]),
+    ):
+        numbers = insitu.compress._Numbers(q, code)
+        apart = np.abs(x[:, np.newaxis] - values)
+        np.testing.assert_array_equal(np.abs(x - numbers.nearest(x)), apart.min(axis=1))
+        assert set(numbers.nearest(x)) == set(values)
+        assert numbers.largest == max(values)
 
 
 def test_full_rank_at_eight_bits_is_nearly_exact(seed):

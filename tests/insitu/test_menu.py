@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import insitu.menu
+from golden.code import Code
 from golden.network import run
 from insitu.choice import Choice
 from insitu.compress import compress, compressible
@@ -88,6 +89,18 @@ def options_of(network, sites, config):
             except FitError:
                 continue
     return found
+
+
+def test_powers_of_two_are_looked_at(seed):
+    weights = np.random.default_rng(seed).standard_normal((32, 16, 9))
+    found = choices_for(weights, UP5K)
+    powers = [one for one in found if one.code is Code.POWER_OF_TWO]
+    uniform = [one for one in found if one.terms and one.qu == 3 and one not in powers]
+    assert powers
+    assert {replace(one, code=Code.UNIFORM) for one in powers} == set(uniform)
+    narrow = choices_for(weights, replace(UP5K, generator_u_bits=3))
+    assert narrow
+    assert not any(one.code is Code.POWER_OF_TWO for one in narrow)
 
 
 @pytest.mark.parametrize("name", ["up5k", "sim-8x1", "sim-16x4", "ecp5-25f"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from golden.code import Code
 from golden.network import run
 from insitu.choice import Choice
 from insitu.errors import FitError, InputError
@@ -22,7 +23,7 @@ from insitu.quantise import Calibration, calibrate
 torch = pytest.importorskip("torch", reason="needs the extra train")
 
 from insitu.train.loop import Options, Samples, accuracy, fit, outputs, samples_from  # noqa: E402
-from insitu.train.straight_through import integers, shift8  # noqa: E402
+from insitu.train.straight_through import integers, shift8, step  # noqa: E402
 from insitu.train.student import FloatModule, Student  # noqa: E402
 from insitu.train.weights import CrossWeights, IntraWeights, StoredWeights  # noqa: E402
 
@@ -71,7 +72,7 @@ CHOICES = {
     "first": Choice(terms=2, kernels=8, qb=4, qu=4, qv=4, factored=True),
     "second": Choice(kernels=7, qu=3, qv=5),
     "depthwise": Choice(q=5),
-    "wide": Choice(terms=2, qb=3, qu=4),
+    "wide": Choice(terms=2, qb=3, qu=3, code=Code.POWER_OF_TWO),
     "classes": Choice(q=6),
 }
 
@@ -125,6 +126,8 @@ def test_the_float_module_computes_the_network(
         lambda w: StoredWeights(w, 8),
         lambda w: IntraWeights(w, Choice(terms=3, qb=8, qu=8)),
         lambda w: IntraWeights(w, Choice(terms=1, qb=1, qu=2)),
+        lambda w: IntraWeights(w, Choice(terms=2, qu=3, code=Code.POWER_OF_TWO)),
+        lambda w: CrossWeights(w, Choice(terms=2, kernels=9, qu=3, code=Code.POWER_OF_TWO)),
         lambda w: CrossWeights(w, Choice(kernels=5, qu=4, qv=4)),
         lambda w: CrossWeights(w, Choice(terms=2, kernels=9, qb=4, qu=4, qv=6)),
     ],
@@ -169,6 +172,24 @@ def test_integers_use_their_range(q: int, rng: np.random.Generator) -> None:
     assert 0.9 * high <= found.max() <= high
     # The step follows the values' scale, row by row.
     np.testing.assert_array_equal(integers(latent[:1] * 7.0, q), integers(latent[:1], q))
+
+
+def test_powers_of_two_are_the_nearest_at_a_good_step(rng: np.random.Generator) -> None:
+    latent = torch.from_numpy(rng.standard_normal((1, 20000)))
+    found = integers(latent, 3, Code.POWER_OF_TWO)
+    values = np.array([-4, -2, -1, 0, 1, 2, 4])
+    x = latent.numpy()[0]
+
+    def nearest(one):
+        return values[np.abs(x[:, np.newaxis] / one - values).argmin(axis=1)]
+
+    one = float(step(latent, 3, Code.POWER_OF_TWO))
+    np.testing.assert_array_equal(found.numpy()[0], nearest(one))
+    error = {
+        factor: np.square(x - factor * one * nearest(factor * one)).mean()
+        for factor in (0.8, 1.0, 1.25)
+    }
+    assert min(error, key=error.__getitem__) == 1.0
 
 
 def bright(rng: np.random.Generator, count: int) -> Samples:
