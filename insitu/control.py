@@ -105,14 +105,15 @@ class Delays:
     """
 
     def __init__(self, config: Configuration):
+        self.slow = config.slow_memory
         slow = int(config.slow_memory)
         self.word = 2 + (config.coefficient_port > 32)
         self.found = 2 + slow
         self.weights = 2 + slow
         self.generated = 3 + slow + (config.generator_sum_bits > 8)
         self.sums = 3 + config.width.bit_length()
-        self.released = 3
-        self.results = 8
+        self.released = 3 + slow
+        self.results = 8 + 2 * slow
         self.rows = config.lanes // config.requantiser_outputs
         self.pieces = config.activation_word // config.requantiser_outputs
 
@@ -181,15 +182,23 @@ class _CoefficientMemory:
         self.asked = False
         self.turn = WORD_TURNS - 1
         self.read: int | None = None
+        self.slow = delays.slow
+        self.room = 4 if delays.slow else 2
+        self.caught: int | None = None  # where memory is slow, on its way to the queue
         self.queue: deque[int] = deque()
         self.delay = delays.word
         self.served = 0  # a bit a cycle, this one's lowest
 
     def step(self, fetch: _CoefficientFetch, request: bool, popped: bool) -> tuple[bool, bool]:
         """Whether a word of the stream is taken, and whether a 32-bit word is granted."""
-        pushed = self.read if len(self.queue) < 2 else None
-        free = self.read is None or pushed is not None
-        served = free and self.asked and (not fetch.valid or not self.turn)
+        if self.slow:
+            pushed = self.caught
+            free = self.room > 0
+            served = self.asked and (not (fetch.valid and free) or not self.turn)
+        else:
+            pushed = self.read if len(self.queue) < 2 else None
+            free = self.read is None or pushed is not None
+            served = free and self.asked and (not fetch.valid or not self.turn)
         taken = free and fetch.valid and not served
         granted = not self.asked or served
         if granted:
@@ -202,7 +211,9 @@ class _CoefficientMemory:
             self.queue.popleft()
         if pushed is not None:
             self.queue.append(pushed)
-        if free:
+        self.room += popped - taken
+        self.caught = self.read
+        if free or self.slow:
             self.read = fetch.words[fetch.at] if taken else None
         self.served = (self.served << 1 | served) & 0xFF
         return taken, granted and request

@@ -218,13 +218,20 @@ class ActivationBuffer(wiring.Component):
         fetch = Signal()
         instead = Signal()  # of activations, kernels
         room = Signal(range(depth + 1), init=depth)
+        left = room - (fetch | instead)
+        issued = queue.o.valid & queue.o.ready
+        ready = Signal(init=1)
         m.d.comb += [
-            taps.ready.eq((room != 0) & (~writing if config.activation_ports == 1 else 1)),
+            taps.ready.eq(ready & (~writing if config.activation_ports == 1 else 1)),
             fetch.eq(taps.valid & taps.ready),
-            kernels.ready.eq(room != 0),
+            kernels.ready.eq(ready),
             instead.eq(kernels.valid & kernels.ready),
         ]
-        m.d.sync += room.eq(room - (fetch | instead) + (queue.o.valid & queue.o.ready))
+        m.d.sync += room.eq(left + issued)
+        if config.slow_memory:  # From here it is a long way through the address generator.
+            m.d.sync += ready.eq((left != 0) | issued)
+        else:
+            m.d.comb += ready.eq(room != 0)
 
         beats = config.activation_word // config.width
         log_beats = ceil_log2(beats)

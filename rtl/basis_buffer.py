@@ -5,7 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from .coefficient_decoder import Segment, Vectors, vector_delay
+from .coefficient_decoder import Segment, Vectors, announcement_delay, vector_delay
 from .config import Configuration
 from .delay import delayed
 from .fixed import recoded
@@ -106,23 +106,29 @@ class BasisBuffer(wiring.Component):
         index = Signal(log_depth)
         group = Signal(3)  # vector within the word
         address = Signal(log_depth)
-        write = Signal()
+        heard = announcement_delay(config)
+        write, last = delayed(
+            m,
+            heard,
+            write=vectors.taken & (vectors.segment == Segment.BASIS),
+            last=vectors.last,
+        )
+        following = half ^ (write & last) if heard else half
         m.d.comb += [
-            self.room.eq(Mux(self.halves, ~self.busy.bit_select(half, 1), self.busy == 0)),
-            write.eq(vectors.taken & (vectors.segment == Segment.BASIS)),
+            self.room.eq(Mux(self.halves, ~self.busy.bit_select(following, 1), self.busy == 0)),
             address.eq(Cat(index[:-1], index[-1] | (half & self.halves))),
         ]
         with m.If(write):
             m.d.sync += group.eq(group + 1)
             with m.If(group == self.terms >> log_width):
                 m.d.sync += [group.eq(0), index.eq(index + 1)]
-            with m.If(vectors.last):
+            with m.If(last):
                 m.d.sync += [group.eq(0), index.eq(0), half.eq(~half), self.half.eq(half)]
         with m.If(self.clear):
             m.d.sync += [half.eq(0), index.eq(0), group.eq(0)]
 
         write, group, address = delayed(
-            m, vector_delay(config), write=write, group=group, address=address
+            m, vector_delay(config) - heard, write=write, group=group, address=address
         )
         for term in range(config.generator_terms):
             m.submodules[f"term{term}"] = memory = block_memory(

@@ -11,12 +11,24 @@ from amaranth.utils import ceil_log2
 from .config import Configuration
 from .delay import delayed
 
-__all__ = ["CoefficientDecoder", "Segment", "Vectors", "vector_delay", "word_layout"]
+__all__ = [
+    "CoefficientDecoder",
+    "Segment",
+    "Vectors",
+    "announcement_delay",
+    "vector_delay",
+    "word_layout",
+]
 
 
 def vector_delay(config):
     """Cycles from the announcement of a vector to its values."""
     return 2 + config.slow_memory
+
+
+def announcement_delay(config):
+    """Cycles after which those that keep a vector need to hear of its announcement."""
+    return int(config.slow_memory)
 
 
 class Segment(Enum, shape=2):
@@ -243,12 +255,16 @@ class CoefficientDecoder(wiring.Component):
         i, o = self.i, self.o
         m.submodules.control = control = DecoderControl(self.config.stripe_bits)
 
-        # What the words held are, and so where their vectors go and how wide they are.
-        kinds = [Cat(i.payload.segment, i.payload.final)]
+        # What the words held are, and so where their vectors go and how wide they are. Where memory
+        # is slow the precision is looked up as a word comes, else when it is the oldest.
+        arriving = Cat(i.payload.segment, i.payload.final)
+        if self.config.slow_memory:
+            arriving = Cat(arriving, self._precision(m, i.payload.segment))
+        kinds = [arriving]
         for n in reversed(range(control.registers)):
-            kind = Signal(3, name=f"kind{n}")
+            kind = Signal(len(arriving), name=f"kind{n}")
             with m.If(control.place == n):
-                m.d.sync += kind.eq(Cat(i.payload.segment, i.payload.final))
+                m.d.sync += kind.eq(arriving)
             with m.Elif(control.move):
                 m.d.sync += kind.eq(kinds[0])
             kinds.insert(0, kind)
@@ -257,30 +273,29 @@ class CoefficientDecoder(wiring.Component):
         with m.Switch(segment):
             with m.Case(Segment.BASIS):
                 m.d.comb += [
-                    control.top_bit.eq(self.basis_precision),
                     control.vectors.eq(self.basis_vectors),
                     control.room.eq(self.basis_room),
                 ]
             with m.Case(Segment.STREAM):
                 m.d.comb += [
-                    control.top_bit.eq(self.stream_precision),
                     control.vectors.eq(self.stream_vectors),
                     control.room.eq(self.stream_room),
                     powers.eq(self.powers),
                 ]
             with m.Case(Segment.WEIGHT):
                 m.d.comb += [
-                    control.top_bit.eq(self.stream_precision),
                     control.vectors.eq(self.stream_vectors),
                     control.room.eq(self.array_room),
                 ]
             with m.Case(Segment.CROSS):
                 m.d.comb += [
-                    control.top_bit.eq(self.cross_precision),
                     control.vectors.eq(self.cross_vectors),
                     control.room.eq(self.array_room),
                 ]
         m.d.comb += [
+            control.top_bit.eq(
+                kinds[0][3:] if self.config.slow_memory else self._precision(m, segment)
+            ),
             control.valid.eq(i.valid),
             i.ready.eq(control.ready),
             o.taken.eq(control.take),
@@ -290,6 +305,18 @@ class CoefficientDecoder(wiring.Component):
         ]
         self._extract(m, control, powers)
         return m
+
+    def _precision(self, m, segment):
+        """Precision of a segment's coefficients, less 1."""
+        precision = Signal(3)
+        with m.Switch(segment):
+            with m.Case(Segment.BASIS):
+                m.d.comb += precision.eq(self.basis_precision)
+            with m.Case(Segment.STREAM, Segment.WEIGHT):
+                m.d.comb += precision.eq(self.stream_precision)
+            with m.Case(Segment.CROSS):
+                m.d.comb += precision.eq(self.cross_precision)
+        return precision
 
     def _extract(self, m, control, powers):
         """The words, a cycle behind the control if memory is slow, and the coefficients in them."""

@@ -94,6 +94,7 @@ class CoefficientFetch(wiring.Component):
         mark = Signal.like(address)  # where the stream goes back to, or goes on
         cross_start = Signal.like(address)
         left = Signal.like(segments.stream_words)  # words of the segment
+        one_left = Signal()
         repeat = Signal.like(segments.stream_repeats)
         tap = Signal(8)
         group = Signal(8)
@@ -117,7 +118,7 @@ class CoefficientFetch(wiring.Component):
             stored.eq(segments.dataflow == STORED),
             cross.eq(segments.dataflow == CROSS),
             step.eq(o.valid & o.ready),
-            end.eq(step & (left == 1)),
+            end.eq(step & one_left),
             self.started.eq((state == _State.GROUP) & self.permit),
             end_basis.eq(end & (state == _State.BASIS)),
             end_stream.eq(end & (state == _State.STREAM)),
@@ -167,16 +168,29 @@ class CoefficientFetch(wiring.Component):
             m.d.sync += mark.eq(Mux(end, following, address))
         with m.If(self.start | (end_cross & group_done)):
             m.d.sync += cross_start.eq(Mux(self.start, segments.cross_base, following))
-        with m.If(begin_stream | begin_cross | self.started):
-            m.d.sync += left.eq(
-                Mux(
-                    begin_stream,
-                    segments.stream_words,
-                    Mux(begin_cross, segments.cross_words, segments.basis_words),
-                )
-            )
+        words = Mux(
+            begin_stream,
+            segments.stream_words,
+            Mux(begin_cross, segments.cross_words, segments.basis_words),
+        )
+        begins = begin_stream | begin_cross | self.started
+        with m.If(begins):
+            m.d.sync += left.eq(words)
         with m.Elif(step):
             m.d.sync += left.eq(left - 1)
+        if self.config.slow_memory:  # The end of a segment decides much.
+            single = [
+                words == 1
+                for words in (segments.stream_words, segments.cross_words, segments.basis_words)
+            ]
+            with m.If(begins):
+                m.d.sync += one_left.eq(
+                    Mux(begin_stream, single[0], Mux(begin_cross, single[1], single[2]))
+                )
+            with m.Elif(step):
+                m.d.sync += one_left.eq(left == 2)
+        else:
+            m.d.comb += one_left.eq(left == 1)
         with m.If(self.started | pass_done):
             m.d.sync += repeat.eq(Mux(self.started, segments.stream_repeats, repeat - 1))
         with m.If(begin_cross):

@@ -17,6 +17,11 @@ WORD_TURNS = 4
 """A 32-bit word is read once in so many words, while the stream wants them all."""
 
 
+def queue_depth(config):
+    """Words of the stream that wait for the decoder; where memory is slow, also those under way."""
+    return 4 if config.slow_memory else 2
+
+
 def fetch_layout(config):
     """Address of a coefficient word and what it belongs to."""
     return data.StructLayout(
@@ -50,8 +55,8 @@ class CoefficientMemory(wiring.Component):
     loader and the host, and have every fourth turn: a stream that leaves one word in four idle is
     not held up by the parameters of the next lane group.
 
-    Latency: 2 cycles to a word of the stream, 3 to a 32-bit word, or 4 if it is a part of a wider
-    word. Throughput: one a cycle.
+    Latency: 2 cycles to a word of the stream (3 where memory is slow), 3 to a 32-bit word, or 4 if
+    it is a part of a wider word. Throughput: one a cycle.
 
     Parameters
     ----------
@@ -97,24 +102,18 @@ class CoefficientMemory(wiring.Component):
         parts = config.coefficient_port // 32
         log_parts = ceil_log2(parts)
 
-        # The memory's output register is a stage of the stream: it is read anew only when free. The
-        # queue behind it keeps the decoder's ready off the way to the memory's address.
-        m.submodules.queue = queue = Queue(word_layout(config), 2)
+        # The queue keeps the decoder's ready off the way to the memory's address.
+        m.submodules.queue = self._queue = queue = Queue(word_layout(config), queue_depth(config))
         connect(m, queue.o, flipped(o))
-        read = queue.i
-        free = Signal()
-        asked = Signal()  # for the 32-bit word at `address`
+        free = Signal(init=config.slow_memory)  # a word of the stream may be read
+        self._asked = asked = Signal(name="asked")  # for the 32-bit word at `address`
         address = Signal.like(words.address, reset_less=True)
         served = Signal()  # it is being read
         wait = Signal(range(WORD_TURNS))  # words of the stream before the next 32-bit word
         m.d.comb += [
-            free.eq(~read.valid | read.ready),
-            served.eq(free & asked & (~fetch.valid | (wait == 0))),
             words.grant.eq(~asked | served),
             fetch.ready.eq(free & ~served),
-            storage.read.enable.eq(free & (asked | fetch.valid)),
             storage.read.address.eq(Mux(served, address >> log_parts, fetch.payload.address)),
-            read.payload.word.eq(storage.read.data),
             storage.write.enable.eq(self.host_write << self.host_address[:log_parts]),
             storage.write.address.eq(self.host_address >> log_parts),
             storage.write.data.eq(Cat([self.host_data] * parts)),
@@ -127,6 +126,35 @@ class CoefficientMemory(wiring.Component):
             m.d.sync += wait.eq(WORD_TURNS - 1)
         with m.Elif(fetch.valid & fetch.ready & (wait != 0)):
             m.d.sync += wait.eq(wait - 1)
+
+        # A wide word is caught as it comes out of the memory, which is late, and chosen from then.
+        whole = storage.read.data
+        if log_parts or config.slow_memory:
+            (whole,) = delayed(m, 1, whole=whole)
+        if log_parts:
+            (part,) = delayed(m, 2, part=address[:log_parts])
+            chosen = whole.word_select(part, 32)
+        else:
+            chosen = storage.read.data
+        (arrived,) = delayed(m, self.words_delay, arrived=served)
+        (data,) = delayed(m, 1, data=chosen)
+        m.d.comb += [words.valid.eq(arrived), words.data.eq(data)]
+
+        if config.slow_memory:
+            self._read_for_room(m, free, served, wait, storage.read.enable, whole)
+        else:
+            self._read_when_free(m, free, served, wait, storage.read)
+        return m
+
+    def _read_when_free(self, m, free, served, wait, port):
+        """The memory's output register is a stage of the stream, read anew only when free."""
+        fetch, read = self.fetch, self._queue.i
+        m.d.comb += [
+            free.eq(~read.valid | read.ready),
+            served.eq(free & self._asked & (~fetch.valid | (wait == 0))),
+            port.enable.eq(free & (self._asked | fetch.valid)),
+            read.payload.word.eq(port.data),
+        ]
         with m.If(free):
             m.d.sync += [
                 read.valid.eq(fetch.valid & fetch.ready),
@@ -134,14 +162,34 @@ class CoefficientMemory(wiring.Component):
                 read.payload.final.eq(fetch.payload.final),
             ]
 
-        # A wide word is caught as it comes out of the memory, which is late, and chosen from then.
-        if log_parts:
-            whole, part = storage.read.data, address[:log_parts]
-            (whole,), (part,) = delayed(m, 1, whole=whole), delayed(m, 2, part=part)
-            chosen = whole.word_select(part, 32)
-        else:
-            chosen = storage.read.data
-        (arrived,) = delayed(m, self.words_delay, arrived=served)
-        (data,) = delayed(m, 1, data=chosen)
-        m.d.comb += [words.valid.eq(arrived), words.data.eq(data)]
-        return m
+    def _read_for_room(self, m, free, served, wait, enable, word):
+        """Words are read for which the queue will have room, and caught on their way to it."""
+        fetch, queue = self.fetch, self._queue
+        depth = queue_depth(self.config)
+        room = Signal(range(depth + 1), init=depth)
+        turn = Signal(init=1)  # of the 32-bit word: `wait` is 0
+        taken = fetch.valid & fetch.ready
+        popped = queue.o.valid & queue.o.ready
+        left = room - taken
+        m.d.comb += [
+            served.eq(self._asked & (~(fetch.valid & free) | turn)),
+            enable.eq(self._asked | (fetch.valid & free)),
+        ]
+        m.d.sync += [room.eq(left + popped), free.eq((left != 0) | popped)]
+        with m.If(served):
+            m.d.sync += turn.eq(0)
+        with m.Elif(taken & (wait == 1)):
+            m.d.sync += turn.eq(1)
+        valid, segment, final = delayed(
+            m,
+            2,
+            read_valid=taken,
+            read_segment=fetch.payload.segment,
+            read_final=fetch.payload.final,
+        )
+        m.d.comb += [
+            queue.i.valid.eq(valid),
+            queue.i.payload.word.eq(word),
+            queue.i.payload.segment.eq(segment),
+            queue.i.payload.final.eq(final),
+        ]

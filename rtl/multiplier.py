@@ -2,8 +2,8 @@
 
 On iCE40 both are SB_MAC16 instances with registers at their inputs and outputs. Nothing else will
 do: yosys infers them without registers, and nextpnr takes every DSP port for a registered one, so
-that it does not see the paths through an inferred multiplier at all. On ECP5 those of the MAC array
-are MULT18X18D with their registers, for which yosys has no use either.
+that it does not see the paths through an inferred multiplier at all. On ECP5 both are MULT18X18D with
+their registers, for which yosys has no use either.
 """
 
 from amaranth import Cat, ClockSignal, Const, Instance, Module, Signal, signed
@@ -12,13 +12,16 @@ from amaranth.lib.wiring import In, Out
 
 from .delay import delayed
 
-__all__ = ["LATENCY", "WIDE_LATENCY", "ByteMultipliers", "WideMultiplier"]
+__all__ = ["LATENCY", "ByteMultipliers", "WideMultiplier", "wide_latency"]
 
 LATENCY = 2
 """Cycles from operands to products of `ByteMultipliers`."""
 
-WIDE_LATENCY = 3
-"""Cycles from operands to product of `WideMultiplier`."""
+
+def wide_latency(slow):
+    """Cycles from operands to product of a `WideMultiplier`."""
+    return 3 + slow
+
 
 _ADDER = {
     "p_TOPADDSUB_LOWERINPUT": 2,
@@ -56,15 +59,14 @@ def _mac16(a, b, addend, output, **parameters):
     )
 
 
-def _mult18(a, b, output):
-    """An ECP5 MULT18X18D with registers at inputs and output: signed operands of up to 18 bits."""
+def _mult18(a, b, output, **parameters):
+    """An ECP5 MULT18X18D with a register at its output: signed operands of up to 18 bits."""
     unused = {f"i_C{n}": Const(0) for n in range(18)}
     unused |= {f"i_RST{n}": Const(0) for n in range(4)}
     unused |= {f"i_{name}{n}": Const(0) for name in ("CE", "CLK") for n in range(1, 4)}
     return Instance(
         "MULT18X18D",
-        p_REG_INPUTA_CLK="CLK0",
-        p_REG_INPUTB_CLK="CLK0",
+        **parameters,
         p_REG_OUTPUT_CLK="CLK0",
         p_GSR="DISABLED",
         i_CLK0=ClockSignal(),
@@ -131,7 +133,13 @@ class ByteMultipliers(wiring.Component):
         elif self.technology == "ecp5":
             for n in range(2):
                 product = Signal(36, name=f"product{n}")
-                m.submodules[f"mult{n}"] = _mult18(self.activations[n], self.weights[n], product)
+                m.submodules[f"mult{n}"] = _mult18(
+                    self.activations[n],
+                    self.weights[n],
+                    product,
+                    p_REG_INPUTA_CLK="CLK0",
+                    p_REG_INPUTB_CLK="CLK0",
+                )
                 m.d.comb += self.products[n].eq(product)
         else:
             for n in range(2):
@@ -151,7 +159,7 @@ class WideMultiplier(wiring.Component):
 
         a*b = (ah*bh << 32) + (ah*bl + al*bh << 16) + al*bl
 
-    On iCE40 four SB_MAC16 that also add, and six LUTs; elsewhere inferred.
+    On iCE40 four SB_MAC16 that also add, and six LUTs; on ECP5 four MULT18X18D; elsewhere inferred.
 
     Between the registers of the SB_MAC16 there is a product and an addition, then two additions,
     none of which nextpnr sees: at most 17 ns by the tables of icestorm (8 ns a product, 4 an
@@ -161,19 +169,24 @@ class WideMultiplier(wiring.Component):
     ----------
     technology : str
         As for `ByteMultipliers`.
+    slow : bool
+        A register parts the additions. Not on iCE40.
 
     Members
     -------
     a : In(signed(32))
     b : In(31)
     product : Out(signed(48))
-        `WIDE_LATENCY` cycles later.
+        `wide_latency` cycles later.
     inexact : Out(1)
         With it: the lowest 16 bits were not all 0.
     """
 
-    def __init__(self, technology):
+    def __init__(self, technology, slow=False):
+        if technology == "ice40" and slow:
+            raise ValueError("slow must be False where technology is 'ice40'")
         self.technology = technology
+        self.slow = slow
         super().__init__(
             {
                 "a": In(signed(32)),
@@ -191,21 +204,31 @@ class WideMultiplier(wiring.Component):
             m.d.comb += self.inexact.eq(inexact)
             return m
         a, b = (Signal.like(port, reset_less=True) for port in (self.a, self.b))
-        low, middle_b = Signal(32, reset_less=True), Signal(31, reset_less=True)
-        high = Signal(signed(32), reset_less=True)
-        middle_a = Signal(signed(33), reset_less=True)
         product = Signal.like(self.product, reset_less=True)
         m.d.sync += [a.eq(self.a), b.eq(self.b)]
-        m.d.sync += [
-            low.eq(a[:16] * b[:16]),
-            middle_a.eq(a[16:].as_signed() * b[:16]),
-            middle_b.eq(a[:16] * b[16:]),
-            high.eq(a[16:].as_signed() * b[16:]),
-        ]
-        m.d.sync += product.eq(Cat(low[16:], high).as_signed() + (middle_a + middle_b))
-        (inexact,) = delayed(m, 1, inexact=low[:16].any())
+        low_a, high_a = Cat(a[:16], 0).as_signed(), a[16:].as_signed()
+        low_b, high_b = (Cat(half, 0).as_signed() for half in (b[:16], b[16:]))
+        low = self._multiply(m, "low", low_a, low_b)
+        middle_a = self._multiply(m, "middle_a", high_a, low_b)
+        middle_b = self._multiply(m, "middle_b", low_a, high_b)
+        high = self._multiply(m, "high", high_a, high_b)
+        outer = Cat(low[16:32], high[:32]).as_signed()
+        middle = middle_a[:33].as_signed() + middle_b[:31]
+        outer, middle = delayed(m, int(self.slow), outer=outer, middle=middle)
+        m.d.sync += product.eq(outer + middle)
+        (inexact,) = delayed(m, 1 + self.slow, inexact=low[:16].any())
         m.d.comb += [self.product.eq(product), self.inexact.eq(inexact)]
         return m
+
+    def _multiply(self, m, name, a, b):
+        """Product of two signed halves, a cycle later."""
+        if self.technology == "ecp5":
+            product = Signal(36, name=name)
+            m.submodules[name] = _mult18(a, b, product)
+        else:
+            product = Signal(signed(len(a) + len(b)), name=name, reset_less=True)
+            m.d.sync += product.eq(a * b)
+        return product
 
     def _mac16s(self, m):
         """Sum from the lowest product up: each adds to its own the upper bits of the sum so far.

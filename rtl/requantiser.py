@@ -9,7 +9,7 @@ from .config import Configuration
 from .delay import delayed
 from .mac_array import sums_layout
 from .memory import block_memory
-from .multiplier import WIDE_LATENCY, WideMultiplier
+from .multiplier import WideMultiplier, wide_latency
 from .push import Push
 from .record import PACKED_BIAS_BITS, ROUND_EVEN, ROUND_TWICE
 
@@ -86,7 +86,8 @@ class Requantiser(wiring.Component):
     Parameters and table must be written before the first sum that needs them, and `tile` must hold
     from then on until the last result has left.
 
-    Latency: 8 cycles from the last sum of a word to the word. Throughput: P sums a cycle.
+    Latency: 8 cycles (10 where memory is slow) from the last sum of a word to the word.
+    Throughput: P sums a cycle.
 
     Cost: P wide multipliers; on iCE40, with P = 1, 6 EBR.
 
@@ -152,8 +153,9 @@ class Requantiser(wiring.Component):
             m.d.sync += row.eq(row + 1)
         m.d.sync += half.eq((half ^ ends) & ~self.clear)
         place = Cat(row, half & ~self.tile)
-        (product_place,) = delayed(m, WIDE_LATENCY, product_place=place)
-        (group_done,) = delayed(m, WIDE_LATENCY, group_done=ends)
+        latency = wide_latency(config.slow_memory)
+        (product_place,) = delayed(m, latency, product_place=place)
+        (group_done,) = delayed(m, latency, group_done=ends)
         m.d.comb += self.group_done.eq(group_done)
 
         marks = Cat(i.payload.last, i.payload.group_last, i.payload.final)
@@ -161,7 +163,8 @@ class Requantiser(wiring.Component):
             m, 1, values=i.payload.values.as_value(), marks=marks, valid=i.valid
         )
         values = data.View(sums_layout(config)["values"].shape, values)
-        valid, marks = delayed(m, WIDE_LATENCY + 3, valid_result=valid, marks_result=marks)
+        stages = latency + 3 + config.slow_memory
+        valid, marks = delayed(m, stages, valid_result=valid, marks_result=marks)
         # What a tile needs instead of the layer's.
         low, high, zero_point = Signal(signed(8)), Signal(signed(8)), Signal(signed(8))
         m.d.sync += [
@@ -194,7 +197,7 @@ class Requantiser(wiring.Component):
         return m
 
     def _requantise(self, m, n, places, value):
-        """One of the P pipelines; its result byte, three stages after the product."""
+        """One of the P pipelines; its result byte, some stages after the product."""
         word = self.parameters.data
         if self.config.parameters_packed:
             fields = (
@@ -210,7 +213,9 @@ class Requantiser(wiring.Component):
                 ("bias", "multiplier", "shift"), fields, places, strict=True
             )
         )
-        m.submodules[f"multiply{n}"] = multiply = WideMultiplier(self.technology)
+        m.submodules[f"multiply{n}"] = multiply = WideMultiplier(
+            self.technology, self.config.slow_memory
+        )
         m.d.comb += [
             multiply.a.eq(value + bias.as_signed()),
             multiply.b.eq(factor),
@@ -232,7 +237,8 @@ class Requantiser(wiring.Component):
         return self._looked_up(m, n, self._limit(result, far[0], far[1]))
 
     def _looked_up(self, m, n, result):
-        """`result` a cycle later, or what the table has for it."""
+        """`result` a cycle later (2 where memory is slow), or what the table has for it."""
+        (result,) = delayed(m, int(self.config.slow_memory), **{f"limited{n}": result})
         memory = block_memory(8, 256)
         m.submodules[f"table{n}"] = memory
         writer, reader = memory.write_port(), memory.read_port()

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .basis_buffer import BasisPort, basis_delay
-from .coefficient_decoder import Segment, Vectors, vector_delay
+from .coefficient_decoder import Segment, Vectors, announcement_delay, vector_delay
 from .config import Configuration
 from .delay import delayed
 from .fixed import dot_product, round_shift, saturate
@@ -121,7 +121,9 @@ class WeightGenerator(wiring.Component):
         # Slots: filled in turn, read in turn. They count as filled when their last vector is
         # announced, and as free when the last weights are issued: U is written `vector_delay` after
         # one and read `operands_delay - 1` after the other. So that it is not read before it is
-        # written, weights are issued two cycles after the announcement.
+        # written, weights are issued two cycles after the announcement. Where memory is slow the
+        # announcement is heard of a cycle late, which leaves a cycle to wait.
+        heard = announcement_delay(config)
         filled = Signal(2)
         fresh = Signal(2)  # filled in the cycle before
         slot_half = Signal(2)
@@ -134,14 +136,20 @@ class WeightGenerator(wiring.Component):
         ]
 
         # Write side.
-        write = Signal()
+        write, final = delayed(
+            m,
+            heard,
+            write=vectors.taken & (vectors.segment == Segment.STREAM),
+            final=vectors.final,
+        )
         write_slot = Signal()
         write_block = Signal(log_blocks)
         group = Signal(3)
         last_group = Signal(3)
+        fills = Signal()
         m.d.comb += [
-            self.room.eq(~filled.bit_select(write_slot, 1)),
-            write.eq(vectors.taken & (vectors.segment == Segment.STREAM)),
+            fills.eq(write & (group == last_group) & (write_block == blocks)),
+            self.room.eq(~filled.bit_select(write_slot ^ (fills if heard else 0), 1)),
             last_group.eq(Mux(self.cross_level, self.terms >> ceil_log2(width), self.terms)),
         ]
         m.d.sync += fresh.eq(0)
@@ -154,9 +162,9 @@ class WeightGenerator(wiring.Component):
                         write_block.eq(0),
                         write_slot.eq(~write_slot),
                         filled.bit_select(write_slot, 1).eq(1),
-                        fresh.bit_select(write_slot, 1).eq(1),
+                        fresh.bit_select(write_slot, 1).eq(1 - heard),
                         slot_half.bit_select(write_slot, 1).eq(self.half),
-                        slot_final.bit_select(write_slot, 1).eq(vectors.final),
+                        slot_final.bit_select(write_slot, 1).eq(final),
                     ]
 
         # Read side: for t in taps, for block in blocks.
@@ -226,7 +234,7 @@ class WeightGenerator(wiring.Component):
         places = Cat(write & (here[term] | (group == 0)) for term in range(terms))
         here, places, write_slot, write_block = delayed(
             m,
-            vector_delay(config),
+            vector_delay(config) - heard,
             here=here,
             places=places,
             write_slot=write_slot,

@@ -116,7 +116,7 @@ async def shares(bench: Bench) -> None:
 
     source.send(fetches)
     await sink.receive(100)
-    assert sink.cycles[0] == source.cycles[0] + 2
+    assert sink.cycles[0] == source.cycles[0] + 2 + config.slow_memory
     assert set(sim.intervals(source.cycles)) == set(sim.intervals(sink.cycles)) == {1}
 
     reader = Reader(bench, [0] * 50, "never")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sim
-from rtl.multiplier import LATENCY, WIDE_LATENCY, ByteMultipliers, WideMultiplier
+from rtl.multiplier import LATENCY, ByteMultipliers, WideMultiplier, wide_latency
 from sim import Bench, testbench
 from tests.rtl.primitives import ECP5, ICE40
 
@@ -56,8 +56,9 @@ async def multiplies_wide(bench: Bench) -> None:
         "product": [a * b >> 16 & (1 << 48) - 1 for a, b in operands],
         "inexact": [int(a * b % (1 << 16) != 0) for a, b in operands],
     }
+    latency = wide_latency(bench.parameters.get("slow", False))
     for output, values in expected.items():
-        got = await products(bench, ports, WIDE_LATENCY, output)
+        got = await products(bench, ports, latency, output)
         bench.compare(values, got, axes=["operands"], what=output)
 
 
@@ -71,8 +72,23 @@ def test_multiplies_bytes(technology: str, seed: int) -> None:
     sim.run(dut, __name__, "multiplies_bytes", seed=seed, extra_sources=sources)
 
 
-@pytest.mark.parametrize("technology", PRIMITIVES)
-def test_multiplies_wide(technology: str, seed: int) -> None:
-    dut = WideMultiplier(technology)
+@pytest.mark.parametrize(
+    ("technology", "slow"),
+    [("sim", False), ("sim", True), ("ice40", False), ("ecp5", False), ("ecp5", True)],
+)
+def test_multiplies_wide(technology: str, slow: bool, seed: int) -> None:
+    dut = WideMultiplier(technology, slow)
     sources = PRIMITIVES[technology]
-    sim.run(dut, __name__, "multiplies_wide", seed=seed, extra_sources=sources)
+    sim.run(
+        dut,
+        __name__,
+        "multiplies_wide",
+        parameters={"slow": slow},
+        seed=seed,
+        extra_sources=sources,
+    )
+
+
+def test_refuses_slow_ice40() -> None:
+    with pytest.raises(ValueError, match="slow must be False where technology is 'ice40'"):
+        WideMultiplier("ice40", slow=True)
