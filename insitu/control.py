@@ -110,7 +110,7 @@ class Delays:
         self.word = 2 + (config.coefficient_port > 32)
         self.found = 2 + slow
         self.weights = 2 + slow
-        self.generated = 3 + slow + (config.generator_sum_bits > 8)
+        self.generated = 3 + 2 * slow + (config.generator_sum_bits > 8)
         self.sums = 3 + config.width.bit_length()
         self.released = 3 + slow
         self.results = 8 + 2 * slow

@@ -2,7 +2,7 @@
 
 from math import gcd
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.enum import Enum
 from amaranth.lib.wiring import In, Out
@@ -86,6 +86,9 @@ class DecoderControl(wiring.Component):
     ----------
     bits : int
         Bits of a piece, a power of two.
+    fast : bool
+        Whether enough is there is looked up in a table, and `ends` says which vector is the last
+        instead of a comparison with `vectors`: fewer levels of logic, but more of it.
 
     Members
     -------
@@ -103,6 +106,8 @@ class DecoderControl(wiring.Component):
         Precision of the oldest piece's segment, less 1.
     vectors : In(16)
         Vectors of that segment.
+    ends : In(1)
+        `index` is that of the segment's last vector; only looked at where `fast`.
     offset : Out
         Where the vector begins.
     last : Out(1)
@@ -117,12 +122,13 @@ class DecoderControl(wiring.Component):
         Which vector of its segment the next one is, from 1.
     """
 
-    def __init__(self, bits):
+    def __init__(self, bits, *, fast=False):
         # Pieces that a coefficient can touch: it begins at multiples of what its precision and
         # `bits` have in common.
         self.touched = max(-(-(bits - gcd(bits, q) + q) // bits) for q in range(1, 9))
         self.registers = max(2, self.touched - 1)
         self.bits = bits
+        self.fast = fast
         # With two registers nothing stays behind.
         furthest = bits if self.registers == 2 else self.touched * bits
         super().__init__(
@@ -134,6 +140,7 @@ class DecoderControl(wiring.Component):
                 "take": Out(1),
                 "top_bit": In(3),
                 "vectors": In(16),
+                "ends": In(1),
                 "offset": Out(range(furthest)),
                 "last": Out(1),
                 "move": Out(1),
@@ -161,8 +168,8 @@ class DecoderControl(wiring.Component):
             here.eq(
                 held + (self.valid & (held == registers)) if self.touched > registers else held
             ),
-            self.take.eq(((here << log_bits) >= end) & ~behind & self.room),
-            self.last.eq(index == self.vectors),
+            self.take.eq(self._enough(here, end) & ~behind & self.room),
+            self.last.eq(self.ends if self.fast else index == self.vectors),
             rounded.eq(end),
             whole.eq(rounded >> log_bits),
         ]
@@ -187,6 +194,23 @@ class DecoderControl(wiring.Component):
         with m.Elif(behind):
             m.d.sync += self.offset.eq(self.offset - bits)
         return m
+
+    def _enough(self, here, end):
+        """Whether `here` pieces have all bits up to `end`."""
+        if not self.fast:
+            return (here << ceil_log2(self.bits)) >= end
+        place = Cat(self.offset, self.top_bit)
+        ends = [
+            (at & (1 << len(self.offset)) - 1) + (at >> len(self.offset))
+            for at in range(1 << len(place))
+        ]
+        more = [
+            Const(sum((end >= n * self.bits) << at for at, end in enumerate(ends)), len(ends))
+            for n in range(1, self.touched)
+        ]  # than n pieces are needed
+        return (here > self.touched - 1) | Cat(
+            (here == n) & ~table.bit_select(place, 1) for n, table in enumerate(more, 1)
+        ).any()
 
 
 class CoefficientDecoder(wiring.Component):
@@ -253,7 +277,9 @@ class CoefficientDecoder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         i, o = self.i, self.o
-        m.submodules.control = control = DecoderControl(self.config.stripe_bits)
+        m.submodules.control = control = DecoderControl(
+            self.config.stripe_bits, fast=self.config.slow_memory
+        )
 
         # What the words held are, and so where their vectors go and how wide they are. Where memory
         # is slow the precision is looked up as a word comes, else when it is the oldest.
@@ -296,6 +322,7 @@ class CoefficientDecoder(wiring.Component):
             control.top_bit.eq(
                 kinds[0][3:] if self.config.slow_memory else self._precision(m, segment)
             ),
+            control.ends.eq(self._ends(m, control, segment) if self.config.slow_memory else 0),
             control.valid.eq(i.valid),
             i.ready.eq(control.ready),
             o.taken.eq(control.take),
@@ -317,6 +344,23 @@ class CoefficientDecoder(wiring.Component):
             with m.Case(Segment.CROSS):
                 m.d.comb += precision.eq(self.cross_precision)
         return precision
+
+    def _ends(self, m, control, segment):
+        """Whether the next vector is the last of its segment, by a register for each kind."""
+        basis, stream, cross = (
+            Signal(name=f"{name}_ends") for name in ("basis", "stream", "cross")
+        )
+        following = control.index + 1
+        for ends, vectors in (
+            (basis, self.basis_vectors),
+            (stream, self.stream_vectors),
+            (cross, self.cross_vectors),
+        ):
+            with m.If(control.take & ~control.last):
+                m.d.sync += ends.eq(following == vectors)
+            with m.Elif(control.take | (control.index == 1)):
+                m.d.sync += ends.eq(vectors == 1)
+        return Mux(segment == Segment.BASIS, basis, Mux(segment == Segment.CROSS, cross, stream))
 
     def _extract(self, m, control, powers):
         """The words, a cycle behind the control if memory is slow, and the coefficients in them."""

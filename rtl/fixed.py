@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from amaranth import Cat, Mux, Signal, Value
 
+from .delay import delayed
+
 __all__ = ["count_down", "dot_product", "recoded", "round_shift", "saturate"]
 
 
@@ -29,7 +31,7 @@ def recoded(value):
     return value ^ Cat(0, flips, ~value[:top].any())
 
 
-def dot_product(m, wide, narrow, name):
+def dot_product(m, wide, narrow, name, *, registered=False):
     """Sum of products of signed numbers of few bits, by distributed arithmetic.
 
     Of two products each digit of the narrow factors leaves plus or minus the sum or the difference
@@ -42,6 +44,8 @@ def dot_product(m, wide, narrow, name):
         Of one width, in the symmetric range.
     narrow : list of `recoded` values
         Of one width.
+    registered : bool
+        Behind the additions of wide factors there is a register: the sum comes a cycle later.
 
     Returns
     -------
@@ -55,7 +59,17 @@ def dot_product(m, wide, narrow, name):
             differ = _kept(m, u[0] - u[1], f"{name}_{at}_difference")
             first = Mux(d[0][0], Mux(d[1][0], 0, u[1]), Mux(d[1][0], u[0], both))
         else:
-            both, first = u[0], Mux(d[0][0], 0, u[0])
+            both = differ = u[0]
+            first = Mux(d[0][0], 0, u[0])
+        if registered:
+            both, differ, first = delayed(
+                m,
+                1,
+                **{f"{name}_{at}_both": both},
+                **{f"{name}_{at}_differ": differ},
+                **{f"{name}_{at}_first": first},
+            )
+            d = delayed(m, 1, **{f"{name}_{at}_digits{n}": digits for n, digits in enumerate(d)})
         largest = len(u) * ((1 << len(u[0]) - 1) - 1)
         rows = [_Row(first, 0, None, largest)]
         for digit in range(1, len(d[0])):

@@ -2,8 +2,8 @@
 
 On iCE40 both are SB_MAC16 instances with registers at their inputs and outputs. Nothing else will
 do: yosys infers them without registers, and nextpnr takes every DSP port for a registered one, so
-that it does not see the paths through an inferred multiplier at all. On ECP5 both are MULT18X18D with
-their registers, for which yosys has no use either.
+that it does not see the paths through an inferred multiplier at all. On ECP5 both are MULT18X18D
+with their registers, for which yosys has no use either.
 """
 
 from amaranth import Cat, ClockSignal, Const, Instance, Module, Signal, signed

@@ -135,6 +135,20 @@ class Sequencer(wiring.Component):
         with m.If(self.fetching):
             m.d.sync += permitted.eq(0)
 
+        # A walk begins with a state; where memory is slow, a register knows beforehand.
+        early = Signal()
+        if self.config.slow_memory:
+            m.d.sync += early.eq(0)
+            m.d.comb += self.walk.eq(early)
+
+        def walk_next(on):
+            if self.config.slow_memory:
+                m.d.sync += early.eq(on)
+
+        def walk_now():
+            if not self.config.slow_memory:
+                m.d.comb += self.walk.eq(1)
+
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(self.start):
@@ -170,6 +184,7 @@ class Sequencer(wiring.Component):
                 with m.If(arrives):
                     m.d.sync += arriving.eq(arriving + 1)
                     with m.If(arriving == RECORD_WORDS - 1):
+                        walk_next(~cross & ~ready_tile)
                         m.next = "BEGIN"
             with m.State("BEGIN"):
                 m.d.comb += self.layer_start.eq(1)
@@ -180,17 +195,19 @@ class Sequencer(wiring.Component):
                 with m.Elif(ready_tile):
                     m.next = "FETCH"
                 with m.Else():
-                    m.d.comb += self.walk.eq(1)
+                    walk_now()
                     m.next = "WALK"
             with m.State("TILE"):
                 m.d.comb += self.tile.eq(1)
                 with m.If(self.tile_complete):
+                    walk_next(1)
                     m.next = "PIXELS"
             with m.State("FETCH"):
                 with m.If(self.fetching):
+                    walk_next(1)
                     m.next = "PIXELS"
             with m.State("PIXELS"):
-                m.d.comb += self.walk.eq(1)
+                walk_now()
                 m.next = "WALK"
             with m.State("WALK"):
                 with m.If(self.written):

@@ -22,7 +22,7 @@ def operands_delay(config):
 
 def weight_delay(config):
     """Cycles from the issue of weights to their values."""
-    return operands_delay(config) + 1 + (config.generator_sum_bits > 8)
+    return operands_delay(config) + 1 + config.slow_memory + (config.generator_sum_bits > 8)
 
 
 def weights_layout(config):
@@ -285,6 +285,7 @@ class WeightGenerator(wiring.Component):
                 [u_terms[term][stripe] for term in range(terms)],
                 [self.basis.data[term][lane] for term in range(terms)],
                 f"dot{stripe}",
+                registered=config.slow_memory,
             )
             summed = Signal(
                 signed(config.generator_sum_bits), name=f"summed{stripe}", reset_less=True
