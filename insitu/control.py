@@ -107,7 +107,7 @@ class Delays:
     def __init__(self, config: Configuration):
         self.slow = config.slow_memory
         slow = int(config.slow_memory)
-        self.word = 2 + (config.coefficient_port > 32)
+        self.word = 2 + (config.coefficient_port > 32) + slow
         self.found = 2 + slow
         self.weights = 2 + slow
         self.generated = 3 + 2 * slow + (config.generator_sum_bits > 8)
@@ -183,8 +183,8 @@ class _CoefficientMemory:
         self.turn = WORD_TURNS - 1
         self.read: int | None = None
         self.slow = delays.slow
-        self.room = 4 if delays.slow else 2
-        self.caught: int | None = None  # where memory is slow, on its way to the queue
+        self.room = 8  # where memory is slow
+        self.caught: deque[int | None] = deque([None, None])  # likewise, on the way to the queue
         self.queue: deque[int] = deque()
         self.delay = delays.word
         self.served = 0  # a bit a cycle, this one's lowest
@@ -192,7 +192,7 @@ class _CoefficientMemory:
     def step(self, fetch: _CoefficientFetch, request: bool, popped: bool) -> tuple[bool, bool]:
         """Whether a word of the stream is taken, and whether a 32-bit word is granted."""
         if self.slow:
-            pushed = self.caught
+            pushed = self.caught.popleft()
             free = self.room > 0
             served = self.asked and (not (fetch.valid and free) or not self.turn)
         else:
@@ -212,7 +212,8 @@ class _CoefficientMemory:
         if pushed is not None:
             self.queue.append(pushed)
         self.room += popped - taken
-        self.caught = self.read
+        if self.slow:
+            self.caught.append(self.read)
         if free or self.slow:
             self.read = fetch.words[fetch.at] if taken else None
         self.served = (self.served << 1 | served) & 0xFF

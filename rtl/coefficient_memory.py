@@ -19,7 +19,7 @@ WORD_TURNS = 4
 
 def queue_depth(config):
     """Words of the stream that wait for the decoder; where memory is slow, also those under way."""
-    return 4 if config.slow_memory else 2
+    return 8 if config.slow_memory else 2
 
 
 def fetch_layout(config):
@@ -55,8 +55,9 @@ class CoefficientMemory(wiring.Component):
     loader and the host, and have every fourth turn: a stream that leaves one word in four idle is
     not held up by the parameters of the next lane group.
 
-    Latency: 2 cycles to a word of the stream (3 where memory is slow), 3 to a 32-bit word, or 4 if
-    it is a part of a wider word. Throughput: one a cycle.
+    Latency: 2 cycles to a word of the stream, 3 to a 32-bit word, or 4 if it is a part of a wider
+    word. Where memory is slow, a register in front of it adds one to each, and one behind it
+    another to the stream's. Throughput: one a cycle.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ class CoefficientMemory(wiring.Component):
             raise TypeError(f"config must be a Configuration, not {config!r}")
         self.config = config
         self.technology = technology
-        self.words_delay = 2 + (config.coefficient_port > 32)
+        self.words_delay = 2 + (config.coefficient_port > 32) + config.slow_memory
         super().__init__(
             {
                 "fetch": In(stream.Signature(fetch_layout(config))),
@@ -103,7 +104,9 @@ class CoefficientMemory(wiring.Component):
         log_parts = ceil_log2(parts)
 
         # The queue keeps the decoder's ready off the way to the memory's address.
-        m.submodules.queue = self._queue = queue = Queue(word_layout(config), queue_depth(config))
+        m.submodules.queue = self._queue = queue = Queue(
+            word_layout(config), queue_depth(config), in_memory=config.slow_memory
+        )
         connect(m, queue.o, flipped(o))
         free = Signal(init=config.slow_memory)  # a word of the stream may be read
         self._asked = asked = Signal(name="asked")  # for the 32-bit word at `address`
@@ -113,7 +116,6 @@ class CoefficientMemory(wiring.Component):
         m.d.comb += [
             words.grant.eq(~asked | served),
             fetch.ready.eq(free & ~served),
-            storage.read.address.eq(Mux(served, address >> log_parts, fetch.payload.address)),
             storage.write.enable.eq(self.host_write << self.host_address[:log_parts]),
             storage.write.address.eq(self.host_address >> log_parts),
             storage.write.data.eq(Cat([self.host_data] * parts)),
@@ -132,7 +134,7 @@ class CoefficientMemory(wiring.Component):
         if log_parts or config.slow_memory:
             (whole,) = delayed(m, 1, whole=whole)
         if log_parts:
-            (part,) = delayed(m, 2, part=address[:log_parts])
+            (part,) = delayed(m, 2 + config.slow_memory, part=address[:log_parts])
             chosen = whole.word_select(part, 32)
         else:
             chosen = storage.read.data
@@ -140,9 +142,11 @@ class CoefficientMemory(wiring.Component):
         (data,) = delayed(m, 1, data=chosen)
         m.d.comb += [words.valid.eq(arrived), words.data.eq(data)]
 
+        place = Mux(served, address >> log_parts, fetch.payload.address)
         if config.slow_memory:
-            self._read_for_room(m, free, served, wait, storage.read.enable, whole)
+            self._read_for_room(m, free, served, wait, place, storage.read, whole)
         else:
+            m.d.comb += storage.read.address.eq(place)
             self._read_when_free(m, free, served, wait, storage.read)
         return m
 
@@ -162,7 +166,7 @@ class CoefficientMemory(wiring.Component):
                 read.payload.final.eq(fetch.payload.final),
             ]
 
-    def _read_for_room(self, m, free, served, wait, enable, word):
+    def _read_for_room(self, m, free, served, wait, place, port, word):
         """Words are read for which the queue will have room, and caught on their way to it."""
         fetch, queue = self.fetch, self._queue
         depth = queue_depth(self.config)
@@ -171,9 +175,11 @@ class CoefficientMemory(wiring.Component):
         taken = fetch.valid & fetch.ready
         popped = queue.o.valid & queue.o.ready
         left = room - taken
+        reads, address = delayed(m, 1, reads=self._asked | (fetch.valid & free), read_address=place)
         m.d.comb += [
             served.eq(self._asked & (~(fetch.valid & free) | turn)),
-            enable.eq(self._asked | (fetch.valid & free)),
+            port.enable.eq(reads),
+            port.address.eq(address),
         ]
         m.d.sync += [room.eq(left + popped), free.eq((left != 0) | popped)]
         with m.If(served):
@@ -182,7 +188,7 @@ class CoefficientMemory(wiring.Component):
             m.d.sync += turn.eq(1)
         valid, segment, final = delayed(
             m,
-            2,
+            3,
             read_valid=taken,
             read_segment=fetch.payload.segment,
             read_final=fetch.payload.final,

@@ -1,14 +1,15 @@
 """A short stream buffer."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 __all__ = ["Queue"]
 
 
 class Queue(wiring.Component):
-    """First in, first out, of a few payloads, in registers that are filled and emptied in turn.
+    """First in, first out, of a few payloads, in places that are filled and emptied in turn.
 
     `i.ready` and `o.valid` are registers, so that a queue ends every combinational path along a
     stream; and what reaches every bit of the payloads, to take one in or to choose one, comes from
@@ -21,6 +22,8 @@ class Queue(wiring.Component):
     shape : shape of the payload
     depth : int
         Payloads it holds, a power of two of at least 2.
+    in_memory : bool
+        The places are words of LUT RAM, else registers.
 
     Members
     -------
@@ -28,12 +31,14 @@ class Queue(wiring.Component):
     o : Out(stream)
     """
 
-    def __init__(self, shape, depth):
+    def __init__(self, shape, depth, *, in_memory=False):
         if not isinstance(depth, int) or depth < 2 or depth & (depth - 1):
             raise ValueError(f"depth must be a power of two of at least 2, not {depth!r}")
         self.depth = depth
+        self.in_memory = in_memory
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
-        self.payloads = [Signal(shape, name=f"payload{n}", reset_less=True) for n in range(depth)]
+        places = 0 if in_memory else depth
+        self.payloads = [Signal(shape, name=f"payload{n}", reset_less=True) for n in range(places)]
         self.level = Signal(range(depth + 1))
         self.write, self.read = Signal(range(depth)), Signal(range(depth))  # which is next
 
@@ -57,6 +62,27 @@ class Queue(wiring.Component):
             self.o.valid.eq(Mux(pop, popped != 0, kept != 0)),
         ]
 
+        if self.in_memory:
+            m.d.comb += self.o.payload.eq(self._memory(m, ready, write, read))
+        else:
+            m.d.comb += self.o.payload.eq(self._registers(m, ready, write, read))
+        return m
+
+    def _memory(self, m, ready, write, read):
+        bits = len(Value.cast(self.i.payload))
+        m.submodules.memory = memory = Memory(
+            shape=bits, depth=self.depth, init=[], attrs={"ram_style": "distributed"}
+        )
+        writer, reader = memory.write_port(), memory.read_port(domain="comb")
+        m.d.comb += [
+            writer.en.eq(ready),
+            writer.addr.eq(write),
+            writer.data.eq(self.i.payload),
+            reader.addr.eq(read),
+        ]
+        return reader.data
+
+    def _registers(self, m, ready, write, read):
         for n, payload in enumerate(self.payloads):
             # Whatever comes, where there is nothing to keep.
             with m.If((write == n) & ready):
@@ -67,5 +93,4 @@ class Queue(wiring.Component):
                 Mux(read[bit], odd, even) for even, odd in zip(rows[::2], rows[1::2], strict=True)
             ]
         (chosen,) = rows
-        m.d.comb += self.o.payload.eq(chosen)
-        return m
+        return chosen

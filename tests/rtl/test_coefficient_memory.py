@@ -116,13 +116,13 @@ async def shares(bench: Bench) -> None:
 
     source.send(fetches)
     await sink.receive(100)
-    assert sink.cycles[0] == source.cycles[0] + 2 + config.slow_memory
+    assert sink.cycles[0] == source.cycles[0] + 2 + 2 * config.slow_memory
     assert set(sim.intervals(source.cycles)) == set(sim.intervals(sink.cycles)) == {1}
 
     reader = Reader(bench, [0] * 50, "never")
     await reader.done
     assert set(sim.intervals(reader.cycles)) == {1}
-    latency = 4 if config.coefficient_port > 32 else 3
+    latency = 3 + (config.coefficient_port > 32) + config.slow_memory
     assert [cycle + latency for cycle in reader.cycles] == reader.arrivals
 
     await bench.cycles(10)

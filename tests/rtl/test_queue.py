@@ -122,16 +122,21 @@ async def fills(bench: Bench) -> None:
     assert set(sim.intervals(sink.cycles)) == {1}
 
 
-@pytest.mark.parametrize("depth", [2, 4])
+DEPTHS = [(2, False), (4, False), (8, True)]
+
+
+@pytest.mark.parametrize(("depth", "in_memory"), DEPTHS)
 @pytest.mark.parametrize(("idle", "stall"), PAUSES)
-def test_keeps_order(depth: int, idle: str, stall: str, seed: int) -> None:
+def test_keeps_order(depth: int, in_memory: bool, idle: str, stall: str, seed: int) -> None:
     parameters = {"idle": idle, "stall": stall, "hesitant": stall == "bursts"}
-    sim.run(Queue(8, depth), __name__, "keeps_order", parameters=parameters, seed=seed)
+    dut = Queue(8, depth, in_memory=in_memory)
+    sim.run(dut, __name__, "keeps_order", parameters=parameters, seed=seed)
 
 
-@pytest.mark.parametrize("depth", [2, 4])
-def test_fills(depth: int) -> None:
-    sim.run(Queue(8, depth), __name__, "fills", parameters={"depth": depth})
+@pytest.mark.parametrize(("depth", "in_memory"), DEPTHS)
+def test_fills(depth: int, in_memory: bool) -> None:
+    dut = Queue(8, depth, in_memory=in_memory)
+    sim.run(dut, __name__, "fills", parameters={"depth": depth})
 
 
 @pytest.mark.parametrize("depth", [2, 4])
