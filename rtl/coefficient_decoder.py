@@ -1,5 +1,6 @@
 """Unpacks coefficients of 1 to 8 bits from the words of the coefficient memory."""
 
+from itertools import product
 from math import gcd
 
 from amaranth import Cat, Const, Module, Mux, Signal
@@ -52,6 +53,10 @@ def word_layout(config):
     return data.StructLayout({"word": config.coefficient_port, "segment": Segment, "final": 1})
 
 
+_piece_layout = data.StructLayout({"segment": Segment, "final": 1, "top_bit": 3})
+"""What a word held is, and the precision of its coefficients, less 1."""
+
+
 class Vectors(wiring.Signature):
     """Vectors of coefficients, announced before they are there.
 
@@ -73,6 +78,19 @@ class Vectors(wiring.Signature):
         )
 
 
+def _table(function, *operands):
+    """A function of a few bits, from the numbers for which each of its bits is set.
+
+    As arithmetic it would go through a carry chain, which is slow to enter and to leave.
+    """
+    ranges = [range(1 << len(operand)) for operand in reversed(operands)]
+    values = [function(*numbers[::-1]) for numbers in product(*ranges)]
+    return Cat(
+        Cat(operands).matches(*(n for n, value in enumerate(values) if value >> bit & 1))
+        for bit in range(max(values).bit_length())
+    )
+
+
 class DecoderControl(wiring.Component):
     """What all stripes of the decoder share: where the next coefficient is, and who moves.
 
@@ -86,9 +104,6 @@ class DecoderControl(wiring.Component):
     ----------
     bits : int
         Bits of a piece, a power of two.
-    fast : bool
-        Whether enough is there is looked up in a table, and `ends` says which vector is the last
-        instead of a comparison with `vectors`: fewer levels of logic, but more of it.
 
     Members
     -------
@@ -106,8 +121,8 @@ class DecoderControl(wiring.Component):
         Precision of the oldest piece's segment, less 1.
     vectors : In(16)
         Vectors of that segment.
-    ends : In(1)
-        `index` is that of the segment's last vector; only looked at where `fast`.
+    single : In(1)
+        That is 1.
     offset : Out
         Where the vector begins.
     last : Out(1)
@@ -120,15 +135,16 @@ class DecoderControl(wiring.Component):
         Pieces in registers.
     index : Out(16)
         Which vector of its segment the next one is, from 1.
+    first : Out(1)
+        That is 1.
     """
 
-    def __init__(self, bits, *, fast=False):
+    def __init__(self, bits):
         # Pieces that a coefficient can touch: it begins at multiples of what its precision and
         # `bits` have in common.
         self.touched = max(-(-(bits - gcd(bits, q) + q) // bits) for q in range(1, 9))
         self.registers = max(2, self.touched - 1)
         self.bits = bits
-        self.fast = fast
         # With two registers nothing stays behind.
         furthest = bits if self.registers == 2 else self.touched * bits
         super().__init__(
@@ -140,13 +156,14 @@ class DecoderControl(wiring.Component):
                 "take": Out(1),
                 "top_bit": In(3),
                 "vectors": In(16),
-                "ends": In(1),
+                "single": In(1),
                 "offset": Out(range(furthest)),
                 "last": Out(1),
                 "move": Out(1),
                 "place": Out(ceil_log2(self.registers + 2)),
                 "held": Out(range(self.registers + 1)),
                 "index": Out(16, init=1),
+                "first": Out(1, init=1),
             }
         )
 
@@ -156,61 +173,56 @@ class DecoderControl(wiring.Component):
         log_bits = ceil_log2(bits)
         held, index = self.held, self.index
 
-        end = Signal(range(self.touched * bits + 1))
-        here = Signal(range(registers + 2))  # pieces
+        # Of a vector that begins in the oldest piece.
+        begin = self.offset[:log_bits]
+        reached = Signal(range(self.touched + 1))  # pieces with a bit of it
+        ended = Signal(range(self.touched + 1))  # pieces of which it has the last bit
+        rest = Signal(range(bits))  # where the next one begins
+        here = Cat(held > n for n in range(registers))  # pieces
+        if self.touched > registers:
+            here = Cat(here, (held == registers) & self.valid)
+        missing = Cat((reached > n) & ~there for n, there in enumerate(here)).any()
+        ends = Signal()  # not the first of its segment, but the last
         behind = Signal()
-        rounded = Signal.like(end)
-        whole = Signal(range(self.touched + 1))  # pieces that the vector finishes
-        drop = Signal.like(whole)
+        finished = Signal.like(reached)  # pieces, if it is taken
         m.d.comb += [
+            reached.eq(_table(lambda at, top: (at + top) // bits + 1, begin, self.top_bit)),
+            ended.eq(_table(lambda at, top: (at + top + 1) // bits, begin, self.top_bit)),
+            rest.eq(_table(lambda at, top: (at + top + 1) % bits, begin, self.top_bit)),
             behind.eq(self.offset >= bits),
-            end.eq(self.offset + self.top_bit + 1),
-            here.eq(
-                held + (self.valid & (held == registers)) if self.touched > registers else held
-            ),
-            self.take.eq(self._enough(here, end) & ~behind & self.room),
-            self.last.eq(self.ends if self.fast else index == self.vectors),
-            rounded.eq(end),
-            whole.eq(rounded >> log_bits),
-        ]
-        with m.If(self.last):
-            m.d.comb += rounded.eq((end + (bits - 1)) >> log_bits << log_bits)
-        with m.If(behind):
-            m.d.comb += drop.eq(1)
-        with m.Elif(self.take):
-            m.d.comb += drop.eq(Mux((whole == 0) | (whole >= held), whole, 1))
-        m.d.comb += [
-            self.move.eq(drop != 0),
-            self.ready.eq((held != registers) | self.move),
-            self.accept.eq(self.valid & self.ready),
-            self.place.eq(held - drop),
+            self.take.eq(~missing & ~behind & self.room),
+            self.last.eq(Mux(self.first, self.single, ends)),
+            finished.eq(Mux(self.last, reached, ended)),
         ]
 
-        m.d.sync += held.eq(self.place + self.accept)
+        dropped = Signal.like(finished)  # with the vector
+        if registers == 2:
+            m.d.comb += dropped.eq(finished)
+        else:
+            m.d.comb += dropped.eq(Mux((finished == 0) | (finished >= held), finished, 1))
+        left = Signal.like(self.place)
+        width = len(left)
+        m.d.comb += [
+            left.eq(_table(lambda held, dropped: (held - dropped) % (1 << width), held, dropped)),
+            self.move.eq(behind | (self.take & (finished != 0))),
+            self.ready.eq((held != registers) | self.move),
+            self.accept.eq(self.valid & self.ready),
+            self.place.eq(Mux(behind, held - 1, Mux(self.take, left, held))),
+        ]
+
+        m.d.sync += held.eq(_table(lambda place, more: place + more, self.place, self.accept))
         with m.If(self.take):
-            m.d.sync += [self.offset.eq(rounded - (drop << log_bits)), index.eq(index + 1)]
+            m.d.sync += [
+                self.offset.eq(Cat(Mux(self.last, Const(0, log_bits), rest), finished - dropped)),
+                index.eq(index + 1),
+                ends.eq(index + 1 == self.vectors),
+                self.first.eq(self.last),
+            ]
             with m.If(self.last):
                 m.d.sync += index.eq(1)
         with m.Elif(behind):
             m.d.sync += self.offset.eq(self.offset - bits)
         return m
-
-    def _enough(self, here, end):
-        """Whether `here` pieces have all bits up to `end`."""
-        if not self.fast:
-            return (here << ceil_log2(self.bits)) >= end
-        place = Cat(self.offset, self.top_bit)
-        ends = [
-            (at & (1 << len(self.offset)) - 1) + (at >> len(self.offset))
-            for at in range(1 << len(place))
-        ]
-        more = [
-            Const(sum((end >= n * self.bits) << at for at, end in enumerate(ends)), len(ends))
-            for n in range(1, self.touched)
-        ]  # than n pieces are needed
-        return (here > self.touched - 1) | Cat(
-            (here == n) & ~table.bit_select(place, 1) for n, table in enumerate(more, 1)
-        ).any()
 
 
 class CoefficientDecoder(wiring.Component):
@@ -277,90 +289,74 @@ class CoefficientDecoder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         i, o = self.i, self.o
-        m.submodules.control = control = DecoderControl(
-            self.config.stripe_bits, fast=self.config.slow_memory
-        )
+        m.submodules.control = control = DecoderControl(self.config.stripe_bits)
 
-        # What the words held are, and so where their vectors go and how wide they are. Where memory
-        # is slow the precision is looked up as a word comes, else when it is the oldest.
-        arriving = Cat(i.payload.segment, i.payload.final)
-        if self.config.slow_memory:
-            arriving = Cat(arriving, self._precision(m, i.payload.segment))
-        kinds = [arriving]
+        # What the words held are, and so where their vectors go and how wide they are.
+        arriving = Signal(_piece_layout)
+        m.d.comb += [
+            arriving.segment.eq(i.payload.segment),
+            arriving.final.eq(i.payload.final),
+        ]
+        with m.Switch(i.payload.segment):
+            with m.Case(Segment.BASIS):
+                m.d.comb += arriving.top_bit.eq(self.basis_precision)
+            with m.Case(Segment.CROSS):
+                m.d.comb += arriving.top_bit.eq(self.cross_precision)
+            with m.Default():
+                m.d.comb += arriving.top_bit.eq(self.stream_precision)
+        following = arriving
         for n in reversed(range(control.registers)):
-            kind = Signal(len(arriving), name=f"kind{n}")
+            piece = Signal(_piece_layout, name=f"piece{n}")
             with m.If(control.place == n):
-                m.d.sync += kind.eq(arriving)
+                m.d.sync += piece.eq(arriving)
             with m.Elif(control.move):
-                m.d.sync += kind.eq(kinds[0])
-            kinds.insert(0, kind)
-        segment = Segment(kinds[0][:2])
+                m.d.sync += piece.eq(following)
+            following = piece
+        oldest = following
+
+        # Known long before the first word: nothing has to be counted for a segment of one vector.
+        singles = {}
+        for name in ("basis", "stream", "cross"):
+            singles[name] = Signal(name=f"{name}_single")
+            m.d.sync += singles[name].eq(getattr(self, f"{name}_vectors") == 1)
         powers = Signal()
-        with m.Switch(segment):
+        m.d.comb += control.top_bit.eq(oldest.top_bit)
+        with m.Switch(oldest.segment):
             with m.Case(Segment.BASIS):
                 m.d.comb += [
                     control.vectors.eq(self.basis_vectors),
+                    control.single.eq(singles["basis"]),
                     control.room.eq(self.basis_room),
                 ]
             with m.Case(Segment.STREAM):
                 m.d.comb += [
                     control.vectors.eq(self.stream_vectors),
+                    control.single.eq(singles["stream"]),
                     control.room.eq(self.stream_room),
                     powers.eq(self.powers),
                 ]
             with m.Case(Segment.WEIGHT):
                 m.d.comb += [
                     control.vectors.eq(self.stream_vectors),
+                    control.single.eq(singles["stream"]),
                     control.room.eq(self.array_room),
                 ]
             with m.Case(Segment.CROSS):
                 m.d.comb += [
                     control.vectors.eq(self.cross_vectors),
+                    control.single.eq(singles["cross"]),
                     control.room.eq(self.array_room),
                 ]
         m.d.comb += [
-            control.top_bit.eq(
-                kinds[0][3:] if self.config.slow_memory else self._precision(m, segment)
-            ),
-            control.ends.eq(self._ends(m, control, segment) if self.config.slow_memory else 0),
             control.valid.eq(i.valid),
             i.ready.eq(control.ready),
             o.taken.eq(control.take),
-            o.segment.eq(segment),
-            o.final.eq(kinds[0][2]),
+            o.segment.eq(oldest.segment),
+            o.final.eq(oldest.final),
             o.last.eq(control.last),
         ]
         self._extract(m, control, powers)
         return m
-
-    def _precision(self, m, segment):
-        """Precision of a segment's coefficients, less 1."""
-        precision = Signal(3)
-        with m.Switch(segment):
-            with m.Case(Segment.BASIS):
-                m.d.comb += precision.eq(self.basis_precision)
-            with m.Case(Segment.STREAM, Segment.WEIGHT):
-                m.d.comb += precision.eq(self.stream_precision)
-            with m.Case(Segment.CROSS):
-                m.d.comb += precision.eq(self.cross_precision)
-        return precision
-
-    def _ends(self, m, control, segment):
-        """Whether the next vector is the last of its segment, by a register for each kind."""
-        basis, stream, cross = (
-            Signal(name=f"{name}_ends") for name in ("basis", "stream", "cross")
-        )
-        following = control.index + 1
-        for ends, vectors in (
-            (basis, self.basis_vectors),
-            (stream, self.stream_vectors),
-            (cross, self.cross_vectors),
-        ):
-            with m.If(control.take & ~control.last):
-                m.d.sync += ends.eq(following == vectors)
-            with m.Elif(control.take | (control.index == 1)):
-                m.d.sync += ends.eq(vectors == 1)
-        return Mux(segment == Segment.BASIS, basis, Mux(segment == Segment.CROSS, cross, stream))
 
     def _extract(self, m, control, powers):
         """The words, a cycle behind the control if memory is slow, and the coefficients in them."""

@@ -183,6 +183,7 @@ class ControlLosesNothing(wiring.Component):
             control.room.eq(self.room),
             control.top_bit.eq(self.top_bit),
             control.vectors.eq(self.vectors),
+            control.single.eq(self.vectors == 1),
         ]
         # The kind of segment changes between segments only, and no segment is empty.
         precision, vectors = Signal(3), Signal(16)
@@ -206,6 +207,7 @@ class ControlLosesNothing(wiring.Component):
             Assert(((gone * bits + control.offset) ^ position)[:8] == 0),
             Assert((gone + held)[:8] == come),
             Assert((held <= registers) & (control.index > 0)),
+            Assert(control.first == (control.index == 1)),
             Assert((control.offset < bits) | (control.offset <= held * bits)),
             Assert(dropped <= held + control.accept),
             Assert(control.accept == (self.valid & control.ready)),
@@ -253,10 +255,11 @@ def test_control_loses_nothing(bits: int) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (">= end) & ~behind", ">= end - 1) & ~behind"),  # takes a bit too early
-        ("(end + (bits - 1)) >> log_bits << log_bits", "end"),  # reads the padding
+        ("(at + top) // bits + 1", "(at + top) // bits"),  # takes too early
+        ("Mux(self.last, Const(0, log_bits), rest)", "rest"),  # reads the padding
         ("(held != registers) | self.move", "1"),  # overruns
-        ("Mux((whole == 0) | (whole >= held), whole, 1)", "whole"),  # moves too little
+        ("Mux((finished == 0) | (finished >= held), finished, 1)", "finished"),  # moves too little
+        ("self.first.eq(self.last)", "self.first.eq(0)"),  # counts on
         ("index.eq(1)", "index.eq(0)"),  # miscounts
         ("(held != registers) | self.move", "held != registers"),
     ],
