@@ -1,10 +1,12 @@
 """Import a network in floating point from a `.tflite` file.
 
 The operators are those of `insitu.import_tflite`, and so are the layers' names; maps and weights
-are of float32. Models whose weights alone are int8 ("hybrid") are refused.
+are of float32. Weights that are kept as int8 with scales ("hybrid" models) become what they stand
+for; LiteRT's own kernels for them round each layer's input to 8 bits too, which is left out here.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +82,15 @@ class _FloatImporter(Importer):
     def _weights(
         self, operator: Operator, channels: int, axis: int, data: Sequence[int]
     ) -> tuple[Tensor, Any, Any]:
-        where = self._where(operator, "weights", self._operand(operator, 1))
-        tensor = self._constant(operator, 1, "FLOAT32")
+        tensor = self._operand(operator, 1)
+        where = self._where(operator, "weights", tensor)
+        tensor = self._constant(operator, 1, "INT8" if tensor.type == "INT8" else "FLOAT32")
         if tensor.odd:
             raise ModelError(f"{where} {tensor.odd}", "convert the model without it")
         if tensor.shape != tuple(data):
             raise self._fail(operator, f"has weights of shape {list(tensor.shape)}, not {data}")
+        if tensor.type == "INT8":
+            tensor = self._dequantised(tensor, where, channels, axis)
         self._check_finite(operator, tensor)
         bias = np.zeros(channels)
         if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
@@ -97,6 +102,16 @@ class _FloatImporter(Importer):
             self._check_finite(operator, found)
             bias = found.data.astype(np.float64)
         return tensor, np.ones(channels), bias
+
+    def _check_hybrid(self) -> None:
+        """Int8 weights are dequantised."""
+
+    def _dequantised(self, tensor: Tensor, where: str, channels: int, axis: int) -> Tensor:
+        scales = self._weight_scales(tensor, where, channels, axis)
+        shape = [1] * len(tensor.shape)
+        shape[axis] = len(scales)
+        self._notes.append(f"{where} are int8, and were dequantised")
+        return replace(tensor, data=np.asarray(tensor.data) * scales.reshape(shape))
 
     def _check_finite(self, operator: Operator, tensor: Tensor) -> None:
         if not np.isfinite(np.asarray(tensor.data)).all():

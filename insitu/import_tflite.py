@@ -392,7 +392,7 @@ class Importer:
             )
         given = graph.tensors[graph.inputs[0]]
         where = f"{self._source}: the input {given.name!r}"
-        self._refuse_hybrid()
+        self._check_hybrid()
         scale, zero_point = self._quantisation(given, where)
         if any(axis > 0 for axis in given.dynamic):
             raise ModelError(
@@ -434,8 +434,8 @@ class Importer:
             )
         return first, last
 
-    def _refuse_hybrid(self) -> None:
-        """Weights may be int8 where maps are in floating point: that must not be misread."""
+    def _check_hybrid(self) -> None:
+        """Refuse int8 weights where maps are in floating point: they must not be misread."""
         tensors = self._graph.tensors
         for operator in self._graph.operators:
             read = [tensors[index] for index in operator.inputs if index >= 0]
@@ -507,17 +507,7 @@ class Importer:
             raise ModelError(f"{where} {tensor.odd}", "convert the model without it")
         if tensor.shape != tuple(data):
             raise self._fail(operator, f"has weights of shape {list(tensor.shape)}, not {data}")
-        scales = tensor.scales.astype(np.float64)
-        if len(scales) not in (1, channels) or (len(scales) > 1 and tensor.axis != axis):
-            raise ModelError(
-                f"{where} have {len(scales)} scales along axis {tensor.axis}, not one or "
-                f"{channels} along axis {axis}",
-                _AGAIN,
-            )
-        if not ((scales > 0) & np.isfinite(scales)).all() or tensor.zero_points.any():
-            raise ModelError(
-                f"{where} have a scale that is not positive, or a zero point that is not 0", _AGAIN
-            )
+        scales = self._weight_scales(tensor, where, channels, axis)
         values = tensor.data
         if values is not None and (values == -128).any():
             raise ModelError(
@@ -534,6 +524,23 @@ class Importer:
             bias = found.data.astype(np.int64)
             self._check_bias(operator, found, scales)
         return tensor, np.broadcast_to(scales, (channels,)), bias
+
+    def _weight_scales(
+        self, tensor: Tensor, where: str, channels: int, axis: int
+    ) -> NDArray[np.float64]:
+        """Scales of int8 weights, checked: one, or [channels]."""
+        scales = tensor.scales.astype(np.float64)
+        if len(scales) not in (1, channels) or (len(scales) > 1 and tensor.axis != axis):
+            raise ModelError(
+                f"{where} have {len(scales)} scales along axis {tensor.axis}, not one or "
+                f"{channels} along axis {axis}",
+                _AGAIN,
+            )
+        if not ((scales > 0) & np.isfinite(scales)).all() or tensor.zero_points.any():
+            raise ModelError(
+                f"{where} have a scale that is not positive, or a zero point that is not 0", _AGAIN
+            )
+        return scales
 
     def _check_bias(self, operator: Operator, bias: Tensor, scales: NDArray[np.float64]) -> None:
         """LiteRT's own rule: its scale is the product of the others', to 2 % of the output's.
