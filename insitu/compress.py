@@ -53,6 +53,7 @@ __all__ = [
     "MOST_INPUTS",
     "Choice",
     "LayerResult",
+    "check_groups",
     "check_names",
     "check_ranks",
     "compress",
@@ -118,7 +119,9 @@ def default_choices(network: FloatNetwork, config: Configuration) -> dict[str, C
         kernels = min(blocks, config.basis_blocks) * config.lanes
         tile = config.lanes * -(-ci // config.width) * config.width * taps
         terms = min(2, config.generator_terms)
-        if layer.dense or layer.weights.size < 1000 or terms >= min(ci, taps):
+        if layer.groups > 1:
+            choices[layer.name] = Choice()
+        elif layer.dense or layer.weights.size < 1000 or terms >= min(ci, taps):
             choices[layer.name] = Choice(q=4 if layer.weights.size >= 1000 else 8)
         elif tile > config.tile_bytes or kernels >= min(co, ci * taps):
             choices[layer.name] = Choice(terms=terms)
@@ -150,7 +153,7 @@ def compress(
     network : FloatNetwork
     calibration : Calibration
     choices : mapping of layer name to Choice
-        Layers left out are stored at 8 bits, as are convolutions in groups.
+        Layers left out are stored at 8 bits; convolutions in groups are stored.
     config : Configuration
         Bounds the shifts; `insitu.plan` checks everything else.
     seed : int, optional
@@ -221,6 +224,12 @@ def check_names(choices: Collection[str], layers: Collection[str]) -> None:
         )
 
 
+def check_groups(layer: FloatConvolution, choice: Choice) -> None:
+    """Raise FitError for a convolution in groups whose weights are not stored."""
+    if layer.groups > 1 and choice != Choice(q=choice.q):
+        raise FitError(f"layer {layer.name!r} has groups, and is stored", "choose only q for it")
+
+
 def check_ranks(name: str, weights: Floats, choice: Choice) -> None:
     """Raise FitError for ranks that weights [Co, Ci, T] cannot have; `name` is for the message."""
     co, ci, taps = weights.shape
@@ -235,11 +244,11 @@ def check_ranks(name: str, weights: Floats, choice: Choice) -> None:
 
 
 def compressible(network: FloatNetwork) -> list[FloatConvolution]:
-    """The layers that a choice can be made for: convolutions without groups."""
+    """The layers that a choice can be made for: convolutions, those in groups only stored."""
     return [
         layer
         for layer in network.layers
-        if isinstance(layer, FloatConvolution) and layer.groups == 1 and layer.weight_scale is None
+        if isinstance(layer, FloatConvolution) and layer.weight_scale is None
     ]
 
 
@@ -308,9 +317,9 @@ class _Fitter:
         self, layer: FloatConvolution, seen: _Seen
     ) -> tuple[tuple[Convolution, ...], Quantisation]:
         """The integer layers of one, and the quantisation of its output."""
-        if layer.name not in self._choices:
-            return self._single(layer, *round_weights(layer.weights, 8), seen)
         choice = self._choices[layer.name]
+        if layer.groups > 1:
+            return self._grouped(layer, choice, seen)
         weights: Stored | Generated
         self._report(layer, 0)
         step = (seen.integer.astype(np.float32) - np.float32(seen.quantisation.zero_point)) * (
@@ -335,6 +344,17 @@ class _Fitter:
         self._report(layer, 1)
         self._done += self._sizes[layer.name]
         return made, result
+
+    def _grouped(
+        self, layer: FloatConvolution, choice: Choice, seen: _Seen
+    ) -> tuple[tuple[Convolution, ...], Quantisation]:
+        check_groups(layer, choice)
+        weights, scale = round_weights(layer.weights, choice.q)
+        effective = scale[:, np.newaxis, np.newaxis] * weights.W
+        bits = sum(weights.bits.values())
+        self.results.append(_result(layer.name, layer.weights, choice, effective, bits, None))
+        self._done += self._sizes[layer.name]
+        return self._single(layer, weights, scale, seen)
 
     def _report(self, layer: FloatConvolution, fraction: float) -> None:
         if self._progress is not None:

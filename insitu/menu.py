@@ -213,11 +213,11 @@ def _log_softmax(values: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), np.float64)
 
 
-def choices_for(weights: Floats, config: Configuration) -> list[Choice]:
-    """Every choice that is looked at for weights [Co, Ci, T]."""
-    co, ci, taps = weights.shape
+def choices_for(layer: FloatConvolution, config: Configuration) -> list[Choice]:
+    """Every choice that is looked at for a layer."""
+    co, ci, taps = layer.weights.shape
     found = [Choice(q=q) for q in range(8, 0, -1)]
-    if ci * taps > MOST_INPUTS:
+    if layer.groups > 1 or ci * taps > MOST_INPUTS:
         return found
     most = min(ci, taps)
     terms = range(1, min(config.generator_terms + 1, most))
@@ -323,7 +323,7 @@ def _convolution(
         stride=layer.stride,
         padding=layer.padding,
         dilation=layer.dilation,
-        groups=1,
+        groups=layer.groups,
         weights=weights,
         bias=np.zeros(channels, np.int32),
         # Each channel's own: equal ones would be stored once.
@@ -484,7 +484,7 @@ def _priced(
     """Choices that can run, and that take less memory or fewer cycles than weights of few bits."""
     found = []
     refused = None
-    for choice in choices_for(layer.weights, config):
+    for choice in choices_for(layer, config):
         try:
             found.append((choice, site.price(layer, choice, config)))
         except FitError as error:
@@ -537,6 +537,8 @@ class _Fits:
 
     @cached_property
     def _metric(self) -> Floats | None:
+        if self._layer.groups > 1:
+            return None
         source = self._meter.source(self._layer)
         return moments_of(self._layer, source, source)[0]
 

@@ -141,7 +141,7 @@ class Search:
         if not compressible(network):
             raise FitError(
                 f"network {network.name!r} has no layer to compress",
-                "name one with convolutions without groups, or fully connected layers",
+                "name one with convolutions or fully connected layers",
             )
         sites, self.fixed, _ = place(network, calibration, config)
         menus = menus_for(

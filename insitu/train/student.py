@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from golden.network import INPUT, Network, Rounding
 from insitu.choice import Choice
-from insitu.compress import check_names, check_ranks
+from insitu.compress import check_groups, check_names, check_ranks
 from insitu.errors import FitError
 from insitu.float_network import (
     FloatAdd,
@@ -270,10 +270,7 @@ class Student(nn.Module):
             bias = torch.from_numpy(layer.bias).float()
             self.add_module(name, _Output(StoredWeights(real, choice.q), real, bias))
             return
-        if layer.groups > 1 and choice != Choice(q=choice.q):
-            raise FitError(
-                f"layer {layer.name!r} has groups, and is stored", "choose only q for it"
-            )
+        check_groups(layer, choice)
         check_ranks(layer.name, layer.weights, choice)
         if choice.factored and choice.kernels is not None:
             v, basis = truncated(real, choice.kernels)

@@ -287,20 +287,25 @@ def test_graphs(seed):
     x = rng.uniform(0, 1, (60, 8, 8, 3)).astype(np.float32)
     calibration = calibrate(network, x)
     names = [layer.name for layer in compressible(network)]
-    assert names == ["first", "second", "third", "last"]
+    assert names == ["first", "second", "third", "depthwise", "last"]
     compressed, results = compress(network, calibration, {}, UP5K)
     assert relative_error(network, compressed, x) < 0.1
     choices = {
         "second": Choice(terms=3, qb=6, qu=6),
         "third": Choice(kernels=12, qu=6, qv=6, factored=True),
+        "depthwise": Choice(q=5),
     }
     compressed, results = compress(network, calibration, choices, SIM)
     assert [layer.name for layer in compressed.layers] == [
         *("first", "second", "third.basis", "third", "sum", "pool", "depthwise", "last")
     ]
     assert [result.name for result in results] == names
+    assert compressed.layers[-2].weights.q == 5
+    assert results[3].bits == 5 * 16 * 9
     assert relative_error(network, compressed, x) < 0.5
     plan(compressed, SIM)
+    with pytest.raises(FitError, match="layer 'depthwise' has groups, and is stored"):
+        compress(network, calibration, {"depthwise": Choice(terms=1)}, SIM)
 
 
 @pytest.mark.parametrize("terms", [None, 2])

@@ -61,9 +61,10 @@ def small_network(rng):
             layer(rng, "beside", "first", 24, 16, (1, 1)),
             FloatAdd(name="sum", inputs=("wide", "beside"), low=0.0),
             layer(rng, "narrow", "sum", 20, 24, (3, 3), stride=(2, 2), **same),
+            layer(rng, "apart", "narrow", 20, 1, (3, 3), groups=20, **same),
             FloatPooling(
                 name="pool",
-                inputs=("narrow",),
+                inputs=("apart",),
                 mode="average",
                 kernel=(4, 4),
                 stride=(4, 4),
@@ -83,7 +84,7 @@ def options_of(network, sites, config):
     found = {}
     for one in compressible(network):
         found[one.name] = {}
-        for choice in choices_for(one.weights, config):
+        for choice in choices_for(one, config):
             try:
                 found[one.name][choice] = sites[one.name].price(one, choice, config)
             except FitError:
@@ -131,16 +132,17 @@ def test_prices_are_those_of_the_plan(name, seed):
 
 
 def test_choices_are_within_the_configuration(seed):
-    weights = np.random.default_rng(seed).standard_normal((64, 32, 9))
+    wide = layer(np.random.default_rng(seed), "wide", "input", 64, 32, (3, 3))
     for config in CONFIGURATIONS.values():
-        for choice in choices_for(weights, config):
+        for choice in choices_for(wide, config):
             assert choice.terms is None or choice.terms <= config.generator_terms
             assert choice.kernels is None or choice.kernels % config.lanes == 0
             if choice.terms is not None:
                 assert choice.qb <= config.generator_b_bits
                 assert choice.qu <= config.generator_u_bits
-    assert {one.q for one in choices_for(weights, UP5K) if one.stored} == set(range(1, 9))
-    assert all(one.stored for one in choices_for(np.zeros((4, 5000, 1)), UP5K))
+    assert {one.q for one in choices_for(wide, UP5K) if one.stored} == set(range(1, 9))
+    for other in (replace(wide, weights=np.zeros((4, 5000, 1))), replace(wide, groups=2)):
+        assert all(one.stored for one in choices_for(other, UP5K))
 
 
 def test_menus_hold_what_pays_and_losses_fall_with_bits(few, tmp_path, seed):
