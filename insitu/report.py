@@ -140,17 +140,18 @@ def _entries(values: Report) -> list[Entry]:
 
 def _row(values: Report) -> Entry:
     right, budget = values["accuracy"], values["budget_bytes"]
+    trained = "training" in values
     return Entry(
         name=values["row"],
         plain=values["plain"],
         cycles_stored=values["cycles_stored_int8"],
         budget=budget,
         over=budget is not None and values["memory"]["total"] > budget,
-        accuracy=right["retrained"],
-        untrained=right["untrained"],
+        accuracy=right["retrained" if trained else "untrained"],
+        untrained=right["untrained"] if trained else None,
         bits=values["bits_a_weight"],
         reference=right["float"],
-        epochs=len(values["training"]["epochs"]),
+        epochs=len(values["training"]["epochs"]) if trained else None,
         **_planned(values["plan"]),
     )
 

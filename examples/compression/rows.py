@@ -227,10 +227,11 @@ def table() -> None:
         memory, right = one["memory"], one["accuracy"]
         parts = " + ".join(f"{memory[key]:,}" for key in ("weights", "parameters", "program"))
         over = one["budget_bytes"] is not None and memory["total"] > one["budget_bytes"]
+        retrained = f"{right['retrained']:.2f} %" if "retrained" in right else ""
         print(
             f"| {one['row']} | {one['bits_a_weight']:.2f} | {parts} = {memory['total']:,}"
             f"{' (over)' if over else ''} | {right['untrained']:.2f} % "
-            f"| {right['retrained']:.2f} % |"
+            f"| {retrained} |"
         )
 
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from insitu import cli
 from insitu.plan import plan
+from insitu.report import read_entries
 from rtl.config import CONFIGURATIONS
 from tests.insitu.networks import random_generated, random_network, random_stored
 
@@ -119,6 +120,16 @@ def report(folder, *values):
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, " ".join(result.stderr.split())
+
+
+def test_a_row_need_not_be_retrained(tmp_path, row):
+    right = {"untrained": 33.25, "float": 90.0}
+    untrained = {name: value for name, value in row.items() if name != "training"}
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([row, untrained | {"accuracy": right}]))
+    trained, other = read_entries(path)
+    assert (trained.accuracy, trained.untrained, trained.epochs) == (81.25, 40.5, 7)
+    assert (other.accuracy, other.untrained, other.epochs) == (33.25, None, None)
 
 
 def test_holds_every_figure_and_needs_nothing_else(tmp_path, row):

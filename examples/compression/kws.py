@@ -1,0 +1,213 @@
+"""KWS of MLPerf Tiny at memory budgets, on 500 samples none of which its network has seen.
+
+    python examples/compression/kws.py FOLDER
+    python examples/compression/kws.py FOLDER kws_6kb kws_6kb_plain
+
+FOLDER holds MLPerf Tiny's `kws_float32.tflite` and `kws01_even.npz`, whose 500 labelled samples are
+the only ones there are. Every row is therefore made twice: calibrated and searched with every
+second sample, and measured on the others. The figures of both halves together are 500 answers. The
+form and precision of each layer are the solver's (`insitu.search`); nothing is trained. Rows are
+written to build/compression, where `rows.py table` finds them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from golden.network import Network, run
+from insitu.console import progress
+from insitu.errors import InsituError
+from insitu.files import write_file
+from insitu.float_network import FloatConvolution, FloatNetwork
+from insitu.menu import Store
+from insitu.models import load_float
+from insitu.network import to_bytes
+from insitu.plan import plan
+from insitu.quantise import calibrate, quantise, quantise_inputs
+from insitu.search import Built, Labelled, Search
+from rtl.config import configuration
+
+WORK = Path("build/compression")
+CONFIGURATION = "up5k"
+KB = 1024
+SCALE, ZERO_POINT = 0.5847029, 83
+"""Of the file's integers."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A budget, and what it is of.
+
+    Parameters
+    ----------
+    budget : int
+        KB.
+    plain : bool
+        Whether all weights are stored.
+    whole : bool
+        Whether parameters and program are within the budget, not only weights as packed.
+    """
+
+    budget: int
+    plain: bool
+    whole: bool = False
+
+
+ROWS = {
+    "kws_11kb": Row(11, False),
+    "kws_11kb_plain": Row(11, True),
+    "kws_6kb": Row(6, False),
+    "kws_6kb_plain": Row(6, True),
+    "kws_11kb_in_all": Row(11, False, whole=True),
+    "kws_11kb_in_all_plain": Row(11, True, whole=True),
+}
+console = Console(highlight=False)
+
+
+def read_samples(folder: Path) -> Labelled:
+    """The 500 samples as the float network takes them."""
+    with np.load(folder / "kws01_even.npz") as file:
+        integers, labels = file["inputs"][..., np.newaxis], file["labels"]
+    real = (integers.astype(np.float32) - ZERO_POINT) * np.float32(SCALE)
+    return Labelled(real, labels.astype(np.int64))
+
+
+def half(samples: Labelled, number: int) -> Labelled:
+    """Every second sample, from the first (0) or the second (1)."""
+    inputs = np.ascontiguousarray(samples.inputs[number::2])
+    return Labelled(inputs, samples.labels[number::2])
+
+
+def right(network: Network, samples: Labelled) -> int:
+    """How many answers of the golden model are right."""
+    integers = quantise_inputs(samples.inputs, network.input_scale, network.input_zero_point)
+    answers: NDArray[np.intp] = run(network, integers).reshape(len(integers), -1).argmax(axis=1)
+    return int((answers == samples.labels).sum())
+
+
+def within(search: Search, row: Row) -> Built:
+    """The allocation of least loss whose packed weights, or whole memory, are within the budget.
+
+    The solver's budget counts weights and parameters, and forms differ in parameters and program:
+    it is lowered by what an allocation has too much.
+    """
+    menus = search.plain if row.plain else search.menus
+    limit = budget = row.budget * KB
+    if not row.whole:
+        limit += 8 * KB
+    while True:
+        built = search.build(menus, limit)
+        size = built.plan.weight_bits // 8
+        if row.whole:
+            size = built.bytes + built.plan.parameters_base
+        if size <= budget:
+            return built
+        limit = built.bytes - max(1, size - budget)
+
+
+def make_half(
+    name: str, network: FloatNetwork, seen: Labelled, unseen: Labelled, number: int
+) -> dict[str, Any]:
+    """What is made with one half, measured on the other."""
+    config = configuration(CONFIGURATION)
+    with progress() as tell:
+        search = Search(
+            network,
+            calibrate(network, seen.inputs),
+            config,
+            store=Store(Path("build/compress")),
+            progress=lambda done, total, what: tell(done, total, f"{name}: {what}"),
+        )
+        built = within(search, ROWS[name])
+    write_file(WORK / f"{name}_{number}.npz", to_bytes(built.network), "network")
+    choices = built.allocation.choices
+    return {
+        "choices": {layer: asdict(choice) for layer, choice in choices.items()},
+        "forms": {layer: str(choice) for layer, choice in choices.items()},
+        "right": right(built.network, unseen),
+        "plan": built.plan.report(),
+        "cycles_stored_int8": plan(quantise(network, search.calibration, 8), config).cycles,
+    }
+
+
+def make_row(name: str, network: FloatNetwork, samples: Labelled) -> dict[str, Any]:
+    """A row, of both halves."""
+    row = ROWS[name]
+    halves = [
+        make_half(name, network, half(samples, number), half(samples, 1 - number), number)
+        for number in (0, 1)
+    ]
+    # The larger of the two networks stands for the row.
+    first = max(halves, key=lambda one: one["plan"]["weight_bytes"])
+    planned = first["plan"]
+    memory = {
+        "weights": planned["weight_bytes"],
+        "parameters": planned["parameter_bytes"],
+        "program": planned["program_bytes"],
+    }
+    memory["total"] = sum(memory.values())
+    weights = sum(
+        layer.weights.size for layer in network.layers if isinstance(layer, FloatConvolution)
+    )
+    floating = network.run(samples.inputs).reshape(len(samples.labels), -1).argmax(axis=1)
+    count = len(samples.labels)
+    return {
+        "row": name,
+        "model": "kws_float32.tflite",
+        "plain": row.plain,
+        "budget_bytes": row.budget * KB if row.whole else None,
+        "budget_of_weights": None if row.whole else row.budget * KB,
+        "choices": first["choices"],
+        "weights": weights,
+        "bits_a_weight": round(8 * memory["weights"] / weights, 3),
+        "memory": memory,
+        "configuration": CONFIGURATION,
+        "cycles": planned["cycles"],
+        "cycles_stored_int8": first["cycles_stored_int8"],
+        "accuracy": {
+            "samples": count,
+            "float": round(100 * float((floating == samples.labels).mean()), 2),
+            "untrained": 100 * sum(one["right"] for one in halves) / count,
+        },
+        "halves": [{key: one[key] for key in ("forms", "right")} for one in halves],
+        "plan": planned,
+    }
+
+
+def main() -> None:
+    """Make the rows that the command line names."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="MLPerf Tiny's networks")
+    parser.add_argument("rows", nargs="*", help=f"default: all of {', '.join(ROWS)}")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.rows) - set(ROWS):
+        parser.error(f"there is no row {min(unknown)}")
+    WORK.mkdir(parents=True, exist_ok=True)
+    try:
+        network = load_float(arguments.folder / "kws_float32.tflite")
+        samples = read_samples(arguments.folder)
+        for name in arguments.rows or ROWS:
+            path = WORK / f"{name}.json"
+            if path.exists():
+                console.print(f"{name}: {path} is there")
+                continue
+            figures = make_row(name, network, samples)
+            write_file(path, (json.dumps(figures, indent=2) + "\n").encode(), "row")
+            console.print(f"{name}: {figures['accuracy']}, {figures['memory']}")
+    except InsituError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
