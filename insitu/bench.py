@@ -41,9 +41,10 @@ _LARGEST = 15
 def dense(network: Network) -> Network:
     """A network of the shapes that `network` was compressed from, all weights stored at 8 bits.
 
-    A convolution with basis kernels ("NAME.basis") and the pointwise one behind it (NAME) become
-    one layer again. Its weights are scaled to have room in an accumulator, so that answers mean
-    nothing: cycles and memory do.
+    A convolution with basis kernels ("NAME.basis"), the pointwise one behind it (NAME) and, where
+    it is fully factored, the one before it ("NAME.coefficients") become one layer again. Its
+    weights are scaled to have room in an accumulator, so that answers mean nothing: cycles and
+    memory do.
     """
     layers = {layer.name: layer for layer in network.layers}
     for name, second in list(layers.items()):
@@ -56,7 +57,30 @@ def dense(network: Network) -> Network:
         ):
             layers[name] = _joined(first, second)
             del layers[first.name]
+        before = layers.get(f"{name}.coefficients")
+        if (
+            isinstance(before, Convolution)
+            and isinstance(first, Convolution)
+            and isinstance(second, Convolution)
+            and first.depthwise
+            and (second.inputs, first.inputs) == ((first.name,), (before.name,))
+        ):
+            layers[name] = _joined(_generating(before, first), second)
+            del layers[before.name], layers[first.name]
     return stored(replace(network, layers=tuple(layers.values())))
+
+
+def _generating(coefficients: Convolution, basis: Convolution) -> Convolution:
+    """The convolution that a pointwise and a depthwise one are together."""
+    weights = coefficients.weights.W.astype(np.int64) * basis.weights.W
+    scale = max(1.0, np.abs(weights).max() / 127)
+    return replace(
+        basis,
+        inputs=coefficients.inputs,
+        weights=Stored(np.round(weights / scale).astype(np.int8), 8),
+        input_zero_point=coefficients.input_zero_point,
+        groups=1,
+    )
 
 
 def _joined(first: Convolution, second: Convolution) -> Convolution:

@@ -39,6 +39,9 @@ class Choice:
     factored : bool
         With `kernels`: run as two layers, the convolution with the basis kernels and V as a
         pointwise layer behind it, instead of recovering the weights from both.
+    fully : bool
+        With `factored` and `terms`: recover nothing; three layers, U as a pointwise one, B as a
+        depthwise one and V as a pointwise one, which sums over i too.
 
     Raises
     ------
@@ -54,6 +57,7 @@ class Choice:
     code: Code = Code.UNIFORM
     q: int = 8
     factored: bool = False
+    fully: bool = False
 
     def __post_init__(self) -> None:
         for name in ("terms", "kernels"):
@@ -74,10 +78,16 @@ class Choice:
                 )
             if self.qu != POWER_BITS:
                 raise ValueError(f"qu must be {POWER_BITS} with code {self.code}, not {self.qu}")
-        if not isinstance(self.factored, bool):
-            raise TypeError(f"factored must be true or false, not {self.factored!r}")
+        for name in ("factored", "fully"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be true or false, not {value!r}")
         if self.factored and self.kernels is None:
             raise ValueError("factored must come with kernels, the number of basis kernels")
+        if self.fully and not (self.factored and self.terms is not None):
+            raise ValueError("fully must come with factored and terms")
+        if self.fully and self.code is not Code.UNIFORM:
+            raise ValueError(f"code must be {Code.UNIFORM} with fully, not {self.code}")
 
     @property
     def stored(self) -> bool:
@@ -90,7 +100,7 @@ class Choice:
         if self.stored:
             return "stored"
         if self.factored:
-            return "factored"
+            return "fully factored" if self.fully else "factored"
         return "intra" if self.kernels is None else "cross"
 
     def __str__(self) -> str:

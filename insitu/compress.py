@@ -331,7 +331,8 @@ class _Fitter:
         arguments = layer.name, target, choice, self._config, moments, seed
         if choice.factored:
             basis, V = fit_basis(*arguments, lambda fraction: self._report(layer, fraction))
-            made, result, effective = self._factored(layer, basis, V, choice, seen)
+            factor = self._fully_factored if choice.fully else self._factored
+            made, result, effective = factor(layer, basis, V, choice, seen)
             bits = sum(sum(one.weights.bits.values()) for one in made)
         else:
             weights, scale = compress_weights(
@@ -383,52 +384,146 @@ class _Fitter:
         to what the map really holds.
         """
         kernels = weights.W.astype(np.float64)
-        input_scale = seen.quantisation.scale
-        plain = replace(
-            layer,
-            name=f"{layer.name}.basis",
-            weights=kernels,
-            bias=np.zeros(len(kernels)),
-            low=-math.inf,
-            high=math.inf,
-            dense=False,
+        basis, step = _first_stage(
+            replace(layer, name=f"{layer.name}.basis"), weights, seen.integer, seen.quantisation
         )
-        ones = np.ones(len(kernels))
-        # As if sums were not to be scaled at all, to look at them.
-        basis, _ = quantised_layer(plain, weights, ones, (1.0, seen.quantisation.zero_point), _UNIT)
-        step = np.maximum(_best_step(_pixels(basis.sums(seen.integer))), 1.0)
-        basis, _ = quantised_layer(
-            plain, weights, 1 / (input_scale * step), seen.quantisation, _UNIT
-        )
-        basis = correct_bias(basis, seen.integer, np.zeros(len(kernels)), 1.0)
-        # [pixels, Bo] and [pixels, Co] about their means
-        z = _pixels(basis.compute(seen.integer)).astype(np.float64)
+        unit = seen.quantisation.scale * step
+        last, result, V = self._last_stage(layer, basis, seen.integer, V * unit, choice, seen)
+        effective = ((V / unit) @ kernels.reshape(len(kernels), -1)).reshape(layer.weights.shape)
+        return (basis, last), result, effective
+
+    def _fully_factored(
+        self,
+        layer: FloatConvolution,
+        weights: Stored | Generated,
+        V: Floats,
+        choice: Choice,
+        seen: _Seen,
+    ) -> tuple[tuple[Convolution, ...], Quantisation, Floats]:
+        """U as a pointwise layer, B as a depthwise one and V as a pointwise one.
+
+        Channel b * Bi + i of the maps between them is term i of kernel b. V has a column for each,
+        and so sums over i as well; it is fitted once more to what the last of them really holds.
+        """
+        if isinstance(weights, Stored) or weights.B is None:
+            # Weights of zeros have no terms.
+            return self._factored(layer, weights, V, choice, seen)
+        bo, ci, terms = weights.U.shape
+        count, taps = bo * terms, weights.B.shape[2]
+        pointwise = replace(_pointwise(layer, layer.inputs), name=f"{layer.name}.coefficients")
+        U = Stored(weights.U.transpose(0, 2, 1).reshape(count, ci, 1).copy(), weights.qu)
+        # Padding reads zeros: the map's real zero has to stay 0.
+        first, step = _first_stage(pointwise, U, seen.integer, seen.quantisation, centred=False)
+        between = first.compute(seen.integer)
+        B = Stored(weights.B.reshape(count, 1, taps).copy(), weights.qb)
+        depthwise = replace(layer, name=f"{layer.name}.basis", inputs=(first.name,), groups=count)
+        second, other = _first_stage(depthwise, B, between, _UNIT)
+        unit = seen.quantisation.scale * step * other
+        prior = np.repeat(V, terms, axis=1) * 2.0**-weights.s1 * unit
+        last, result, V = self._last_stage(layer, second, between, prior, choice, seen)
+        terms_of = U.W.astype(np.float64) * B.W  # [Bo * Bi, Ci, T]
+        effective = ((V / unit) @ terms_of.reshape(count, -1)).reshape(layer.weights.shape)
+        return (first, second, last), result, effective
+
+    def _last_stage(
+        self,
+        layer: FloatConvolution,
+        basis: Convolution,
+        x: Int8,
+        prior: Floats,
+        choice: Choice,
+        seen: _Seen,
+    ) -> tuple[Convolution, Quantisation, Floats]:
+        """V, the quantisation of its output, and what its integers stand for.
+
+        Parameters
+        ----------
+        layer : FloatConvolution
+        basis : Convolution
+            The layer before it.
+        x : int8 [N, H, W, channels]
+            What that reads.
+        prior : float64 [Co, channels]
+            V as it is without the roundings of the map.
+        choice, seen
+
+        Returns
+        -------
+        (Convolution, Quantisation, float64 [Co, channels])
+        """
+        # [pixels, channels] and [pixels, Co] about their means
+        y = basis.compute(x)
+        z = _pixels(y).astype(np.float64)
         z -= z.mean(axis=0)
         sums = _pixels(seen.sums).astype(np.float64) - seen.mean
         square = z.T @ z / len(z)
         damping = _DAMPING * max(float(np.trace(square)) / len(square), 1e-12)
         square += damping * np.eye(len(square))
-        prior = V * (input_scale * step)
         wanted = np.linalg.solve(square, (sums.T @ z / len(z) + damping * prior).T).T
-        pointwise = replace(
-            layer,
-            inputs=(basis.name,),
-            kernel=(1, 1),
-            stride=(1, 1),
-            padding=(0, 0, 0, 0),
-            dilation=(1, 1),
-            weights=wanted[:, :, np.newaxis],
-        )
+        pointwise = replace(_pointwise(layer, (basis.name,)), weights=wanted[:, :, np.newaxis])
         if choice.qv == 1:
             coefficients, scale = round_weights(pointwise.weights, 1)
         else:
             coefficients, scale = _round_stored(pointwise.weights, choice.qv, square)
         last, after = quantised_layer(pointwise, coefficients, scale, _UNIT, seen.result)
-        last = correct_bias(last, basis.compute(seen.integer), seen.mean, after[0])
-        integers = coefficients.W[:, :, 0].astype(np.float64)
-        effective = scale[:, np.newaxis] * integers / (input_scale * step)
-        effective = (effective @ kernels.reshape(len(kernels), -1)).reshape(layer.weights.shape)
-        return (basis, last), Quantisation(*after), effective
+        last = correct_bias(last, y, seen.mean, after[0])
+        return last, Quantisation(*after), scale[:, np.newaxis] * coefficients.W[:, :, 0]
+
+
+def _pointwise(layer: FloatConvolution, inputs: tuple[str, ...]) -> FloatConvolution:
+    """The layer with the window of one pixel; its weights are still to be replaced."""
+    return replace(
+        layer,
+        inputs=inputs,
+        kernel=(1, 1),
+        stride=(1, 1),
+        dilation=(1, 1),
+        padding=(0, 0, 0, 0),
+    )
+
+
+def _first_stage(
+    layer: FloatConvolution,
+    weights: Stored | Generated,
+    x: Int8,
+    quantisation: Quantisation,
+    *,
+    centred: bool = True,
+) -> tuple[Convolution, Floats]:
+    """A layer of which nothing but the geometry is that of `layer`, into a map of zero point 0.
+
+    Parameters
+    ----------
+    layer : FloatConvolution
+    weights : Stored or Generated
+    x : int8 [N, H, W, channels]
+        What it reads, of this `quantisation`.
+    centred : bool
+        Whether its outputs have a mean of 0 each, instead of a real zero at 0.
+
+    Returns
+    -------
+    (Convolution, float64 [outputs])
+        And how many units of the sums an output's integer stands for.
+    """
+    count = len(weights.W)
+    layer = replace(
+        layer,
+        weights=weights.W.astype(np.float64),
+        bias=np.zeros(count),
+        low=-math.inf,
+        high=math.inf,
+        dense=False,
+    )
+    # As if sums were not to be scaled at all, to look at them.
+    zero_point = quantisation.zero_point
+    plain, _ = quantised_layer(layer, weights, np.ones(count), (1.0, zero_point), _UNIT)
+    step = np.maximum(_best_step(_pixels(plain.sums(x)), centred=centred), 1.0)
+    scale = 1 / (quantisation.scale * step)
+    made, _ = quantised_layer(layer, weights, scale, quantisation, _UNIT)
+    if centred:
+        made = correct_bias(made, x, np.zeros(count), 1.0)
+    return made, step
 
 
 def _work(layer: FloatConvolution, choice: Choice) -> int:
@@ -443,10 +538,14 @@ def _pixels(maps: NDArray[Any]) -> NDArray[Any]:
     return maps.reshape(-1, maps.shape[-1])
 
 
-def _best_step(sums: NDArray[Any]) -> Floats:
-    """For each column of [pixels, channels] the step with which int8 comes nearest to it."""
+def _best_step(sums: NDArray[Any], *, centred: bool) -> Floats:
+    """For each column of [pixels, channels] the step with which int8 comes nearest to it.
+
+    About the columns' means if `centred`.
+    """
     some = sums[:: max(1, len(sums) // _SUMS)].astype(np.float64)
-    some -= some.mean(axis=0)
+    if centred:
+        some -= some.mean(axis=0)
     largest = np.maximum(np.abs(some).max(axis=0), 1e-30)
     best, steps = np.full(len(largest), np.inf), largest / 127
     for factor in np.linspace(1, 0.4, 13):

@@ -9,8 +9,8 @@ are fitted to the layer alone, quickly, in the metric of what it sees in the flo
 gives the error of its outputs. What that costs the network is measured at a few precisions of
 stored weights: the float network runs with them in place of the layer's own, its mean output
 corrected as `compress` corrects it; the loss is how far the network's output moves (`distance`).
-Other errors lie between (`Sensitivity`). Both levels run factored or recovered into the tile: one
-fit is for both.
+Other errors lie between (`Sensitivity`). Both levels run factored, fully or not, or recovered into
+the tile: one fit is for all.
 
 Errors and losses are kept in a folder under a digest of all that they depend on.
 """
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from golden.code import POWER_BITS, Code
-from golden.network import INPUT, Convolution, Generated, Rounding, Stored
+from golden.network import INPUT, Convolution, Generated, Rounding, Shape, Stored
 from insitu.choice import Choice
 from insitu.compress import MOST_INPUTS, compressible, effective_weights, moments_of
 from insitu.errors import FileError, FitError
@@ -249,6 +249,11 @@ def choices_for(layer: FloatConvolution, config: Configuration) -> list[Choice]:
         found += [
             replace(choice, factored=factored) for choice in both for factored in (True, False)
         ]
+        found += [
+            replace(choice, factored=True, fully=True)
+            for choice in both
+            if choice.terms is not None and choice.code is Code.UNIFORM
+        ]
     return found
 
 
@@ -276,17 +281,31 @@ class Site:
             return price(
                 _convolution(layer, weights, source, self.target), source, self.target, config
             )
-        kernels = choice.kernels or 0
-        pitch = -(-kernels // config.activation_word) * config.activation_word
-        shape = *self.target.shape[:2], kernels
-        between = Map(name="basis", shape=shape, pitch=pitch, address=0, zero_point=0)
-        first = _convolution(layer, weights, source, between)
         pointwise = replace(
             layer, kernel=(1, 1), stride=(1, 1), dilation=(1, 1), padding=(0, 0, 0, 0)
         )
-        V = Stored(np.ones((len(layer.weights), kernels, 1), np.int8), choice.qv)
-        second = _convolution(pointwise, V, between, self.target)
-        return price(first, source, between, config) + price(second, between, self.target, config)
+        channels = choice.kernels or 0
+        found, read = None, source
+        if choice.fully:
+            channels *= choice.terms or 0
+            coefficients = _between(source.shape, channels, config)
+            U = Stored(np.ones((channels, layer.weights.shape[1], 1), np.int8), choice.qu)
+            first = _convolution(pointwise, U, source, coefficients)
+            found, read = price(first, source, coefficients, config), coefficients
+            layer = replace(layer, groups=channels)
+            weights = Stored(np.ones((channels, 1, layer.weights.shape[2]), np.int8), choice.qb)
+        basis = _between(self.target.shape, channels, config)
+        second = price(_convolution(layer, weights, read, basis), read, basis, config)
+        V = Stored(np.ones((self.target.shape[2], channels, 1), np.int8), choice.qv)
+        last = _convolution(pointwise, V, basis, self.target)
+        last_price = price(last, basis, self.target, config)
+        return second + last_price if found is None else found + second + last_price
+
+
+def _between(shape: Shape, channels: int, config: Configuration) -> Map:
+    """A map between a factored layer's own layers, of the size of another map."""
+    pitch = -(-channels // config.activation_word) * config.activation_word
+    return Map(name="between", shape=(*shape[:2], channels), pitch=pitch, address=0, zero_point=0)
 
 
 def _ones(shape: tuple[int, ...], choice: Choice) -> Stored | Generated:
@@ -519,7 +538,7 @@ class _Fits:
 
     def loss(self, choice: Choice) -> float:
         """Loss of a choice."""
-        both = replace(choice, factored=choice.kernels is not None)
+        both = replace(choice, factored=choice.kernels is not None, fully=False)
         return self._sensitivity.loss(self._figures("error", both, self._error))
 
     @cached_property

@@ -272,6 +272,11 @@ class Student(nn.Module):
             return
         check_groups(layer, choice)
         check_ranks(layer.name, layer.weights, choice)
+        if choice.fully:
+            raise FitError(
+                f"layer {layer.name!r} is fully factored, which is not retrained",
+                "leave out fully: the same ranks are retrained factored",
+            )
         if choice.factored and choice.kernels is not None:
             v, basis = truncated(real, choice.kernels)
             inner = replace(choice, kernels=None, factored=False, q=choice.qu)

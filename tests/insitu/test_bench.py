@@ -44,6 +44,46 @@ def factored(rng) -> Network:
     return replace(made, layers=(first, second, replace(last, inputs=("conv",))))
 
 
+def fully_factored(rng) -> Network:
+    """The same with a pointwise layer before a depthwise one in place of the basis kernels."""
+    layers = [
+        {"weights": random_stored(rng, 6, 4, 1, 4), "kernel": (1, 1)},
+        {
+            "weights": random_stored(rng, 6, 1, 9, 3),
+            "kernel": (3, 3),
+            "stride": (2, 2),
+            "padding": (1, 1, 1, 1),
+            "groups": 6,
+        },
+        {"weights": random_stored(rng, 12, 6, 1, 3), "kernel": (1, 1)},
+    ]
+    made = random_network(rng, layers, (8, 6, 4))
+    names = "conv.coefficients", "conv.basis", "conv"
+    inputs = "input", *names[:2]
+    return replace(
+        made,
+        layers=tuple(
+            replace(layer, name=name, inputs=(before,))
+            for layer, name, before in zip(made.layers, names, inputs, strict=True)
+        ),
+    )
+
+
+def test_fully_factored_layers_are_joined(seed):
+    network = fully_factored(np.random.default_rng(seed))
+    U, B, V = (layer.weights.W.astype(int) for layer in network.layers)
+    (joined,) = dense(network).layers
+    assert (joined.name, joined.inputs, joined.kernel) == ("conv", ("input",), (3, 3))
+    assert (joined.stride, joined.padding, joined.groups) == ((2, 2), (1, 1, 1, 1), 1)
+    assert joined.input_zero_point == network.layers[0].input_zero_point
+    products = np.zeros((12, 4, 9))
+    for o in range(12):
+        for j in range(6):
+            products[o] += V[o, j, 0] * np.outer(U[j, :, 0], B[j, 0])
+    scale = max(1, np.abs(products).max() / 15)
+    np.testing.assert_array_equal(joined.weights.W, np.round(products / scale).astype(np.int8))
+
+
 def test_factored_layers_are_joined(seed):
     network = factored(np.random.default_rng(seed))
     joined, last = dense(network).layers

@@ -14,6 +14,7 @@ CHOICES = {
     "d": Choice(kernels=16, factored=True),
     "e": Choice(q=1),
     "f": Choice(terms=3, qu=3, code="power-of-two"),
+    "g": Choice(terms=2, kernels=8, factored=True, fully=True),
 }
 
 
@@ -37,6 +38,7 @@ def test_names():
         "factored",
         "stored",
         "intra",
+        "fully factored",
     ]
     assert [str(choice) for choice in CHOICES.values()] == [
         "stored, q 8",
@@ -45,6 +47,7 @@ def test_names():
         "factored, Bo 16, qu 4, qv 4",
         "stored, q 1",
         "intra, Bi 3, qb 4, qu 3 in powers of two",
+        "fully factored, Bi 2, Bo 8, qb 4, qu 4, qv 4",
     ]
 
 
@@ -63,6 +66,18 @@ def test_names():
         ({"a": {"terms": True}}, "layer 'a': terms must be an integer or null, not True"),
         ({"a": {"factored": 1, "kernels": 8}}, "layer 'a': factored must be true or false, not 1"),
         ({"a": {"factored": True}}, "layer 'a': factored must come with kernels"),
+        ({"a": {"fully": True, "terms": 2}}, "layer 'a': fully must come with factored and terms"),
+        (
+            {"a": {"fully": True, "factored": True, "kernels": 8}},
+            "layer 'a': fully must come with factored and terms",
+        ),
+        (
+            {
+                "a": {"fully": True, "factored": True, "kernels": 8, "terms": 2}
+                | {"qu": 3, "code": "power-of-two"}
+            },
+            "layer 'a': code must be uniform with fully, not power-of-two",
+        ),
     ],
 )
 def test_refuses(tmp_path, given, cause):

@@ -346,15 +346,56 @@ def test_factored_layers(terms, seed):
     )
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_fully_factored_layers(stride, seed):
+    """Weights that have the form: what is left are roundings."""
+    rng = np.random.default_rng(seed)
+    network = small_network(rng)
+    first, second, third, last = network.layers
+    basis = rng.standard_normal((4, 16, 2)) @ rng.standard_normal((4, 2, 9))
+    weights = (rng.standard_normal((16, 4)) @ basis.reshape(4, -1)).reshape(16, 16, 9) / 20
+    third = replace(third, weights=weights, stride=(stride, stride))
+    layers = first, second, third
+    network = FloatNetwork("small", network.input_shape, layers)
+    x = rng.uniform(0, 1, (60, 8, 8, 3)).astype(np.float32)
+    calibration = calibrate(network, x)
+    choice = Choice(terms=2, kernels=4, qb=8, qu=8, qv=8, factored=True)
+    once, _ = compress(network, calibration, {"third": choice}, SIM)
+    choice = replace(choice, fully=True)
+    compressed, results = compress(network, calibration, {"third": choice}, SIM)
+    # One more map is rounded, but U B is not.
+    error = relative_error(network, once, x)
+    assert relative_error(network, compressed, x) < 1.3 * error + 0.01
+    assert results[2].output_error < 1.3 * error
+    coefficients, basis, last = compressed.layers[2:]
+    assert [layer.name for layer in compressed.layers[2:]] == [
+        *("third.coefficients", "third.basis", "third")
+    ]
+    assert [layer.kernel for layer in compressed.layers[2:]] == [(1, 1), (3, 3), (1, 1)]
+    assert (basis.stride, basis.padding, basis.groups) == (third.stride, third.padding, 8)
+    assert coefficients.weights.shape == (8, 16, 1)
+    assert basis.weights.shape == (8, 1, 9)
+    assert last.weights.shape == (16, 8, 1)
+    assert results[2].bits == 8 * (8 * 16 + 8 * 9 + 16 * 8)
+    # Where the real input is 0 the first map is 0, as the padding that B reads beyond it.
+    zero = np.full((1, 1, 1, 16), coefficients.input_zero_point, np.int8)
+    assert not coefficients.compute(zero).any()
+    assert coefficients.output_zero_point == basis.input_zero_point == 0
+    plan(compressed, SIM)
+
+
 def test_factored_layer_of_zeros(seed):
     network = small_network(np.random.default_rng(seed))
     first, second, third, last = network.layers
     third = replace(third, weights=np.zeros_like(third.weights), bias=np.ones(16))
     network = FloatNetwork("zero", network.input_shape, (first, second, third, last))
     x = np.random.default_rng(seed).uniform(0, 1, (8, 8, 8, 3)).astype(np.float32)
-    choice = Choice(kernels=8, factored=True)
-    compressed, _ = compress(network, calibrate(network, x), {"third": choice}, SIM)
-    assert not compressed.layers[2].weights.W.any()
+    for choice in (
+        Choice(kernels=8, factored=True),
+        Choice(terms=2, kernels=8, factored=True, fully=True),
+    ):
+        compressed, _ = compress(network, calibrate(network, x), {"third": choice}, SIM)
+        assert not compressed.layers[2].weights.W.any()
 
 
 def test_each_form_has_its_function():

@@ -113,7 +113,7 @@ def test_prices_are_those_of_the_plan(name, seed):
     sites, fixed, _ = place(network, calibration, config)
     options = options_of(network, sites, config)
     forms = {choice.dataflow for choices in options.values() for choice in choices}
-    assert forms == {"stored", "intra", "cross", "factored"}
+    assert forms == {"stored", "intra", "cross", "factored", "fully factored"}
     roomy = replace(config, coefficient_bytes=LARGEST_MEMORY)
     for _ in range(6):
         choices = {

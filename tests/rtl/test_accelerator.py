@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from golden.network import Network, Stored, run
+from insitu.choice import Choice
+from insitu.compress import compress
 from insitu.cost import program_cycles
+from insitu.float_network import FloatConvolution, FloatNetwork
 from insitu.network import load
 from insitu.pack import pack
 from insitu.plan import Plan, plan
+from insitu.quantise import calibrate
 from rtl.accelerator import Accelerator
 from rtl.config import configuration
 from rtl.record import OP_END, OP_LAYER, RECORD_WORDS, pack_step
@@ -135,6 +139,33 @@ def test_random_layers(config: str, dataflow: str, seed: int) -> None:
         x = rng.integers(-128, 128, (1, *network.input_shape)).astype(np.int8)
         what = f"{config}, {dataflow}, seed {seed}, case {number}"
         compare_layers(plan(network, configuration(config)), x, what)
+
+
+@pytest.mark.parametrize("config", ["up5k", "sim-8x1"])
+def test_fully_factored(config: str, seed: int) -> None:
+    """A compressed layer of 3 x 3 taps as U, B and V, each a layer of its own."""
+    rng = np.random.default_rng(seed)
+    layer = FloatConvolution(
+        name="conv",
+        kernel=(3, 3),
+        stride=(2, 1),
+        padding=(1, 1, 0, 1),
+        weights=rng.standard_normal((20, 12, 9)) / 10,
+        bias=rng.standard_normal(20),
+        low=0.0,
+    )
+    floating = FloatNetwork("one", (9, 7, 12), (layer,))
+    samples = rng.uniform(-1, 2, (20, 9, 7, 12)).astype(np.float32)
+    choice = Choice(terms=2, kernels=8, qb=3, qu=4, qv=4, factored=True, fully=True)
+    network, _ = compress(
+        floating, calibrate(floating, samples), {"conv": choice}, configuration(config)
+    )
+    planned = plan(network, configuration(config))
+    names = [one.layer.name for one in planned.layers]
+    assert names == ["conv.coefficients", "conv.basis", "conv"]
+    x = rng.integers(-128, 128, (2, *network.input_shape)).astype(np.int8)
+    compare_layers(planned, x, f"{config}, seed {seed}")
+    compare_output(planned, x, f"{config}, seed {seed}")
 
 
 @pytest.mark.parametrize("dataflow", ["stored", "intra", "cross"])

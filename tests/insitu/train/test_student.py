@@ -284,6 +284,10 @@ def test_distillation_follows_the_teacher(
         ({"first": Choice(kernels=13)}, "layer 'first' cannot have 13 kernels"),
         ({"wide": Choice(terms=10)}, "layer 'wide' cannot have 10 terms"),
         ({"depthwise": Choice(terms=1)}, "layer 'depthwise' has groups"),
+        (
+            {"first": Choice(terms=2, kernels=8, factored=True, fully=True)},
+            "layer 'first' is fully factored",
+        ),
         ({"classes": Choice(terms=1)}, "layer 'classes' gives the network's output"),
     ],
 )
