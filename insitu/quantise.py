@@ -407,6 +407,7 @@ def quantised_layer(
         low = (-128 - output_zero_point) * output_scale
         output_scale = unit
         output_zero_point = int(np.clip(np.rint(-128 - low / output_scale), -128, 127))
+        scale = np.maximum(scale, output_scale / input_scale * 2.0**-30)
     real = input_scale * scale / output_scale
     mantissa, exponent = np.frexp(real)
     multiplier = np.rint(mantissa * 2.0**31)

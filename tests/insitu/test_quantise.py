@@ -197,6 +197,17 @@ def test_coarse_accumulator_widens_the_output(seed):
     assert (int(y[0, 0, 0, 0]) + 128) * output_scale == pytest.approx(9.0, abs=1e-6)
 
 
+def test_a_channel_far_smaller_than_a_coarse_one():
+    """Its multiplier stays within the requantiser's shifts where the output is widened."""
+    layer = one_layer(np.array([[[1.0]], [[1e-12]]]), np.array([0.0, 3.0]))
+    stored, _ = round_weights(layer.weights, 8)
+    scale = np.array([1.0, 1e-12])
+    integer, (output_scale, zero_point) = quantised_layer(layer, stored, scale, (1.0, 0), (1e-3, 0))
+    assert output_scale == 1.0
+    y = run_layer(integer, np.zeros((1, 1, 1, 1), np.int8)).reshape(-1)
+    assert (y - zero_point).tolist() == [0, 3]
+
+
 def test_bias_is_corrected_for_the_mean(seed):
     rng = np.random.default_rng(seed)
     layer = one_layer(rng.standard_normal((3, 4, 1)), rng.standard_normal(3))
