@@ -595,8 +595,13 @@ def moments_of(
     square, product = np.zeros((n, n)), np.zeros((n, n))
     mean, mean_seen = np.zeros(n), np.zeros(n)
     count = 0
+    # About some mean: single precision would lose what varies little about a large one.
+    about = [layer.patches(maps[:1]).reshape(-1, n).mean(axis=0) for maps in (samples, seen)]
     for start in range(0, len(samples), 16):
-        x, y = (layer.patches(maps[start : start + 16]).reshape(-1, n) for maps in (samples, seen))
+        x, y = (
+            layer.patches(maps[start : start + 16]).reshape(-1, n) - mean_of
+            for maps, mean_of in zip((samples, seen), about, strict=True)
+        )
         square += y.T @ y
         product += x.T @ y
         mean += x.sum(axis=0, dtype=np.float64)

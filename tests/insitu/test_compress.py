@@ -10,7 +10,14 @@ import insitu.compress
 from golden.code import Code
 from golden.network import Generated, Stored, run
 from insitu.choice import Choice
-from insitu.compress import compress, compress_weights, compressible, default_choices, fit_basis
+from insitu.compress import (
+    compress,
+    compress_weights,
+    compressible,
+    default_choices,
+    fit_basis,
+    moments_of,
+)
 from insitu.errors import FitError
 from insitu.float_network import FloatAdd, FloatConvolution, FloatNetwork, FloatPooling
 from insitu.import_onnx import import_onnx
@@ -235,6 +242,19 @@ def test_very_wide_layers_are_stored_only():
     assert isinstance(stored, Stored)
     with pytest.raises(FitError, match="layer 'wide' has 4100 inputs for each output"):
         compress_weights("wide", weights, Choice(kernels=2), SIM)
+
+
+def test_inputs_that_hardly_vary_about_a_large_mean(seed):
+    """What single precision leaves of their covariance need not be one."""
+    rng = np.random.default_rng(seed)
+    layer = FloatConvolution(
+        name="a", kernel=(3, 3), weights=rng.standard_normal((4, 40, 9)), bias=np.zeros(4)
+    )
+    x = np.full((16, 12, 12, 40), 1000.0, np.float32) * rng.uniform(0.5, 1, 40)
+    x = (x + rng.uniform(0, 1e-3, x.shape)).astype(np.float32)
+    moments, target = moments_of(layer, x, x)
+    assert (np.linalg.eigvalsh(moments) > 0).all()
+    np.testing.assert_allclose(target, layer.weights, rtol=1e-2, atol=1e-2)
 
 
 def test_layer_of_zeros_is_stored():

@@ -1,0 +1,114 @@
+"""What wider maps between the layers of a factored one would be worth.
+
+    python examples/mlperf_tiny/inputs.py cifar10 -o ~/.cache/insitu/cifar10.npz
+    python examples/compression/intermediates.py examples/mlperf_tiny/ic2_up5k.npz
+
+A network runs three times on the first images of a file: in integers; with the maps between basis
+kernels and V rounded but not clamped; and with these maps as they are before rounding and clamping,
+in double precision. Everything else is equal, and stays int8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golden.network import INPUT, Convolution, Network, run
+from insitu.errors import InsituError
+from insitu.evaluate import read_inputs
+from insitu.network import load
+
+CACHE = Path.home() / ".cache" / "insitu"
+BATCH = 50
+Floats = NDArray[np.floating[Any]]
+Change = Callable[[Floats], Floats]
+
+
+def real_sums(layer: Convolution, x: Floats) -> Floats:
+    """Sums of a pointwise layer over a real map [N, H, W, C], bias included."""
+    weights = layer.weights.W[:, :, 0].astype(np.float64)
+    return np.asarray(x @ weights.T + layer.bias, np.float64)
+
+
+def rescaled(layer: Convolution, sums: Floats) -> Floats:
+    """What the requantiser multiplies sums to, before it rounds."""
+    return sums * (layer.multiplier * 2.0 ** (-31.0 - layer.shift))
+
+
+def half_up(x: Floats) -> Floats:
+    """Rounded to integers."""
+    return np.floor(x + 0.5)
+
+
+def with_intermediates(network: Network, x: NDArray[np.int8], change: Change) -> NDArray[np.int8]:
+    """Outputs where maps between basis kernels and V are `change` of the real ones."""
+    maps: dict[str, Any] = {INPUT: x}
+    layer: Any
+    for layer in network.layers:
+        sources = [maps[name] for name in layer.inputs]
+        if layer.name.endswith(".basis"):
+            maps[layer.name] = change(rescaled(layer, layer.sums(*sources).astype(np.float64)))
+        elif layer.inputs[0].endswith(".basis"):
+            y = half_up(rescaled(layer, real_sums(layer, *sources))) + layer.output_zero_point
+            limits = layer.activation_min, layer.activation_max
+            maps[layer.name] = np.clip(y, *limits).astype(np.int8)
+        else:
+            maps[layer.name] = layer.compute(*sources)
+    return np.asarray(maps[network.layers[-1].name], np.int8)
+
+
+def as_they_are(x: Floats) -> Floats:
+    """Neither rounded nor clamped."""
+    return x
+
+
+def int8(x: Floats) -> Floats:
+    """Rounded and clamped, as in the hardware."""
+    return np.clip(half_up(x), -127, 127)
+
+
+FORMS: dict[str, Change] = {"int8": int8, "not clamped": half_up, "not rounded": as_they_are}
+
+
+def main() -> None:
+    """Print the accuracies."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("network", type=Path, metavar="NETWORK")
+    parser.add_argument("--inputs", type=Path, default=CACHE / "cifar10.npz")
+    parser.add_argument("--samples", type=int, default=2000, help="default: %(default)s")
+    arguments = parser.parse_args()
+    try:
+        network = load(arguments.network)
+        found = read_inputs(arguments.inputs, network)
+        if found.labels is None:
+            parser.error(f"{arguments.inputs} has no labels")
+        x, labels = (a[: arguments.samples] for a in (found.integers, found.labels))
+        right = dict.fromkeys(FORMS, 0)
+        differ = 0
+        for start in range(0, len(x), BATCH):
+            part = slice(start, start + BATCH)
+            for name, change in FORMS.items():
+                y = with_intermediates(network, x[part], change)
+                right[name] += int((y.reshape(len(y), -1).argmax(axis=1) == labels[part]).sum())
+                if name == "int8" and start == 0:
+                    differ = int((y != run(network, x[part])).sum())
+    except InsituError as error:
+        sys.exit(f"error: {error}")
+    print(f"int8 here against golden, {min(BATCH, len(x))} images: {differ} outputs differ")
+    for name, count in right.items():
+        share = count / len(x)
+        deviation = math.sqrt(share * (1 - share) / len(x))
+        print(f"{name}: {100 * share:.2f} % of {len(x)} right (+- {100 * deviation:.2f})")
+
+
+if __name__ == "__main__":
+    main()
