@@ -29,7 +29,7 @@ from insitu.lowering import (
 from insitu.maps import Map
 from insitu.operation import Loop, Operation, Segment, Walk
 from rtl.config import Configuration
-from rtl.record import CROSS, INTRA
+from rtl.record import CROSS, INTRA, PACKED_BIAS_BITS
 
 __all__ = ["lower_convolution"]
 
@@ -325,6 +325,14 @@ def _check_sums(layer: Convolution, config: Configuration) -> None:
     high = 127 * positive + 128 * negative
     low = -128 * positive - 127 * negative
     bias = layer.bias.astype(np.int64)
+    if config.parameters_packed:
+        limit = 1 << PACKED_BIAS_BITS - 1
+        for channel in np.flatnonzero((bias >= limit) | (bias < -limit)):
+            raise Unable(
+                f"has a bias of {bias[channel]} in output channel {channel}, "
+                f"{config.name} holds {PACKED_BIAS_BITS} bits",
+                "give the channel larger weights, or none",
+            )
     left = np.zeros_like(bias)
     if layer.rounding is Rounding.TWICE:
         left[:] = np.where(layer.multiplier == 0, 0, np.maximum(-layer.shift.astype(np.int64), 0))

@@ -56,7 +56,7 @@ __all__ = [
 Floats = NDArray[np.floating[Any]]
 Progress = Callable[[int, int | None, str], None]
 
-_VERSION = "1"
+_VERSION = "2"
 """Of the fits; another one makes those in folders worthless."""
 _SAMPLES = 128
 _SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8)

@@ -44,6 +44,7 @@ from insitu.float_network import (
     Quantisation,
 )
 from insitu.integer_layers import integer_layers
+from rtl.record import PACKED_BIAS_BITS
 
 __all__ = [
     "Builder",
@@ -397,8 +398,9 @@ def quantised_layer(
     input_scale, input_zero_point = input_quantisation
     output_scale, output_zero_point = output_quantisation
     integers = weights.W.astype(np.int64)
-    # A channel without weights, or with very small ones, still has a bias to express.
-    least = np.abs(layer.bias) / (input_scale * 2.0**29)
+    # A channel without weights, or with very small ones, still has a bias to express, in no more
+    # bits than every configuration has for it.
+    least = np.abs(layer.bias) / (input_scale * 2.0 ** (PACKED_BIAS_BITS - 2))
     scale = np.maximum(weight_scale, np.maximum(least, output_scale / input_scale * 2.0**-30))
     dead = ~integers.any(axis=(1, 2))
     scale[dead] = np.maximum(least[dead], output_scale / input_scale / 4)

@@ -495,6 +495,23 @@ def test_multipliers_of_1_or_more_take_a_second_pass(rounding, seed):
     assert planned.cycles - usual.cycles >= 4 * 4 * 3  # Each lane group of each pixel.
 
 
+def test_biases_wider_than_their_word_are_refused(seed):
+    """Where a channel's parameters take two words, its bias has 27 bits."""
+    rng = np.random.default_rng(seed)
+    layers = [{"weights": random_stored(rng, 3, 3, 1, 8), "kernel": (1, 1)}]
+    network = random_network(rng, layers, (4, 4, 3))
+    (layer,) = network.layers
+    for bias, fits in (((1 << 26) - 1, True), (1 << 26, False), (-(1 << 26) - 1, False)):
+        wide = replace(layer, bias=np.array([0, bias, 0], np.int32))
+        wide = replace(network, layers=(wide,))
+        plan(wide, SIM)
+        if fits:
+            plan(wide, UP5K)
+        else:
+            with pytest.raises(FitError, match=f"has a bias of {bias} in output channel 1"):
+                plan(wide, UP5K)
+
+
 def test_sums_that_can_wrap_around_are_refused(seed):
     """Rounded twice, a multiplier of 1 or more shifts the sum to the left, within 32 bits."""
     rng = np.random.default_rng(seed)

@@ -208,6 +208,17 @@ def test_a_channel_far_smaller_than_a_coarse_one():
     assert (y - zero_point).tolist() == [0, 3]
 
 
+def test_the_bias_of_a_channel_of_tiny_weights_fits_its_word():
+    layer = one_layer(np.array([[[1.0]], [[1e-9]]]), np.array([0.0, 3.0]))
+    stored, scale = round_weights(layer.weights, 8)
+    integer, (output_scale, zero_point) = quantised_layer(
+        layer, stored, scale, (0.05, -3), (0.1, 5)
+    )
+    assert 1 << 20 < integer.bias[1] < 1 << 26
+    y = run_layer(integer, np.array([[[[-128]]], [[[127]]]], np.int8))[..., 1]
+    np.testing.assert_allclose((y - zero_point) * output_scale, 3.0, atol=1e-6)
+
+
 def test_bias_is_corrected_for_the_mean(seed):
     rng = np.random.default_rng(seed)
     layer = one_layer(rng.standard_normal((3, 4, 1)), rng.standard_normal(3))

@@ -1,0 +1,60 @@
+"""The scripts of examples/compression: what they count, and what they run instead of golden."""
+
+import numpy as np
+import pytest
+
+from examples.compression import intermediates, resnet18
+from golden.network import run
+from insitu.float_network import FloatConvolution, FloatNetwork
+from insitu.network import load
+from sim.build import ROOT
+
+PAPER = resnet18.Bits(kernels=44, qb=3, qu=6, qv=3)
+
+
+def layer(co, ci, taps, **options):
+    side = int(taps**0.5)
+    return FloatConvolution(
+        name="a", kernel=(side, side), weights=np.ones((co, ci, taps)), bias=np.zeros(co), **options
+    )
+
+
+def test_bits_are_the_papers():
+    """By hand: a layer of both levels, one without the intra level, and the last layer."""
+    network = FloatNetwork(
+        "net", (8, 8, 64), (layer(64, 64, 9), layer(128, 64, 1), layer(10, 128, 1, dense=True))
+    )
+    assert resnet18.paper_bits(network, PAPER) == {
+        "convolutions": 44 * 2 * (64 * 6 + 9 * 3) + 64 * 44 * 3 + 44 * 64 * 3 + 128 * 44 * 3,
+        "normalisation": 2 * (64 + 128) * 32,
+        "last layer": 8 * 1280,
+        "bias": 320,
+    }
+    floats = 64 * 64 * 9 + 128 * 64 + 1280 + 2 * (64 + 128) + 10
+    assert resnet18.float_bits(network) == 32 * floats
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("stored", 64 * 64 * 9 * 16),
+        ("generated", 64 * 64 * 9 * (16 + 44)),
+        ("factored", (44 * 64 * 9 + 64 * 44) * 16),
+        ("fully factored", 88 * 64 * 64 + (88 * 9 + 64 * 88) * 16),
+    ],
+)
+def test_multiplications(form, expected):
+    """A layer of stride 2: 64 pixels are read, 16 are made."""
+    one = layer(64, 64, 9, stride=(2, 2))
+    choice = resnet18.choice_for(one, PAPER, form)
+    assert choice.dataflow == form.replace("generated", "cross")
+    assert resnet18.macs(one, choice, 64, 16) == expected
+
+
+def test_int8_intermediates_are_goldens(seed):
+    network = load(ROOT / "examples" / "mlperf_tiny" / "ic2_up5k.npz")
+    x = np.random.default_rng(seed).integers(-128, 128, (1, 32, 32, 3)).astype(np.int8)
+    found = intermediates.with_intermediates(network, x, intermediates.int8)
+    np.testing.assert_array_equal(found, run(network, x))
+    exact = intermediates.with_intermediates(network, x, intermediates.as_they_are)
+    assert exact.shape == found.shape
