@@ -326,10 +326,11 @@ def _check_sums(layer: Convolution, config: Configuration) -> None:
     low = -128 * positive - 127 * negative
     bias = layer.bias.astype(np.int64)
     if config.parameters_packed:
-        limit = 1 << PACKED_BIAS_BITS - 1
-        for channel in np.flatnonzero((bias >= limit) | (bias < -limit)):
+        most = 1 << PACKED_BIAS_BITS - 1
+        wide = np.flatnonzero((bias >= most) | (bias < -most))
+        if len(wide):
             raise Unable(
-                f"has a bias of {bias[channel]} in output channel {channel}, "
+                f"has a bias of {bias[wide[0]]} in output channel {wide[0]}, "
                 f"{config.name} holds {PACKED_BIAS_BITS} bits",
                 "give the channel larger weights, or none",
             )
