@@ -2,11 +2,28 @@
 
 from dataclasses import dataclass
 
+from insitu.errors import BuildError
 from rtl.config import Configuration, configuration
 
-__all__ = ["BAUD", "Board"]
+__all__ = ["BAUD", "Board", "Flash"]
 
 BAUD = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flash:
+    """A board's SPI flash, as far as an image may use it.
+
+    Parameters
+    ----------
+    offset : int
+        Byte address of the image, behind any bitstream for the FPGA.
+    size : int
+        Bytes of the smallest flash that the board comes with.
+    """
+
+    offset: int
+    size: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +51,12 @@ class Board:
         Resources that are kept high: what else is on the UART's wires is deselected by them.
     seeds : tuple of int
         Seeds of place and route, tried in turn until one reaches the clock.
+    flash : Flash, optional
+        Where an image that loads by itself lies; None if the design cannot reach the flash, or
+        openFPGALoader cannot write there. The platform then has a resource `spi_flash_1x` or
+        `spi_flash`.
+    self_load : bool
+        Whether what is built loads the image from the flash at power-up.
     """
 
     name: str
@@ -45,6 +68,16 @@ class Board:
     cable: str | None = None
     high: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (1, 2, 3, 4)
+    flash: Flash | None = None
+    self_load: bool = False
+
+    def __post_init__(self) -> None:
+        if self.self_load and self.flash is None:
+            raise BuildError(
+                f"{self.name} cannot load an image by itself: its flash is out of reach "
+                "(docs/host.md says why)",
+                "build it without --self-load, and load images with insitu load",
+            )
 
     @property
     def config(self) -> Configuration:

@@ -14,6 +14,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ def build(
     output_dir: Path | str,
     progress: Progress | None = None,
     seed: int | None = None,
+    self_load: bool = False,
 ) -> dict[str, Any]:
     """Build the bitstream of a board; its figures, also in ``report.json``.
 
@@ -76,23 +78,25 @@ def build(
         Called with a line about what begins.
     seed
         Of place and route; by default those of the board in turn until one reaches the clock.
+    self_load
+        Let the device load its image from the board's flash at power-up.
 
     Returns
     -------
     dict
-        ``board``, ``configuration``, ``device``, ``package``, ``clock_mhz``, ``fmax_mhz``,
-        ``utilisation`` ({kind: {used, available}}), ``blocks`` ({block: {kind: used}}),
-        ``critical_path``, ``seed``, ``failed_seeds`` ({seed: fmax_mhz}), ``seconds``, ``tools``,
+        ``board``, ``configuration``, ``self_load``, ``device``, ``package``, ``clock_mhz``,
+        ``fmax_mhz``, ``utilisation`` ({kind: {used, available}}),
+        ``blocks`` ({block: {kind: used}}), ``critical_path``, ``seed``, ``failed_seeds`` ({seed: fmax_mhz}), ``seconds``, ``tools``,
         ``bitstream``, ``bitstream_bytes``, ``cached``.
 
     Raises
     ------
     BuildError
-        If there is no such board, a tool is missing or fails, the design does not fit the device,
-        or no seed reaches the clock.
+        If there is no such board, it cannot load by itself, a tool is missing or fails, the design
+        does not fit the device, or no seed reaches the clock.
     """
     tell = progress or (lambda text: None)
-    chosen = find_board(board)
+    chosen = replace(find_board(board), self_load=self_load)
     flow = FLOWS[chosen.config.family]
     tools = versions(flow.packages)
     directory = Path(output_dir)
@@ -200,6 +204,7 @@ class _Job:
         report = {
             "board": self.board.name,
             "configuration": self.board.configuration,
+            "self_load": self.board.self_load,
             "device": self.platform.device,
             "package": self.platform.package,
             **figures,

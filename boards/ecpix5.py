@@ -1,11 +1,16 @@
-"""ECPIX-5 with an ECP5-5G-45F or 85F, which have one speed grade: 100 MHz, USB serial port."""
+"""ECPIX-5 with an ECP5-5G-45F or 85F, which have one speed grade: 100 MHz, USB serial port.
+
+Its flash has 16 MB; uncompressed a bitstream takes up to 1.95 MB.
+"""
 
 from amaranth_boards.ecpix5 import ECPIX545Platform, ECPIX585Platform
 
-from .board import Board
+from .board import Board, Flash
 from .pll import Ecp5Pll
 
 __all__ = ["BOARDS"]
+
+_FLASH = Flash(offset=2 << 20, size=16 << 20)
 
 BOARDS = (
     Board(
@@ -15,6 +20,7 @@ BOARDS = (
         configuration="ecp5-45f",
         clock_hz=90_000_000,
         loader="ecpix5",
+        flash=_FLASH,
     ),
     Board(
         name="ecpix5-85f",
@@ -23,5 +29,6 @@ BOARDS = (
         configuration="ecp5-85f",
         clock_hz=80_000_000,
         loader="ecpix5",
+        flash=_FLASH,
     ),
 )

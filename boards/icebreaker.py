@@ -1,8 +1,11 @@
-"""iCEBreaker: iCE40UP5K, 12 MHz, USB serial port."""
+"""iCEBreaker: iCE40UP5K, 12 MHz, USB serial port.
+
+Its bitstream has 104,090 bytes, and the flash 16 MB.
+"""
 
 from amaranth_boards.icebreaker import ICEBreakerPlatform
 
-from .board import Board
+from .board import Board, Flash
 from .pll import Ice40Pll
 
 __all__ = ["BOARDS"]
@@ -15,5 +18,6 @@ BOARDS = (
         configuration="up5k",
         clock_hz=27_000_000,
         loader="ice40_generic",
+        flash=Flash(offset=1 << 20, size=16 << 20),
     ),
 )

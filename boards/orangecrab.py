@@ -1,7 +1,8 @@
 """OrangeCrab r0.2 with an ECP5-25F or 85F of speed grade 8: 48 MHz.
 
 USB is connected to the FPGA itself, so the serial port is on the header: pin 0 receives, pin 1
-sends, as on every Feather.
+sends, as on every Feather. Its bootloader writes bitstreams alone, so no image can be put into the
+flash.
 """
 
 from amaranth.build import Attrs

@@ -1,4 +1,4 @@
-"""Write a bitstream to a board, with openFPGALoader."""
+"""Write a bitstream, or an image for the flash, to a board, with openFPGALoader."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import shutil
 import subprocess
 from importlib import util
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from insitu.errors import ProgramError
 
 from .board import Board
 from .flow import FLOWS
 
-__all__ = ["TIMEOUT_S", "program"]
+__all__ = ["TIMEOUT_S", "program", "program_image"]
 
 TIMEOUT_S = 300.0
 """Seconds after which the programmer is given up."""
@@ -61,8 +62,49 @@ def program(
         raise ProgramError(
             f"there is no bitstream {file}", f"build it: insitu build --board {board.name}"
         )
+    _load(board, [*(["-f"] if flash else []), str(file)], timeout_s)
+    return file
+
+
+def program_image(board: Board, contents: bytes, *, timeout_s: float = TIMEOUT_S) -> None:
+    """Write what a device loads by itself to the board's flash, behind the bitstream.
+
+    Parameters
+    ----------
+    board
+    contents
+        Of `insitu.flash`.
+    timeout_s
+
+    Raises
+    ------
+    ProgramError
+        If the board's flash is out of reach or too small, there is no tool, no board, or it fails.
+    """
+    flash = board.flash
+    if flash is None:
+        raise ProgramError(
+            f"no image can be put into the flash of {board.name} (docs/host.md says why)",
+            "load it over the serial port: insitu load IMAGE --port PORT",
+        )
+    if flash.offset + len(contents) > flash.size:
+        raise ProgramError(
+            f"the image takes {len(contents):,} bytes from {flash.offset:,} on, and the flash of "
+            f"{board.name} has {flash.size:,}",
+            "load it over the serial port: insitu load IMAGE --port PORT",
+        )
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "image.bin"
+        file.write_bytes(contents)
+        # Otherwise it would look for a bitstream in it.
+        raw = ["--file-type", "raw"]
+        _load(board, ["-f", "-o", str(flash.offset), *raw, str(file)], timeout_s)
+
+
+def _load(board: Board, arguments: list[str], timeout_s: float) -> None:
+    """Run openFPGALoader for a board."""
     cable = ["-c", board.cable] if board.cable else []
-    command = [_tool(), "-b", board.loader, *cable, *(["-f"] if flash else []), str(file)]
+    command = [_tool(), "-b", board.loader, *cable, *arguments]
     try:
         done = subprocess.run(
             command,
@@ -83,7 +125,6 @@ def program(
         ) from None
     if done.returncode:
         raise _failure(board, done.stdout.strip())
-    return file
 
 
 def _tool() -> str:

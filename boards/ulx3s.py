@@ -1,11 +1,16 @@
-"""ULX3S with an ECP5-25F, 45F or 85F: 25 MHz, USB serial port."""
+"""ULX3S with an ECP5-25F, 45F or 85F: 25 MHz, USB serial port.
+
+Its flash has 4 MB at least; uncompressed a bitstream takes up to 1.95 MB.
+"""
 
 from amaranth_boards.ulx3s import ULX3S_25F_Platform, ULX3S_45F_Platform, ULX3S_85F_Platform
 
-from .board import Board
+from .board import Board, Flash
 from .pll import Ecp5Pll
 
 __all__ = ["BOARDS"]
+
+_FLASH = Flash(offset=2 << 20, size=4 << 20)
 
 BOARDS = (
     Board(
@@ -15,6 +20,7 @@ BOARDS = (
         configuration="ecp5-25f",
         clock_hz=100_000_000,
         loader="ulx3s",
+        flash=_FLASH,
     ),
     Board(
         name="ulx3s-45f",
@@ -23,6 +29,7 @@ BOARDS = (
         configuration="ecp5-45f",
         clock_hz=80_000_000,
         loader="ulx3s",
+        flash=_FLASH,
         seeds=(2, 1, 3, 4, 5, 6),
     ),
     Board(
@@ -32,5 +39,6 @@ BOARDS = (
         configuration="ecp5-85f",
         clock_hz=80_000_000,
         loader="ulx3s",
+        flash=_FLASH,
     ),
 )

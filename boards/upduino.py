@@ -5,7 +5,7 @@ internal oscillator is not accurate enough for the serial port.
 
 The FT232H that programs the board is also its serial port, on the wires of the SPI flash: the FPGA
 receives on pin 15, sends on pin 14 and keeps the flash deselected with pin 16 (pinout of
-https://github.com/tinyvision-ai-inc/UPduino-v3.0).
+https://github.com/tinyvision-ai-inc/UPduino-v3.0). So an image cannot be loaded from the flash.
 """
 
 from amaranth.build import Attrs, Pins, Resource

@@ -643,6 +643,10 @@ def build(
         ),
     ] = None,
     json_file: JsonOption = None,
+    self_load: Annotated[
+        bool,
+        typer.Option("--self-load", help="Load the image from the board's flash at power-up."),
+    ] = False,
     listed: Annotated[
         bool,
         typer.Option(
@@ -665,6 +669,7 @@ def build(
             board,
             output_dir=folder or BUILDS / board,
             progress=lambda text: tell(0, None, f"{board}: {text}"),
+            self_load=self_load,
         )
     write_json(json_file, report)
     output().print(show.board(report))
@@ -728,12 +733,36 @@ def program(
         bool,
         typer.Option("--flash", help="Write the SPI flash, so that it survives switching off."),
     ] = False,
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="IMAGE",
+            help="Write this image to the SPI flash instead of a bitstream, for a device that was "
+            "built with --self-load.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Write a board's bitstream to the board, with openFPGALoader."""
+    """Write a board's bitstream, or an image, to the board, with openFPGALoader."""
     from boards import find_board
     from boards.program import program as write
+    from boards.program import program_image
+    from insitu.flash import flash_contents
+    from insitu.image import read_image
 
     chosen = find_board(board)
+    if image is not None:
+        if bitstream is not None or flash:
+            raise InputError(
+                "--image is written without a bitstream",
+                "write the bitstream first: the same without --image",
+            )
+        contents = flash_contents(read_image(image, chosen.config), chosen.config)
+        with progress() as tell:
+            tell(0, None, f"writing {image.name} to the flash of {board}")
+            program_image(chosen, contents)
+        output().print(f"Wrote {image} to the flash of {board}", soft_wrap=True)
+        return
     with progress() as tell:
         tell(0, None, f"programming {board}")
         written = write(chosen, bitstream, folder=BUILDS / board, flash=flash)
@@ -750,6 +779,14 @@ def serve(
             help="byte: whole bytes pass the line; bit: every level of its wires.",
         ),
     ] = "byte",
+    flash: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="IMAGE",
+            help="A board that loads this image from its flash by itself.",
+            show_default=False,
+        ),
+    ] = None,
     json_file: Annotated[
         Path | None,
         typer.Option(
@@ -760,12 +797,17 @@ def serve(
     """Simulate a board, with a pseudo-terminal for a serial port, until interrupted."""
     import os
 
+    from insitu.flash import flash_contents
+    from insitu.image import read_image
     from insitu.serve import LEVELS
     from insitu.serve import serve as run
 
     configuration = named_configuration(config)
     if level not in LEVELS:
         raise InputError(f"there is no level {level!r}", f"choose one of {', '.join(LEVELS)}")
+    contents = None
+    if flash is not None:
+        contents = flash_contents(read_image(flash, configuration), configuration)
     check_outputs(None, json_file)
     if json_file is not None:
         json_file.unlink(missing_ok=True)
@@ -776,7 +818,7 @@ def serve(
         output().print(f"{config} at {port}, until interrupted: insitu ping --port {port}")
 
     with progress() as tell:
-        run(configuration, level, ready=ready, progress=tell)
+        run(configuration, level, flash=contents, ready=ready, progress=tell)
 
 
 @app.command(epilog="Example: insitu ping --port /dev/ttyUSB1")
@@ -798,6 +840,7 @@ def ping(port: PortOption, baud: BaudOption = DEFAULT_BAUD, json_file: JsonOptio
         "width": found.width,
         "coefficient_bytes": found.coefficient_bytes,
         "activation_bytes": found.activation_bytes,
+        "self_load": device.self_load.name.lower(),
         "image": None if loaded is None else loaded.report(),
         "retries": device.retries,
     }

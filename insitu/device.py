@@ -22,15 +22,17 @@ from rtl.registers import (
     ACTIVATIONS,
     COEFFICIENTS,
     CONTROL_BITS,
+    FIELDS,
     HARDWARE_VERSION,
     IDENTITY,
     IMAGE_FORMAT,
     REGISTERS,
     STATUS_BITS,
     UNLOCK,
+    SelfLoad,
 )
 
-__all__ = ["ATTEMPTS", "Batch", "Device", "Identity", "Loaded"]
+__all__ = ["ATTEMPTS", "Batch", "Device", "Identity", "Loaded", "memory_contents"]
 
 T = TypeVar("T")
 Progress = Callable[[int, int | None, str], None]
@@ -41,6 +43,8 @@ ATTEMPTS = 5
 _AT = {name: register.offset for name, register in REGISTERS.items()}
 _STATUS = {name: 1 << bit.number for name, bit in STATUS_BITS.items()}
 _CONTROL = {name: 1 << bit.number for name, bit in CONTROL_BITS.items()}
+_SELF_LOAD = FIELDS["STATUS"]["self_load"]
+_SELF_LOAD_MASK = (1 << _SELF_LOAD.bits) - 1 << _SELF_LOAD.low
 _IDLE = _STATUS["locked"]
 _DONE = _STATUS["locked"] | _STATUS["done"]
 
@@ -52,6 +56,9 @@ _LEFTOVER_CYCLES = 60 * _SLOWEST_HZ
 
 _CHECK_CYCLES = 64
 """More than the check of a range takes a word."""
+
+_SELF_LOAD_CYCLES = 256
+"""More than a word from the flash takes, with its check."""
 
 _AT_ONCE = 1024
 """Words that are checked well within the bridge's timeout."""
@@ -212,6 +219,8 @@ class Device:
     Attributes
     ----------
     identity : Identity
+    self_load : SelfLoad
+        Whether it has loaded an image by itself; waited for, if it was at it.
     retries : int
         Steps that had to be done again so far.
 
@@ -236,6 +245,8 @@ class Device:
                 f"{HARDWARE_VERSION[0]}.x with format {IMAGE_FORMAT}",
                 "build and program the board again: insitu build, insitu program",
             )
+        what = "the device does not say whether it has loaded an image by itself"
+        self.self_load = self._retry(what, self._end_of_self_load)
 
     # --- steps ---
 
@@ -251,11 +262,7 @@ class Device:
         """
         self._check_image(image)
         loaded = Loaded.of_image(image)
-        size = self.identity.coefficient_bytes
-        note = _note(image, loaded)
-        parts = {0: image.payload}
-        if len(image.payload) + len(note) <= size:
-            parts[size - len(note)] = note
+        parts = memory_contents(image, self.identity.coefficient_bytes)
 
         def attempt() -> None:
             self._settle()
@@ -372,6 +379,27 @@ class Device:
             digest=digest,
         )
 
+    def _end_of_self_load(self) -> SelfLoad:
+        """How it ended; nothing but registers may be touched before that."""
+        cycles = self.identity.coefficient_bytes // 4 * _SELF_LOAD_CYCLES
+        limit = PATIENCE_S + cycles / _SLOWEST_HZ
+        begun = self._link.now()
+        while (state := self._read_self_load()) == SelfLoad.READING:
+            if self._link.now() - begun > limit:
+                raise DeviceError(
+                    f"the device is still reading its flash after {limit:.0f} s", "reset the board"
+                )
+        if self._read_self_load() != state:
+            raise LinkError("the device contradicts itself")
+        return state
+
+    def _read_self_load(self) -> SelfLoad:
+        (status,) = self._link.read(_AT["STATUS"])
+        try:
+            return SelfLoad((status & _SELF_LOAD_MASK) >> _SELF_LOAD.low)
+        except ValueError:
+            raise LinkError(f"STATUS shows 0x{status:08x}") from None
+
     def _read_note(self) -> Loaded | None:
         self._settle()
         size = self.identity.coefficient_bytes
@@ -453,13 +481,13 @@ class Device:
             raise LinkError(f"{len(data)} bytes are not in the device as they should be")
 
     def _check(self, address: int, words: int) -> tuple[int, int]:
-        """STATUS, but for crc_busy, and the CRC of a range."""
+        """STATUS, but for crc_busy and self_load, and the CRC of a range."""
         self._link.write(_AT["CRC_ADDRESS"], [address, words])
         if words > _AT_ONCE:
             self._wait(words * _CHECK_CYCLES, "crc_busy")
         # From STATUS to CRC_VALUE: CONTROL and LOCK read as the one, the last three as the other.
         said = self._link.read(_AT["STATUS"], (_AT["CRC_VALUE"] - _AT["STATUS"]) // 4 + 1)
-        statuses = {word & ~_STATUS["crc_busy"] for word in said[:3]}
+        statuses = {word & ~_STATUS["crc_busy"] & ~_SELF_LOAD_MASK for word in said[:3]}
         values = set(said[-3:])
         if len(statuses) > 1 or len(values) > 1:
             raise LinkError("the device contradicts itself")
@@ -474,6 +502,23 @@ class Device:
 
     def _write(self, register: str, value: int) -> None:
         self._link.write(_AT[register], [value])
+
+
+def memory_contents(image: Image, size: int) -> dict[int, bytes]:
+    """What is to be in a coefficient memory of some bytes, by address.
+
+    That is the payload, and at the end of the memory the note, if there is room for it.
+
+    Raises
+    ------
+    ImageError
+        If the image's metadata does not say what a note needs.
+    """
+    note = _note(image, Loaded.of_image(image))
+    parts = {0: image.payload}
+    if len(image.payload) + len(note) <= size:
+        parts[size - len(note)] = note
+    return parts
 
 
 def _note(image: Image, loaded: Loaded) -> bytes:

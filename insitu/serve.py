@@ -17,7 +17,12 @@ Progress = Callable[[int, int | None, str], None]
 
 
 def serve(
-    config: Configuration, level: str, *, ready: Callable[[str], None], progress: Progress
+    config: Configuration,
+    level: str,
+    *,
+    flash: bytes | None = None,
+    ready: Callable[[str], None],
+    progress: Progress,
 ) -> None:
     """Run a board's RTL until this process is interrupted or told to end.
 
@@ -25,6 +30,8 @@ def serve(
     ----------
     config : Configuration
     level : "byte" or "bit"
+    flash : bytes, optional
+        What the board's flash holds, of `insitu.flash`: the device loads it by itself.
     ready : callable
         Called with the path of the serial port.
     progress : callable
@@ -38,7 +45,7 @@ def serve(
     """
     progress(0, None, f"simulator of a board with {config.name}: a minute the first time")
     try:
-        board(config, level)
+        board(config, level, self_load=flash is not None)
     except BuildError as error:
         raise SimulatorError(
             f"the simulator of {config.name} cannot be built: {error}",
@@ -50,7 +57,7 @@ def serve(
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        run(config, level, ready=ready)
+        run(config, level, flash=flash, ready=ready)
     except KeyboardInterrupt:
         pass
     except SimulationError as error:

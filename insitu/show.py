@@ -489,6 +489,14 @@ _NEXT = """\
   how it works    docs/architecture.md"""
 
 
+_SELF_LOAD = {
+    "absent": "it loads nothing by itself",
+    "loaded": "loaded, checked",
+    "none_found": "no image for this device",
+    "crc_wrong": "the image is damaged: its CRC is wrong",
+}
+
+
 def device(report: Report) -> RenderableType:
     """A device that answered."""
     image = report["image"]
@@ -498,6 +506,7 @@ def device(report: Report) -> RenderableType:
         ("array", f"{report['lanes']} x {report['width']}"),
         ("coefficient memory", f"{report['coefficient_bytes']:,} bytes"),
         ("activation memory", f"{report['activation_bytes']:,} bytes"),
+        ("from the flash", _SELF_LOAD[report["self_load"]]),
         (
             "image",
             f"{image['network']}, {image['payload_bytes']:,} bytes" if image else "none known",

@@ -5,6 +5,7 @@ of `docs/host.md`, C headers and SVD (`insitu.register_map`). Addresses are byte
 bus; everything is accessed in whole 32-bit words.
 """
 
+from enum import IntEnum
 from typing import NamedTuple
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Bit",
     "Field",
     "Register",
+    "SelfLoad",
     "geometry",
     "markdown",
     "stream_markdown",
@@ -161,6 +163,14 @@ BITS = {
 """Registers that are made of bits."""
 
 FIELDS = {
+    "STATUS": {
+        "self_load": Field(
+            8,
+            3,
+            "loading from the board's flash by itself: 0 the device does not, 1 reading, 2 loaded, "
+            "3 no image for this device found, 4 the CRC of the image is wrong",
+        ),
+    },
     "VERSION": {
         "image_format": Field(0, 16, "format of the images it runs"),
         "minor": Field(16, 8, "minor version of the hardware"),
@@ -173,7 +183,17 @@ FIELDS = {
         "activation_kb": Field(22, 10, "KB of activation memory, less 1"),
     },
 }
-"""Registers that are made of numbers."""
+"""Registers that are made of numbers, or have some among their bits."""
+
+
+class SelfLoad(IntEnum):
+    """Values of the field `self_load` of STATUS: how loading from the board's flash went."""
+
+    ABSENT = 0
+    READING = 1
+    LOADED = 2
+    NONE_FOUND = 3
+    CRC_WRONG = 4
 
 
 def _joined(register, **values):

@@ -20,17 +20,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import cocotb
-from amaranth import Module
+from amaranth import Instance, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from rtl.accelerator import Accelerator
 from rtl.config import Configuration
+from rtl.flash_loader import HEAD, TAIL, FlashLoader
 from rtl.uart import UartReceiver, UartTransmitter
 from rtl.uart_bone import UartBone
 
 from .bench import Bench, testbench
-from .build import Build, build
+from .build import ROOT, Build, build
 from .run import run
 
 __all__ = ["LEVELS", "SimulatedBoard", "board", "serve"]
@@ -40,6 +41,11 @@ BIT_CYCLES = 8
 TIMEOUT_BITS = 1 << 14
 """Of the bridge: its 0.1 s would be a million cycles, and seconds of waiting."""
 
+FLASH_OFFSET = 1 << 20
+"""Where the image lies in the flash, if there is one."""
+
+_FLASH_MODEL = ROOT / "sim" / "flash.v"
+_FLASH_FILE = "flash.hex"
 _BAUD = 1_000_000
 _RATES = BIT_CYCLES * _BAUD, _BAUD
 _QUIET_S = 0.2
@@ -67,6 +73,8 @@ class SimulatedBoard(wiring.Component):
     ----------
     config : Configuration
     level : "byte" or "bit"
+    self_load : bool
+        Whether it has a flash and loads the image from there.
 
     Members
     -------
@@ -76,24 +84,43 @@ class SimulatedBoard(wiring.Component):
         A byte to the device, at byte level: offered while `to_turn` and `to_taken` differ.
     from_byte, from_turn : Out(8), Out(1)
         A byte from the device, at byte level: a new one whenever `from_turn` changes.
+    selected : Out(1)
+        Whether the flash is, if it has one: first to be woken, then to be read.
     """
 
-    def __init__(self, config: Configuration, level: str) -> None:
+    def __init__(self, config: Configuration, level: str, *, self_load: bool = False) -> None:
         if level not in LEVELS:
             raise ValueError(f"level must be one of {', '.join(LEVELS)}, not {level!r}")
         self.config = config
         self.level = level
+        self.self_load = self_load
         wires = {"rx": In(1, init=1), "tx": Out(1, init=1)}
         ends = {"to_byte": In(8), "to_turn": In(1), "to_taken": Out(1)}
         ends |= {"from_byte": Out(8), "from_turn": Out(1)}
-        super().__init__(wires if level == "bit" else ends)
+        flash = {"selected": Out(1)} if self_load else {}
+        super().__init__((wires if level == "bit" else ends) | flash)
 
     def elaborate(self, platform: object) -> Module:
         """The hardware."""
         m = Module()
         m.submodules.bone = bone = UartBone(*_RATES, timeout=TIMEOUT_BITS / _BAUD)
         m.submodules.accelerator = accelerator = Accelerator(self.config)
-        connect(m, bone.bus, accelerator.bus)
+        if self.self_load:
+            m.submodules.loader = loader = FlashLoader(self.config, FLASH_OFFSET)
+            m.submodules.flash = Instance(
+                "spi_flash",
+                p_OFFSET=FLASH_OFFSET,
+                p_BYTES=flash_bytes(self.config),
+                i_cs=loader.flash.cs,
+                i_clk=loader.flash.clk,
+                i_copi=loader.flash.copi,
+                o_cipo=loader.flash.cipo,
+            )
+            m.d.comb += self.selected.eq(loader.flash.cs)
+            connect(m, bone.bus, loader.host)
+            connect(m, loader.bus, accelerator.bus)
+        else:
+            connect(m, bone.bus, accelerator.bus)
         if self.level == "bit":
             m.d.comb += [bone.rx.eq(self.rx), self.tx.eq(bone.tx)]
             return m
@@ -114,16 +141,25 @@ class SimulatedBoard(wiring.Component):
         return m
 
 
-def board(config: Configuration, level: str = "byte") -> Build:
+def flash_bytes(config: Configuration) -> int:
+    """How much of a flash a device reads to load its image."""
+    return config.coefficient_bytes + 4 * (len(HEAD) + len(TAIL))
+
+
+def board(config: Configuration, level: str = "byte", *, self_load: bool = False) -> Build:
     """The simulator of a board, built or from the cache."""
     name = f"board_{config.name.replace('-', '_')}_{level}"
-    return build(SimulatedBoard(config, level), name)
+    if not self_load:
+        return build(SimulatedBoard(config, level), name)
+    simulated = SimulatedBoard(config, level, self_load=True)
+    return build(simulated, f"{name}_flash", extra_sources=[_FLASH_MODEL])
 
 
 def serve(
     config: Configuration,
     level: str = "byte",
     *,
+    flash: bytes | None = None,
     ready: Callable[[str], None],
     seed: int = 0,
 ) -> None:
@@ -132,23 +168,35 @@ def serve(
     Parameters
     ----------
     config, level, seed
+    flash
+        What the flash holds from `FLASH_OFFSET` on, `flash_bytes` long; None for a board without.
     ready
         Called with the path of the pseudo-terminal that stands for the serial port.
 
     Raises
     ------
+    ValueError
+        `flash` has another length.
     SimulationError
         The simulator died.
     """
-    built = board(config, level)
+    if flash is not None and len(flash) != flash_bytes(config):
+        raise ValueError(f"flash must have {flash_bytes(config)} bytes, not {len(flash)}")
+    built = board(config, level, self_load=flash is not None)
     with TemporaryDirectory() as name, ThreadPoolExecutor(1) as pool:
         folder = Path(name)
+        if flash is not None:
+            (folder / _FLASH_FILE).write_text(flash.hex("\n"))
         simulation = partial(
             run,
             built,
             __name__,
             "cable",
-            parameters={"level": level, "parent": os.getpid()},
+            parameters={
+                "level": level,
+                "parent": os.getpid(),
+                "self_load": flash is not None,
+            },
             seed=seed,
             timeout_cycles=_FOREVER_CYCLES,
             timeout_s=_FOREVER_S,
@@ -181,6 +229,10 @@ async def cable(bench: Bench) -> None:
 
     ends = {"byte": _Bytes, "bit": _Bits}
     end = ends[bench.parameters["level"]](bench, give)
+    if bench.parameters["self_load"]:
+        # Done before a computer has found out what was plugged in.
+        await bench.dut.selected.falling_edge
+        await bench.dut.selected.falling_edge
     (folder / "partial").write_text(os.ttyname(port))
     (folder / "partial").rename(folder / _PORT)
 

@@ -41,6 +41,17 @@ PLACED = re.compile(
 )
 
 
+LARGEST_BITSTREAM = {
+    "iCE40UP5K": 104_090,
+    "LFE5U-25F": 5_420_000 // 8,
+    "LFE5U-45F": 9_740_000 // 8,
+    "LFE5UM5G-45F": 9_740_000 // 8,
+    "LFE5U-85F": 15_300_000 // 8,
+    "LFE5UM5G-85F": 15_300_000 // 8,
+}
+"""Bytes: as icepack writes it, and by Lattice's FPGA-TN-02039."""
+
+
 def pins(constraints: str) -> list[str]:
     """Name and place of every pin, as in `PINS`."""
     short = {"rgb_led": "rgb", "flash_cs_n": "flash"}
@@ -57,6 +68,46 @@ def test_elaborates(name: str) -> None:
     files = elaborate(replace(board, configuration=SMALLEST[family]))
     assert sorted(pins(files[f"top.{FLOWS[family].constraints}"])) == sorted(PINS[name].split())
     assert "\\top.accelerator.weight_generator" in files["top.il"]
+
+
+FLASHES = {
+    "icebreaker": "16 15 14 17 12 13",
+    "ulx3s-25f": "R2 W2 V2 W1 Y2",
+    "ulx3s-45f": "R2 W2 V2 W1 Y2",
+    "ulx3s-85f": "R2 W2 V2 W1 Y2",
+    "colorlight-i5": "R2 W2 V2",
+    "colorlight-i9": "R2 W2 V2",
+    "ecpix5-45f": "AA2 AD2 AE2 AF2 AE1",
+    "ecpix5-85f": "AA2 AD2 AE2 AF2 AE1",
+}
+"""From the boards' documentation. The clock of an ECP5's flash is not on a pin of the fabric."""
+
+
+@pytest.mark.parametrize("name", FLASHES)
+def test_elaborates_with_the_flash(name: str) -> None:
+    board = BOARDS[name]
+    family = board.config.family
+    files = elaborate(replace(board, configuration=SMALLEST[family], self_load=True))
+    found = {place.split("=")[1] for place in pins(files[f"top.{FLOWS[family].constraints}"])} - {
+        place.split("=")[1] for place in PINS[name].split()
+    }
+    assert found == set(FLASHES[name].split())
+    assert ("USRMCLK" in files["top.il"]) == (family == "ecp5")
+
+
+def test_flash_out_of_reach() -> None:
+    assert {name for name, board in BOARDS.items() if board.flash} == set(FLASHES)
+    with pytest.raises(BuildError, match="upduino cannot load an image by itself") as error:
+        replace(BOARDS["upduino"], self_load=True)
+    assert "without --self-load" in error.value.next_step
+
+
+@pytest.mark.parametrize("name", FLASHES)
+def test_image_lies_behind_any_bitstream(name: str) -> None:
+    board = BOARDS[name]
+    assert board.flash.offset >= LARGEST_BITSTREAM[board.platform.device]
+    assert board.flash.offset + board.config.coefficient_bytes + 128 <= board.flash.size
+    assert board.flash.offset % (64 << 10) == 0, "a block that is erased at once"
 
 
 @pytest.mark.slow

@@ -6,13 +6,15 @@ What the stand-ins say is what openFPGALoader 1.1.1 said on machines without boa
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import boards.program
 from boards import BOARDS
-from boards.program import program
+from boards.board import Flash
+from boards.program import program, program_image
 from insitu.errors import ProgramError
 
 BOARD = BOARDS["icebreaker"]
@@ -52,6 +54,34 @@ def test_orders(name: str, loader: str, given: bool, flash: bool, tmp_path: Path
     assert written == file
     orders = (tmp_path / "orders").read_text().split()
     assert orders == ["-b", *loader.split(), *(["-f"] if flash else []), str(file)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("icebreaker", "-b ice40_generic -f -o 1048576"),
+        ("ulx3s-45f", "-b ulx3s -f -o 2097152"),
+        ("colorlight-i5", "-b colorlight-i5 -f -o 1048576"),
+    ],
+)
+def test_image_is_written_behind_the_bitstream(
+    name: str, options: str, tmp_path: Path, tool
+) -> None:
+    tool(f'echo "$@" > {tmp_path}/orders; for last; do :; done; cp "$last" {tmp_path}/written')
+    program_image(BOARDS[name], b"contents")
+    orders, _, file = (tmp_path / "orders").read_text().strip().rpartition(" ")
+    assert orders == f"{options} --file-type raw"
+    assert (tmp_path / "written").read_bytes() == b"contents"
+    assert not Path(file).exists()
+
+
+def test_image_needs_a_flash_that_it_fits() -> None:
+    for name in ("upduino", "orangecrab-25f"):
+        with pytest.raises(ProgramError, match=f"no image can be put into the flash of {name}"):
+            program_image(BOARDS[name], b"")
+    small = replace(BOARD, flash=Flash(offset=1 << 20, size=(1 << 20) + 7))
+    with pytest.raises(ProgramError, match="takes 8 bytes from 1,048,576 on, and the flash of ice"):
+        program_image(small, bytes(8))
 
 
 def refused(tmp_path: Path, **options: float) -> ProgramError:

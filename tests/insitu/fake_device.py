@@ -18,10 +18,12 @@ from insitu.maps import Map
 from rtl.config import CONFIGURATIONS, Configuration
 from rtl.registers import (
     CONTROL_BITS,
+    FIELDS,
     IDENTITY,
     REGISTERS,
     STATUS_BITS,
     UNLOCK,
+    SelfLoad,
     geometry,
     version,
 )
@@ -55,6 +57,9 @@ class FakeDevice:
         self.memories = (bytearray(config.coefficient_bytes), bytearray(config.activation_bytes))
         self.runs = 0
         self.interrupted = False
+        self.self_load = SelfLoad.ABSENT
+        self.reading_until = 0
+        """Till then it shows that it reads its flash."""
         self.time = 0
         self.reset()
 
@@ -198,7 +203,9 @@ class FakeDevice:
         on = self.flags | ({"locked"} if self.locked else set())
         on |= {"busy"} if self.running else set()
         on |= {"crc_busy"} if self.checking else set()
-        return sum(1 << STATUS_BITS[name].number for name in on)
+        state = SelfLoad.READING if self.time < self.reading_until else self.self_load
+        field = state << FIELDS["STATUS"]["self_load"].low
+        return field + sum(1 << STATUS_BITS[name].number for name in on)
 
     def _read(self, index: int) -> int:
         if index < 4:

@@ -13,8 +13,10 @@ import boards.program
 import insitu.link
 import insitu.serve
 from insitu import cli
+from insitu.flash import flash_contents
 from insitu.link import Link
 from rtl.config import CONFIGURATIONS
+from rtl.registers import SelfLoad
 from sim.build import BuildError
 from sim.run import SimulationError
 from tests.insitu.fake_device import FakeDevice, FakePort, answer, engine, image
@@ -88,10 +90,30 @@ def test_ping(setup):
         "width": 1,
         "coefficient_bytes": 65536,
         "activation_bytes": 65536,
+        "self_load": "absent",
         "image": None,
         "retries": 0,
     }
     assert setup.rates == [1_000_000]
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        (SelfLoad.ABSENT, "it loads nothing by itself"),
+        (SelfLoad.LOADED, "loaded, checked"),
+        (SelfLoad.NONE_FOUND, "no image for this device"),
+        (SelfLoad.CRC_WRONG, "the image is damaged: its CRC is wrong"),
+    ],
+)
+def test_ping_tells_of_the_flash(state, text, setup):
+    setup.device.self_load = state
+    setup.device.reading_until = 500_000
+    result = invoke("ping", "--port", PORT, "--json", setup.folder / "a.json")
+    assert text in result.output
+    assert setup.report()["self_load"] == state.name.lower()
+    assert setup.port.time > 500_000, "it waits until the flash is read"
+    assert setup.report()["retries"] == 0
 
 
 def test_load(setup):
@@ -189,24 +211,33 @@ def test_one_rate_by_default():
 # --- serve ---
 
 
-def test_serve(tmp_path, monkeypatch):
-    monkeypatch.setattr(insitu.serve, "board", lambda config, level: None)
+@pytest.mark.parametrize("flash", [False, True])
+def test_serve(flash, tmp_path, seed, monkeypatch):
+    made = image(Random(seed))
+    made.write(tmp_path / "a.image")
+    options = ("--flash", tmp_path / "a.image") if flash else ()
+    held = flash_contents(made, CONFIG) if flash else None
 
-    def run(config, level, *, ready):
-        assert (config.name, level) == ("up5k", "bit")
+    monkeypatch.setattr(insitu.serve, "board", lambda config, level, self_load: None)
+
+    def run(config, level, *, flash, ready):
+        assert (config.name, level, flash) == ("up5k", "bit", held)
         ready("/dev/pts/9")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(insitu.serve, "run", run)
     arguments = ("serve", "--config", "up5k", "--level", "bit", "--json", tmp_path / "a.json")
-    result = invoke(*arguments)
+    result = invoke(*arguments, *options)
     assert result.status == 0, result.errors
     assert "insitu ping --port /dev/pts/9" in result.output
     report = json.loads((tmp_path / "a.json").read_text())
     assert (report["port"], report["configuration"]) == ("/dev/pts/9", "up5k")
 
 
-def test_serve_refuses(tmp_path, monkeypatch):
+def test_serve_refuses(tmp_path, seed, monkeypatch):
+    image(Random(seed)).write(tmp_path / "a.image")
+    arguments = ("serve", "--config", "ecp5-25f", "--flash", tmp_path / "a.image")
+    refused(tmp_path, *arguments, cause="is for up5k", next_step="--config ecp5-25f")
     refused(tmp_path, "serve", "--config", "x9", cause="'x9'", next_step="up5k")
     arguments = ("serve", "--config", "up5k")
     refused(tmp_path, *arguments, "--level", "word", cause="'word'", next_step="byte, bit")
@@ -220,7 +251,7 @@ def test_serve_refuses(tmp_path, monkeypatch):
     def dies(*_, **__):
         raise SimulationError("segmentation fault")
 
-    monkeypatch.setattr(insitu.serve, "board", lambda config, level: None)
+    monkeypatch.setattr(insitu.serve, "board", lambda config, level, self_load: None)
     monkeypatch.setattr(insitu.serve, "run", dies)
     result = invoke(*arguments)
     assert result.status == 1
@@ -244,6 +275,22 @@ def test_program(tmp_path, monkeypatch):
     arguments = ("program", "--board", "ulx3s-45f", "--flash", "--bitstream", tmp_path / "a")
     assert invoke(*arguments).status == 0
     assert seen == [("icebreaker", None, False), ("ulx3s-45f", Path(tmp_path / "a"), True)]
+
+
+def test_program_image(setup, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        boards.program, "program_image", lambda board, contents: seen.append((board, contents))
+    )
+    arguments = ("program", "--board", "icebreaker", "--image", setup.folder / "a.image")
+    result = invoke(*arguments)
+    assert result.status == 0, result.errors
+    assert "to the flash of icebreaker" in result.output
+    assert seen == [(boards.BOARDS["icebreaker"], flash_contents(setup.image, CONFIG))]
+    for more in ("--flash", "--bitstream=a.bin"):
+        refused(setup.folder, *arguments, more, cause="--image is written without a bitstream")
+    arguments = ("program", "--board", "ulx3s-25f", "--image", setup.folder / "a.image")
+    refused(setup.folder, *arguments, cause="is for up5k", next_step="--config ecp5-25f")
 
 
 def test_program_refuses(tmp_path):

@@ -9,13 +9,14 @@ from random import Random
 
 import pytest
 
+import insitu.device
 from insitu.device import ATTEMPTS, Device, Loaded
 from insitu.errors import DeviceError, ImageError
 from insitu.image import Image
 from insitu.infer import make_ready
 from insitu.link import PATIENCE_S, Link, LinkError
 from rtl.config import CONFIGURATIONS, Configuration
-from rtl.registers import ACTIVATIONS, COEFFICIENTS, REGISTERS
+from rtl.registers import ACTIVATIONS, COEFFICIENTS, FIELDS, REGISTERS, SelfLoad
 from tests.insitu import fake_device
 from tests.insitu.fake_device import FakeDevice, FakePort, Fault, answer, engine, image
 
@@ -345,3 +346,45 @@ def test_patience(patience: float, seed: int) -> None:
             link.read(STATUS)
         link.restart()
     assert link.read(STATUS) == [bench.model.status()]
+
+
+# --- the flash ---
+
+
+def test_waits_while_the_device_reads_its_flash(bench: Bench) -> None:
+    bench.model.self_load = SelfLoad.LOADED
+    bench.model.reading_until = 500_000
+    device = bench.open()
+    assert device.self_load == SelfLoad.LOADED
+    assert bench.port.time > 500_000
+    assert device.retries == 0
+    device.load(bench.image)
+    assert device.holds(Loaded.of_image(bench.image)), "the field is not taken for a fault"
+
+
+def test_does_not_wait_for_a_flash_without_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(insitu.device, "_SLOWEST_HZ", 1 << 30)
+    bench.model.reading_until = 1 << 60
+    with pytest.raises(DeviceError, match=r"still reading its flash after 3 s"):
+        bench.open()
+
+
+@pytest.mark.parametrize("bit", range(FIELDS["STATUS"]["self_load"].bits))
+def test_a_state_is_believed_only_twice(bit: int, bench: Bench) -> None:
+    """A flipped bit of the field, in the first look or in the second."""
+    bench.model.self_load = SelfLoad.LOADED
+    bench.open()
+    field = FIELDS["STATUS"]["self_load"]
+    for number in (bench.port.bytes["in"] - 6, bench.port.bytes["in"] - 2):
+        port = FakePort(
+            FakeDevice(CONFIG, engine, bench.rng),
+            {("in", number): Fault("flip", (field.low + bit) % 8)},
+        )
+        port._device.self_load = SelfLoad.LOADED
+        device = Device(Link(port, now=port.now))
+        assert device.self_load == SelfLoad.LOADED
+        # "Reading" is looked at again anyhow.
+        again = SelfLoad.LOADED ^ 1 << bit != SelfLoad.READING or number % 8
+        assert device.retries == bool(again)

@@ -78,11 +78,14 @@ def interrupt(pid: int) -> None:
 
 @contextmanager
 def served(
-    folder: Path, level: str = "byte", end: Callable[[int], None] = terminate
+    folder: Path,
+    level: str = "byte",
+    end: Callable[[int], None] = terminate,
+    options: tuple[object, ...] = (),
 ) -> Iterator[str]:
     """A board that is served; the path of its port."""
     ready = folder / f"{level}.json"
-    arguments = ("serve", "--config", CONFIG.name, "--level", level, "--json", ready)
+    arguments = ("serve", "--config", CONFIG.name, "--level", level, "--json", ready, *options)
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             insitu(*arguments), cwd=ROOT, stdout=log, stderr=log, start_new_session=True
@@ -147,6 +150,25 @@ def test_example_network_answers(
     assert figures["accuracy"] >= 0.75
     assert abs(figures["cycles"] - figures["predicted_cycles"]) < 100
     assert not Path(port).exists()
+
+
+@pytest.mark.slow
+def test_example_network_answers_from_the_flash(tmp_path: Path) -> None:
+    """From power-up to answers, with nothing loaded over the line."""
+    network = load(EXAMPLE / "fashion_compressed.npz", (28, 28, 1))
+    images, _ = load_inputs(EXAMPLE / "fashion500.npz", network.input_shape)
+    inputs = quantise_inputs(images[:2], network.input_scale, network.input_zero_point)
+    made, out, report = (tmp_path / name for name in ("a.image", "out.npz", "a.json"))
+    make_image(plan(network, CONFIG, name="fashion")).write(made)
+    with served(tmp_path, options=("--flash", made)) as port:
+        call("ping", "--port", port, "--json", report)
+        found = json.loads(report.read_text())
+        assert (found["self_load"], found["image"]["network"]) == ("loaded", "fashion")
+        arguments = ("--inputs", EXAMPLE / "fashion500.npz", "--samples", 2)
+        call("infer", "--port", port, *arguments, "-o", out, "--json", report)
+    with np.load(out) as saved:
+        assert np.array_equal(saved["outputs"], run(network, inputs))
+    assert json.loads(report.read_text())["retries"] == 0
 
 
 @pytest.mark.slow
