@@ -1,6 +1,6 @@
 """What a board is to this project: amaranth-boards' pins, a configuration and a clock."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from insitu.errors import BuildError
 from rtl.config import Configuration, configuration
@@ -56,7 +56,9 @@ class Board:
         openFPGALoader cannot write there. The platform then has a resource `spi_flash_1x` or
         `spi_flash`.
     self_load : bool
-        Whether what is built loads the image from the flash at power-up.
+        Whether what is built loads the image from the flash at power-up, see `loading_itself`.
+    self_load_hz : int, optional
+        Clock of such a build, where it does not reach the other.
     """
 
     name: str
@@ -70,14 +72,23 @@ class Board:
     seeds: tuple[int, ...] = (1, 2, 3, 4)
     flash: Flash | None = None
     self_load: bool = False
+    self_load_hz: int | None = None
 
-    def __post_init__(self) -> None:
-        if self.self_load and self.flash is None:
+    def loading_itself(self) -> "Board":
+        """The board, to be built so that it loads the image from its flash.
+
+        Raises
+        ------
+        BuildError
+            If the design cannot reach the flash, or no image be written there.
+        """
+        if self.flash is None:
             raise BuildError(
                 f"{self.name} cannot load an image by itself: its flash is out of reach "
                 "(docs/host.md says why)",
                 "build it without --self-load, and load images with insitu load",
             )
+        return replace(self, self_load=True, clock_hz=self.self_load_hz or self.clock_hz)
 
     @property
     def config(self) -> Configuration:

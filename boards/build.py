@@ -14,7 +14,6 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,8 +85,9 @@ def build(
     dict
         ``board``, ``configuration``, ``self_load``, ``device``, ``package``, ``clock_mhz``,
         ``fmax_mhz``, ``utilisation`` ({kind: {used, available}}),
-        ``blocks`` ({block: {kind: used}}), ``critical_path``, ``seed``, ``failed_seeds`` ({seed: fmax_mhz}), ``seconds``, ``tools``,
-        ``bitstream``, ``bitstream_bytes``, ``cached``.
+        ``blocks`` ({block: {kind: used}}), ``critical_path``, ``seed``,
+        ``failed_seeds`` ({seed: fmax_mhz}), ``seconds``, ``tools``, ``bitstream``,
+        ``bitstream_bytes``, ``cached``.
 
     Raises
     ------
@@ -96,7 +96,9 @@ def build(
         does not fit the device, or no seed reaches the clock.
     """
     tell = progress or (lambda text: None)
-    chosen = replace(find_board(board), self_load=self_load)
+    chosen = find_board(board)
+    if self_load:
+        chosen = chosen.loading_itself()
     flow = FLOWS[chosen.config.family]
     tools = versions(flow.packages)
     directory = Path(output_dir)

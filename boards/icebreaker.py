@@ -19,5 +19,6 @@ BOARDS = (
         clock_hz=27_000_000,
         loader="ice40_generic",
         flash=Flash(offset=1 << 20, size=16 << 20),
+        self_load_hz=24_000_000,
     ),
 )

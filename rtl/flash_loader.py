@@ -71,11 +71,13 @@ class FlashLoader(wiring.Component):
     should not.
 
     The accelerator's bus is the host's but for the loader's accesses, one a word: each begins when
-    the host's access, if there is one, is over. What the host reads of STATUS (and of CONTROL and
-    LOCK, which read as STATUS) has the field `self_load` in addition. The last access of the loader, to CRC_VALUE, takes as long as
-    the check, and an access of the host then waits: 23 ms for 64 KB at 27 MHz. Until `self_load` is no longer
-    `SelfLoad.READING` a host must only read registers: whatever else it does may make the CRC of a
-    good image wrong, or have what it has written overwritten.
+    the host's access, if there is one, is over. The last, to CRC_VALUE, takes as long as the check,
+    and the host waits: 23 ms for 64 KB at 27 MHz.
+
+    What the host reads of STATUS (and of CONTROL and LOCK, which read as STATUS) has the field
+    `self_load` in addition. Until that is no longer `SelfLoad.READING` a host must only read
+    registers: whatever else it does may make the CRC of a good image wrong, or have what it has
+    written overwritten.
 
     Latency: the first word is complete `WORD_CYCLES` * (`WAIT_WORDS` + 3) cycles after reset, and
     each is followed by the next in `WORD_CYCLES` + L + 2 cycles, where L is the accelerator's

@@ -87,7 +87,7 @@ FLASHES = {
 def test_elaborates_with_the_flash(name: str) -> None:
     board = BOARDS[name]
     family = board.config.family
-    files = elaborate(replace(board, configuration=SMALLEST[family], self_load=True))
+    files = elaborate(replace(board, configuration=SMALLEST[family]).loading_itself())
     found = {place.split("=")[1] for place in pins(files[f"top.{FLOWS[family].constraints}"])} - {
         place.split("=")[1] for place in PINS[name].split()
     }
@@ -98,7 +98,7 @@ def test_elaborates_with_the_flash(name: str) -> None:
 def test_flash_out_of_reach() -> None:
     assert {name for name, board in BOARDS.items() if board.flash} == set(FLASHES)
     with pytest.raises(BuildError, match="upduino cannot load an image by itself") as error:
-        replace(BOARDS["upduino"], self_load=True)
+        BOARDS["upduino"].loading_itself()
     assert "without --self-load" in error.value.next_step
 
 
