@@ -95,6 +95,11 @@ def _report(path: Path) -> dict[str, Any]:
     missing = {"board", *KEPT} - set(report if isinstance(report, dict) else ())
     if missing:
         raise BuildError(f"{path} is not the report of a build", "build the board again")
+    if report.get("self_load"):
+        raise BuildError(
+            f"{path} is of a build that loads by itself; the baseline has those that do not",
+            "build the board without --self-load",
+        )
     return dict(report)
 
 

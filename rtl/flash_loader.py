@@ -72,7 +72,7 @@ class FlashLoader(wiring.Component):
 
     The accelerator's bus is the host's but for the loader's accesses, one a word: each begins when
     the host's access, if there is one, is over. The last, to CRC_VALUE, takes as long as the check,
-    and the host waits: 23 ms for 64 KB at 27 MHz.
+    and the host waits: 27 ms for 64 KB at 24 MHz.
 
     What the host reads of STATUS (and of CONTROL and LOCK, which read as STATUS) has the field
     `self_load` in addition. Until that is no longer `SelfLoad.READING` a host must only read

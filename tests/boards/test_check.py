@@ -102,6 +102,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("{", "not a JSON file"),
         ("{}", "not the report of a build"),
         ("[]", "not the report of a build"),
+        (json.dumps(REPORT | {"self_load": True}), "of a build that loads by itself"),
     ],
 )
 def test_bad_reports(

@@ -465,16 +465,19 @@ def test_build(files, monkeypatch):
         "bitstream_bytes": 104090,
     }
 
-    def build(board, *, output_dir, progress):
+    def build(board, *, output_dir, progress, self_load):
         progress("elaborating")
-        return report | {"board": board, "folder": str(output_dir)}
+        return report | {"board": board, "folder": str(output_dir), "self_load": self_load}
 
     monkeypatch.setattr("boards.build.build", build)
     result = invoke("build", "--board", "icebreaker", "-o", files, "--json", files / "a.json")
     assert result.status == 0, result.errors
     assert "mac_array" in result.output
     assert "elaborating" in result.errors
-    assert json.loads((files / "a.json").read_text()) == report | {"folder": str(files)}
+    said = json.loads((files / "a.json").read_text())
+    assert said == report | {"folder": str(files), "self_load": False}
+    invoke("build", "--board", "icebreaker", "--self-load", "--json", files / "a.json")
+    assert json.loads((files / "a.json").read_text())["self_load"]
 
 
 def test_build_lists_boards():
