@@ -51,7 +51,7 @@ def _pairs(title: str, rows: Sequence[tuple[str, str]]) -> Table:
 def form(layer: Report) -> str:
     """Ranks and bits of a layer's weights: "Bi 2 Bo 40: 4/4/4", or "8" where they are stored.
 
-    A U in powers of two has a p: "Bi 2: 4/3p".
+    A U in powers of two has a p: "Bi 2: 4/3p". Figures that do not say have none.
     """
     ranks, bits = layer["ranks"], layer["precisions"]
     if not bits:
@@ -60,7 +60,7 @@ def form(layer: Report) -> str:
         return f"{bits['w']}"
     names = {"terms": "Bi", "kernels": "Bo"}
     parts = [f"{name} {ranks[key]}" for key, name in names.items() if key in ranks]
-    powers = {"u": "p"} if layer["code"] == Code.POWER_OF_TWO else {}
+    powers = {"u": "p"} if layer.get("code") == Code.POWER_OF_TWO else {}
     precisions = [f"{bits[key]}{powers.get(key, '')}" for key in "buv" if key in bits]
     return f"{' '.join(parts)}: {'/'.join(precisions)}"
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from insitu.report import read_entries
 from rtl.config import CONFIGURATIONS
 from tests.insitu.networks import random_generated, random_network, random_stored
 
+ROOT = Path(__file__).parents[2]
 VOID = {"br", "meta", "path", "use", "rect", "line", "stop"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -64,7 +66,7 @@ def row(seed):
     rng = np.random.default_rng(seed)
     layers = [
         {"weights": random_generated(rng, 12, 3, 9, terms=2, kernels=9, s1=0), "kernel": (3, 3)},
-        {"weights": random_generated(rng, 8, 12, 9, terms=2, s1=0), "kernel": (3, 3)},
+        {"weights": random_generated(rng, 8, 12, 9, terms=2, s1=0, powers=True), "kernel": (3, 3)},
         {"weights": random_stored(rng, 10, 8, 6, 4), "kernel": (2, 3)},
     ]
     made = random_network(rng, layers, (6, 7, 3))
@@ -132,6 +134,11 @@ def test_a_row_need_not_be_retrained(tmp_path, row):
     assert (other.accuracy, other.untrained, other.epochs) == (33.25, None, None)
 
 
+def test_committed_rows_make_a_page(tmp_path):
+    assert report(tmp_path, (ROOT / "examples/compression/rows.json").read_text())[0] == 0
+    assert "intra Bi 3: 4/4" in (tmp_path / "out.html").read_text()
+
+
 def test_holds_every_figure_and_needs_nothing_else(tmp_path, row):
     plain = row | {"row": "plain", "plain": True, "budget_bytes": None}
     assert report(tmp_path, [row, plain], compressed())[0] == 0
@@ -160,6 +167,7 @@ def test_holds_every_figure_and_needs_nothing_else(tmp_path, row):
     layers = {one[2]: one for one in page.rows if len(one) == 6}
     first = layers["cross Bi 2 Bo 9: 4/4/4"]
     assert "cycles recover the weights" in first[5]
+    assert "intra Bi 2: 4/3p" in layers
     assert ["c", "", "intra, Bi 2", "990", "1", "adds 0.5 to the loss"] in page.rows
     for label in ("float, 90.00 %", "all weights stored", "coefficient memory", "budget"):
         assert label in page.text
