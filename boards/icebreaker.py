@@ -16,7 +16,7 @@ BOARDS = (
         platform=ICEBreakerPlatform,
         pll=Ice40Pll,
         configuration="up5k",
-        clock_hz=27_000_000,
+        clock_hz=33_000_000,
         loader="ice40_generic",
         flash=Flash(offset=1 << 20, size=16 << 20),
         self_load_hz=24_000_000,

@@ -307,7 +307,7 @@ CONFIGURATIONS = {
             requantiser_outputs=1,
             accumulator_bits=24,
             slow_memory=False,
-            clock_hz=27_000_000,
+            clock_hz=33_000_000,
         ),
         Configuration(
             name="ecp5-45f",
