@@ -2,10 +2,10 @@
 
     python -m boards.probes.up5k_16 [--only 16x1]
 
-The accelerator with its UART bridge as `up5k` has it (8x1), with 16 lanes (16x1), and with 8 lanes
-of two channels (8x2); synthesised for iCE40 and packed by nextpnr, not placed. The requantiser is
-counted with its four SB_MAC16, which it cannot have where the array takes all eight:
-`up5k_requantiser` has its size in logic.
+The accelerator with its UART bridge as `up5k` has it (8x1), with 16 lanes (16x1), with 8 lanes of
+two channels (8x2), and that with the smallest generator there is (8x2-small); synthesised for iCE40
+and packed by nextpnr, not placed. The requantiser is counted with its four SB_MAC16, which it
+cannot have where the array takes all eight: `up5k_requantiser` has its size in logic.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from amaranth import Module
 from amaranth.back import rtlil
@@ -31,8 +32,19 @@ from ..flow import FLOWS, allow_collisions, synthesis_script
 from ..tools import run
 from .harness import DEVICES
 
-ARRAYS = {"8x1": (8, 1), "16x1": (16, 1), "8x2": (8, 2)}
-"""Lanes and width."""
+VARIANTS: dict[str, dict[str, Any]] = {
+    "8x1": {},
+    "16x1": {"lanes": 16, "tile_bytes": 4096},
+    "8x2": {"width": 2, "tile_bytes": 4096},
+    "8x2-small": {
+        "width": 2,
+        "tile_bytes": 4096,
+        "generator_terms": 1,
+        "generator_u_bits": 2,
+        "generator_b_bits": 2,
+    },
+}
+"""How each differs from `up5k`. The depth of the tile must be one that block RAM has."""
 
 
 class Design(wiring.Component):
@@ -51,10 +63,10 @@ class Design(wiring.Component):
         return m
 
 
-def packed(lanes: int, width: int, directory: Path) -> dict[str, dict[str, int]]:
-    """Cells of the design with such an array, by block and kind."""
+def packed(name: str, directory: Path) -> dict[str, dict[str, int]]:
+    """Cells of a variant, by block and kind."""
     directory.mkdir(parents=True, exist_ok=True)
-    config = replace(configuration("up5k"), name="probe", lanes=lanes, width=width)
+    config = replace(configuration("up5k"), name="probe", **VARIANTS[name])
     text = allow_collisions(rtlil.convert(Design(config), name="top", emit_src=False))
     flow = FLOWS["ice40"]
     (directory / "top.il").write_text(text)
@@ -69,10 +81,10 @@ def packed(lanes: int, width: int, directory: Path) -> dict[str, dict[str, int]]
 def main() -> None:
     """Write the cells of each block, and their sums."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", choices=ARRAYS)
+    parser.add_argument("--only", choices=VARIANTS)
     options = parser.parse_args()
-    for name in [options.only] if options.only else ARRAYS:
-        blocks = packed(*ARRAYS[name], Path("build/probes") / f"up5k-{name}")
+    for name in [options.only] if options.only else VARIANTS:
+        blocks = packed(name, Path("build/probes") / f"up5k-{name}")
         kinds = ("lc", "dsp", "ebr", "spram")
         total = {kind: sum(one.get(kind, 0) for one in blocks.values()) for kind in kinds}
         sys.stdout.write(f"{name}: {json.dumps({'total': total} | blocks)}\n")

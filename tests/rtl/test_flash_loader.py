@@ -156,6 +156,7 @@ async def loads(bench: Bench) -> None:
     assert await world.host.read(at) == struct.unpack_from("<I", world.memory, 4 * STATUS_AT)[0]
     assert (await world.host.access(COEFFICIENTS, 1)).kind == "err"
     await world.host.write("CONTROL", 1)
+    await bench.cycles(3)
     assert world.engine.starts == 1
     assert not bench.dut.flash__cs.value
 
