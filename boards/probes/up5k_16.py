@@ -2,10 +2,10 @@
 
     python -m boards.probes.up5k_16 [--only 16x1]
 
-The accelerator with its UART bridge as `up5k` has it (8x1), with 16 lanes (16x1), with 8 lanes of
-two channels (8x2), and that with the smallest generator there is (8x2-small); synthesised for iCE40
-and packed by nextpnr, not placed. The requantiser is counted with its four SB_MAC16, which it
-cannot have where the array takes all eight: `up5k_requantiser` has its size in logic.
+The accelerator with its UART bridge as `up5k` has it (8x1), with 16 lanes (16x1), and with 8 lanes
+of two channels (8x2); synthesised for iCE40 and packed by nextpnr, not placed. The requantiser is
+counted with its four SB_MAC16, which it cannot have where the array takes all eight:
+`up5k_requantiser` has its size in logic.
 """
 
 from __future__ import annotations
@@ -36,13 +36,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "8x1": {},
     "16x1": {"lanes": 16, "tile_bytes": 4096},
     "8x2": {"width": 2, "tile_bytes": 4096},
-    "8x2-small": {
-        "width": 2,
-        "tile_bytes": 4096,
-        "generator_terms": 1,
-        "generator_u_bits": 2,
-        "generator_b_bits": 2,
-    },
 }
 """How each differs from `up5k`. The depth of the tile must be one that block RAM has."""
 
