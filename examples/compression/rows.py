@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from golden.network import Convolution, Network
+from golden.network import Network
 from insitu.choice import read_choices
 from insitu.compress import compress
 from insitu.console import progress
@@ -130,12 +130,6 @@ def float_accuracy(
     return accuracy(FloatModule(network), samples_from(real, labels))
 
 
-def weight_bits(network: Network) -> int:
-    """Bits of bases, coefficients and stored weights, without padding."""
-    layers = [layer for layer in network.layers if isinstance(layer, Convolution)]
-    return sum(sum(layer.weights.bits.values()) for layer in layers)
-
-
 def make_row(name: str, models: Path, training: Path, test: Path) -> dict[str, Any]:
     """Compress, retrain and measure."""
     row, config = ALL[name], configuration(CONFIGURATION)
@@ -177,7 +171,7 @@ def make_row(name: str, models: Path, training: Path, test: Path) -> dict[str, A
         "budget_bytes": None if row.budget is None else row.budget * KB,
         "choices": {layer: asdict(choice) for layer, choice in choices.items()},
         "weights": weights,
-        "bits_a_weight": round(weight_bits(made) / weights, 3),
+        "bits_a_weight": round(8 * planned["weight_bytes"] / weights, 3),
         "memory": {
             "weights": planned["weight_bytes"],
             "parameters": planned["parameter_bytes"],
