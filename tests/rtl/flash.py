@@ -88,7 +88,7 @@ class Flash:
         self._received.append(bit)
         if len(self._received) == 32 and self._code() == 0x03:
             assert self._awake_ns is not None, "read while asleep"
-            assert self._now() >= self._awake_ns, "read before it is awake"
+            assert self._selected_ns >= self._awake_ns, "read before it is awake"
             address = int("".join(map(str, self._received[8:])), 2)
             self._next = 8 * (address - self._offset)
 
