@@ -93,13 +93,14 @@ def options_of(network, sites, config):
 
 
 def test_powers_of_two_are_looked_at(seed):
-    weights = np.random.default_rng(seed).standard_normal((32, 16, 9))
-    found = choices_for(weights, UP5K)
+    wide = layer(np.random.default_rng(seed), "wide", "input", 16, 32, (3, 3))
+    found = choices_for(wide, UP5K)
     powers = [one for one in found if one.code is Code.POWER_OF_TWO]
-    uniform = [one for one in found if one.terms and one.qu == 3 and one not in powers]
+    recovered = [one for one in found if one.terms and one.qu == 3 and not one.fully]
+    uniform = [one for one in recovered if one not in powers]
     assert powers
     assert {replace(one, code=Code.UNIFORM) for one in powers} == set(uniform)
-    narrow = choices_for(weights, replace(UP5K, generator_u_bits=3))
+    narrow = choices_for(wide, replace(UP5K, generator_u_bits=3))
     assert narrow
     assert not any(one.code is Code.POWER_OF_TWO for one in narrow)
 
