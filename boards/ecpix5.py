@@ -18,7 +18,7 @@ BOARDS = (
         platform=ECPIX545Platform,
         pll=Ecp5Pll,
         configuration="ecp5-45f",
-        clock_hz=90_000_000,
+        clock_hz=100_000_000,
         loader="ecpix5",
         flash=_FLASH,
     ),
