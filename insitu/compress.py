@@ -63,6 +63,7 @@ __all__ = [
     "effective_weights",
     "fit_basis",
     "moments_of",
+    "pointwise",
 ]
 
 Floats = NDArray[np.floating[Any]]
@@ -410,10 +411,10 @@ class _Fitter:
             return self._factored(layer, weights, V, choice, seen)
         bo, ci, terms = weights.U.shape
         count, taps = bo * terms, weights.B.shape[2]
-        pointwise = replace(_pointwise(layer, layer.inputs), name=f"{layer.name}.coefficients")
+        before = replace(pointwise(layer), name=f"{layer.name}.coefficients")
         U = Stored(weights.U.transpose(0, 2, 1).reshape(count, ci, 1).copy(), weights.qu)
         # Padding reads zeros: the map's real zero has to stay 0.
-        first, step = _first_stage(pointwise, U, seen.integer, seen.quantisation, centred=False)
+        first, step = _first_stage(before, U, seen.integer, seen.quantisation, centred=False)
         between = first.compute(seen.integer)
         B = Stored(weights.B.reshape(count, 1, taps).copy(), weights.qb)
         depthwise = replace(layer, name=f"{layer.name}.basis", inputs=(first.name,), groups=count)
@@ -460,21 +461,20 @@ class _Fitter:
         damping = _DAMPING * max(float(np.trace(square)) / len(square), 1e-12)
         square += damping * np.eye(len(square))
         wanted = np.linalg.solve(square, (sums.T @ z / len(z) + damping * prior).T).T
-        pointwise = replace(_pointwise(layer, (basis.name,)), weights=wanted[:, :, np.newaxis])
+        behind = replace(pointwise(layer), inputs=(basis.name,), weights=wanted[:, :, np.newaxis])
         if choice.qv == 1:
-            coefficients, scale = round_weights(pointwise.weights, 1)
+            coefficients, scale = round_weights(behind.weights, 1)
         else:
-            coefficients, scale = _round_stored(pointwise.weights, choice.qv, square)
-        last, after = quantised_layer(pointwise, coefficients, scale, _UNIT, seen.result)
+            coefficients, scale = _round_stored(behind.weights, choice.qv, square)
+        last, after = quantised_layer(behind, coefficients, scale, _UNIT, seen.result)
         last = correct_bias(last, y, seen.mean, after[0])
         return last, Quantisation(*after), scale[:, np.newaxis] * coefficients.W[:, :, 0]
 
 
-def _pointwise(layer: FloatConvolution, inputs: tuple[str, ...]) -> FloatConvolution:
+def pointwise(layer: FloatConvolution) -> FloatConvolution:
     """The layer with the window of one pixel; its weights are still to be replaced."""
     return replace(
         layer,
-        inputs=inputs,
         kernel=(1, 1),
         stride=(1, 1),
         dilation=(1, 1),

@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from golden.code import POWER_BITS, Code
 from golden.network import INPUT, Convolution, Generated, Rounding, Shape, Stored
 from insitu.choice import Choice
-from insitu.compress import MOST_INPUTS, compressible, effective_weights, moments_of
+from insitu.compress import MOST_INPUTS, compressible, effective_weights, moments_of, pointwise
 from insitu.errors import FileError, FitError
 from insitu.files import write_file
 from insitu.float_network import FloatConvolution, FloatNetwork
@@ -281,23 +281,21 @@ class Site:
             return price(
                 _convolution(layer, weights, source, self.target), source, self.target, config
             )
-        pointwise = replace(
-            layer, kernel=(1, 1), stride=(1, 1), dilation=(1, 1), padding=(0, 0, 0, 0)
-        )
+        single = pointwise(layer)
         channels = choice.kernels or 0
         found, read = None, source
         if choice.fully:
             channels *= choice.terms or 0
             coefficients = _between(source.shape, channels, config)
             U = Stored(np.ones((channels, layer.weights.shape[1], 1), np.int8), choice.qu)
-            first = _convolution(pointwise, U, source, coefficients)
+            first = _convolution(single, U, source, coefficients)
             found, read = price(first, source, coefficients, config), coefficients
             layer = replace(layer, groups=channels)
             weights = Stored(np.ones((channels, 1, layer.weights.shape[2]), np.int8), choice.qb)
         basis = _between(self.target.shape, channels, config)
         second = price(_convolution(layer, weights, read, basis), read, basis, config)
         V = Stored(np.ones((self.target.shape[2], channels, 1), np.int8), choice.qv)
-        last = _convolution(pointwise, V, basis, self.target)
+        last = _convolution(single, V, basis, self.target)
         last_price = price(last, basis, self.target, config)
         return second + last_price if found is None else found + second + last_price
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from golden.network import INPUT, Network, Rounding
 from insitu.choice import Choice
-from insitu.compress import check_groups, check_names, check_ranks
+from insitu.compress import check_groups, check_names, check_ranks, pointwise
 from insitu.errors import FitError
 from insitu.float_network import (
     FloatAdd,
@@ -405,14 +405,7 @@ def _integer(unit, layer, given, result):  # type: ignore[no-untyped-def]
 
 def _pointwise(layer: FloatConvolution) -> FloatConvolution:
     """The layer that V is, behind its basis."""
-    return replace(
-        layer,
-        kernel=(1, 1),
-        stride=(1, 1),
-        padding=(0, 0, 0, 0),
-        dilation=(1, 1),
-        weights=np.zeros((len(layer.weights), 1, 1)),
-    )
+    return replace(pointwise(layer), weights=np.zeros((len(layer.weights), 1, 1)))
 
 
 def _quantisations(network: FloatNetwork, calibration: Calibration) -> dict[str, Quantisation]:
