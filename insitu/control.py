@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from rtl.config import Configuration
 from rtl.record import CROSS, INTRA, STORED, TABLE_WORDS, TILE
+from rtl.weight_generator import blocks_ahead
 
 __all__ = ["WORD_TURNS", "Delays", "Segments", "Shape", "Trace", "trace"]
 
@@ -102,18 +103,20 @@ class Delays:
     `generated` from the issue of a step to its weights, `sums` from there to a pixel's first sums,
     `released` from a lane group's last sums until the memory of its parameters is free, `results`
     from the last sums of a word to the word. A pixel's sums take `rows` cycles, a word's `pieces`.
+    `ahead` blocks of the cross level may be issued before they are taken.
     """
 
     def __init__(self, config: Configuration):
         self.slow = config.slow_memory
         slow = int(config.slow_memory)
         self.word = 2 + (config.coefficient_port > 32) + slow
-        self.found = 2 + slow
+        self.found = 2 + 2 * slow
         self.weights = 2 + slow
         self.generated = 3 + 2 * slow + (config.generator_sum_bits > 8)
         self.sums = 3 + config.width.bit_length()
         self.released = 3 + slow
-        self.results = 8 + 2 * slow
+        self.results = 8 + 3 * slow
+        self.ahead = blocks_ahead(config)
         self.rows = config.lanes // config.requantiser_outputs
         self.pieces = config.activation_word // config.requantiser_outputs
 
@@ -179,7 +182,7 @@ class _CoefficientFetch:
 
 class _CoefficientMemory:
     def __init__(self, delays: Delays):
-        self.asked = False
+        self.asked = 0
         self.turn = WORD_TURNS - 1
         self.read: int | None = None
         self.slow = delays.slow
@@ -194,15 +197,14 @@ class _CoefficientMemory:
         if self.slow:
             pushed = self.caught.popleft()
             free = self.room > 0
-            served = self.asked and (not (fetch.valid and free) or not self.turn)
+            served = self.asked > 0 and (not (fetch.valid and free) or not self.turn)
         else:
             pushed = self.read if len(self.queue) < 2 else None
             free = self.read is None or pushed is not None
-            served = free and self.asked and (not fetch.valid or not self.turn)
+            served = free and self.asked > 0 and (not fetch.valid or not self.turn)
         taken = free and fetch.valid and not served
-        granted = not self.asked or served
-        if granted:
-            self.asked = request
+        granted = request and (self.asked < 2 if self.slow else not self.asked or served)
+        self.asked += granted - served
         if served:
             self.turn = WORD_TURNS - 1
         elif taken and self.turn:
@@ -217,7 +219,7 @@ class _CoefficientMemory:
         if free or self.slow:
             self.read = fetch.words[fetch.at] if taken else None
         self.served = (self.served << 1 | served) & 0xFF
-        return taken, granted and request
+        return taken, granted
 
     def arrives(self) -> bool:
         """Whether a 32-bit word comes in this cycle."""
@@ -282,8 +284,9 @@ class _WeightGenerator:
         self.half = self.half_written = 0
         self.write_slot = self.slot = 0
         self.vectors = self.issued = 0
-        self.waits = self.valid = False
-        self.delay = delays.generated - 1
+        self.ahead = delays.ahead
+        self.ready = self.under_way = 0  # blocks of the cross level
+        self.delay = delays.generated - 1 + (self.ahead > 1)
         self.issues = 0  # a bit a cycle, this one's lowest
 
     def basis_room(self) -> bool:
@@ -297,7 +300,7 @@ class _WeightGenerator:
 
     def issue(self, permit: bool) -> bool:
         ready = self.filled[self.slot] and self.fresh != self.slot
-        return ready and (not self.waits if self.cross else permit)
+        return ready and (self.ready + self.under_way < self.ahead if self.cross else permit)
 
     def step(self, kind: int | None, last: bool, issue: bool, taken: bool) -> None:
         self.fresh = None
@@ -319,13 +322,10 @@ class _WeightGenerator:
             self.half_written = self.half
             self.half ^= 1
         if self.cross:
-            if taken:
-                self.waits = self.valid = False
-            if issue:
-                self.waits = True
             self.issues = (self.issues << 1 | issue) & 0xFF
-            if self.issues >> self.delay & 1:
-                self.valid = True
+            comes = self.issues >> self.delay & 1
+            self.ready += comes - taken
+            self.under_way += issue - comes
 
 
 class _WeightBroadcast:
@@ -461,7 +461,7 @@ class _Control:
         kernel = False
         if self.cross:
             room = steps.room > 0
-            kernel, offered = broadcast.valid and room, generator.valid
+            kernel, offered = broadcast.valid and room, generator.ready > 0
             generator.step(kind, last, issue, offered and broadcast.takes(room))
             broadcast.step(room, offered)
         elif self.intra:

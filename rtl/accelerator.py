@@ -199,7 +199,18 @@ class Accelerator(wiring.Component):
         granted = Signal()
         waits = Signal()  # for what it reads
         arrives = Signal()
-        (found,) = delayed(m, host_delay(self.config), found=granted & host.region)
+        # It is a long way to memories that lie all over the device.
+        way = int(self.config.slow_memory)
+        to_coefficients, to_activations, write, address, data = delayed(
+            m,
+            way,
+            host_to_coefficients=access & ~host.region,
+            host_to_activations=access & host.region,
+            host_write=host.write,
+            host_address=host.address,
+            host_data=host.data_w,
+        )
+        (found,) = delayed(m, way + host_delay(self.config), found=granted & host.region)
         m.d.comb += [
             granted.eq(access & (host.region | (~host.write & coefficients.words.grant))),
             arrives.eq(waits & Mux(host.region, found, coefficients.words.valid)),
@@ -211,13 +222,13 @@ class Accelerator(wiring.Component):
             host.acknowledge.eq(arrives | (access & host.write & ~host.region)),
             host.data_r.eq(Mux(host.region, activations.host_data_r, coefficients.words.data)),
             self._host_reads.eq(access & ~host.write & ~host.region),
-            coefficients.host_write.eq(access & host.write & ~host.region),
-            coefficients.host_address.eq(host.address),
-            coefficients.host_data.eq(host.data_w),
-            activations.host_request.eq(access & host.region),
-            activations.host_write.eq(host.write),
-            activations.host_address.eq(host.address),
-            activations.host_data_w.eq(host.data_w),
+            coefficients.host_write.eq(to_coefficients & write),
+            coefficients.host_address.eq(address),
+            coefficients.host_data.eq(data),
+            activations.host_request.eq(to_activations),
+            activations.host_write.eq(write),
+            activations.host_address.eq(address),
+            activations.host_data_w.eq(data),
         ]
         with m.If(granted):
             m.d.sync += waits.eq(1)
@@ -252,15 +263,13 @@ class Accelerator(wiring.Component):
         issue, generator, tile = self._issue, self._generator, self._tile
         connect(m, self._addresses.o, self._activations.taps)
         connect(m, self._activations.o, issue.activations)
+        connect(m, generator.o, self._broadcast.i)
         connect(m, self._broadcast.o, self._activations.kernels)
         connect(m, issue.o, self._array.i)
         m.d.comb += [
             generator.permit.eq(issue.permit),
             issue.issued.eq(generator.issued),
-            issue.generated.eq(generator.o.payload.values),
-            self._broadcast.i.valid.eq(generator.o.valid),
-            self._broadcast.i.payload.eq(generator.o.payload),
-            generator.o.ready.eq(self._broadcast.i.ready),
+            issue.generated.eq(generator.weights),
             tile.silent.eq(~issue.from_tile & sources_are_silent(self.config)),
             self._decoder.silent.eq(issue.from_tile & sources_are_silent(self.config)),
             tile.next.eq(issue.tile_next),

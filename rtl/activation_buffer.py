@@ -35,7 +35,7 @@ def queue_depth(config):
 
 def host_delay(config):
     """Cycles from the host's request to its data, or until what it writes is written."""
-    return 3 + config.slow_memory
+    return 3 + 2 * config.slow_memory
 
 
 def values_delay(config):
@@ -99,7 +99,7 @@ class ActivationBuffer(wiring.Component):
     Steps wait in two places: their marks in a queue, until they are issued, and their values in a
     ring, until their weights are there. A depthwise step has a whole word of values.
 
-    Latency: 3 cycles from a tap to its step, or 4 where memory is slow. Throughput: one step a
+    Latency: 3 cycles from a tap to its step, or 5 where memory is slow. Throughput: one step a
     cycle, less the writes where there is one port; one word written a cycle.
 
     Parameters
@@ -194,7 +194,7 @@ class ActivationBuffer(wiring.Component):
             m.d.sync += [group.eq(group + 1), last_group.eq(group == self.output.groups)]
 
         # Written, by layers or by the host.
-        writing = Signal()
+        writes = self.i.valid & exists
         host_writes = self.host_request & self.host_write
         enable = Signal.like(write.enable)
         target = Signal.like(write.address, reset_less=True)
@@ -203,8 +203,7 @@ class ActivationBuffer(wiring.Component):
         host_word = self.host_address >> log_parts
         domain = m.d.sync if config.slow_memory else m.d.comb
         domain += [
-            writing.eq(self.i.valid & exists),
-            enable.eq(Mux(host_writes, 1 << part, (self.i.valid & exists).replicate(parts))),
+            enable.eq(Mux(host_writes, 1 << part, writes.replicate(parts))),
             target.eq(Mux(host_writes, host_word, address)),
             value.eq(Mux(host_writes, Cat([self.host_data_w] * parts), result.values.as_value())),
         ]
@@ -222,7 +221,7 @@ class ActivationBuffer(wiring.Component):
         issued = queue.o.valid & queue.o.ready
         ready = Signal(init=1)
         m.d.comb += [
-            taps.ready.eq(ready & (~writing if config.activation_ports == 1 else 1)),
+            taps.ready.eq(ready & (~writes if config.activation_ports == 1 else 1)),
             fetch.eq(taps.valid & taps.ready),
             kernels.ready.eq(ready),
             instead.eq(kernels.valid & kernels.ready),
@@ -238,7 +237,7 @@ class ActivationBuffer(wiring.Component):
         (whole,) = delayed(m, int(config.slow_memory), whole=read.data)
         read_now, padding, place, marks = delayed(
             m,
-            1 + config.slow_memory,
+            1 + 2 * config.slow_memory,
             read_now=fetch,
             padding=taps.payload.padding,
             place=taps.payload.beat[:log_beats],
@@ -279,9 +278,16 @@ class ActivationBuffer(wiring.Component):
         turn = Signal()
         m.d.sync += turn.eq(self.host_request & ~self.host_write)
         (host_word,) = delayed(m, int(config.slow_memory), host_word=host_word)
+        # The memory lies all over the device: where it is slow, a register in front of it, and no
+        # enable.
+        (place,) = delayed(
+            m,
+            int(config.slow_memory),
+            read_address=Mux(turn, host_word, taps.payload.beat >> log_beats),
+        )
         m.d.comb += [
-            read.enable.eq(fetch | turn),
-            read.address.eq(Mux(turn, host_word, taps.payload.beat >> log_beats)),
+            read.enable.eq(1 if config.slow_memory else fetch | turn),
+            read.address.eq(place),
         ]
         m.d.sync += self.host_data_r.eq(whole.word_select(part, 32) if log_parts else whole)
         return m

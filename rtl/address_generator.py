@@ -134,9 +134,15 @@ class AddressGenerator(wiring.Component):
             left = Signal(len(limit), name=f"{name}_left")
             end = Signal(name=f"{name}_end")
             on = Signal(name=f"{name}_on")
-            last = (left == 0) | (self.single if name == "group" else 0)
-            m.d.comb += [end.eq(inner & last), on.eq(~self.start & (left != 0))]
-            with m.If(self.start | (step & inner)):
+            turns = self.start | (step & inner)
+            empty = left == 0
+            if self.config.slow_memory:  # They decide together, on a long way.
+                empty = Signal(name=f"{name}_empty", init=1)
+                with m.If(turns):
+                    m.d.sync += empty.eq(Mux(on, left == 1, limit == 0))
+            last = empty | (self.single if name == "group" else 0)
+            m.d.comb += [end.eq(inner & last), on.eq(~self.start & ~empty)]
+            with m.If(turns):
                 m.d.sync += left.eq(count_down(left, on, limit))
             ends[name] = inner = end
         m.d.sync += begun.eq(self.start)

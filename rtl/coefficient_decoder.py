@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .config import Configuration
-from .delay import delayed
+from .delay import copies, delayed
 
 __all__ = [
     "CoefficientDecoder",
@@ -360,32 +360,47 @@ class CoefficientDecoder(wiring.Component):
 
     def _extract(self, m, control, powers):
         """The words, a cycle behind the control if memory is slow, and the coefficients in them."""
-        bits = self.config.stripe_bits
+        bits, stripes = self.config.stripe_bits, self.config.stripes
         behind = int(self.config.slow_memory)
         (arriving,) = delayed(m, behind, arriving=self.i.payload.word)
+        # What reaches all stripes comes from a register for each part of them.
+        parts = 1 << behind
+        part_bits = self.config.coefficient_port // parts
         words = [arriving]
         for n in reversed(range(control.registers)):
             word = Signal(self.config.coefficient_port, name=f"word{n}", reset_less=True)
             here = control.place == n  # the arriving word comes here
-            place, change = delayed(
-                m, behind, **{f"place{n}": here, f"change{n}": here | control.move}
+            moves = copies(
+                m, behind, parts, **{f"place{n}": here, f"change{n}": here | control.move}
             )
-            with m.If(change):
-                m.d.sync += word.eq(Mux(place, arriving, words[0]))
+            for part, (place, change) in enumerate(moves):
+                with m.If(change):
+                    m.d.sync += word.word_select(part, part_bits).eq(
+                        Mux(place, arriving, words[0]).word_select(part, part_bits)
+                    )
             words.insert(0, word)
 
         # The window at the offset; then, a cycle later, cut to the precision and sign extended.
-        (within,) = delayed(m, behind, within=control.offset[: ceil_log2(bits)])
-        keep = Cat(control.top_bit >= bit for bit in range(8))
+        offsets = copies(m, behind, parts, within=control.offset[: ceil_log2(bits)])
+        keep = Cat(control.top_bit >= bit for bit in range(1, 8))
         binary = control.top_bit == 0
-        top_bit, keep, binary, powers = delayed(
-            m, 1 + behind, top_bit=control.top_bit, keep=keep, binary=binary, powers=powers
+        cuts = copies(
+            m,
+            1 + behind,
+            1 << 2 * behind,
+            top_bit=control.top_bit,
+            keep=keep,
+            binary=binary,
+            powers=powers,
         )
-        for stripe in range(self.config.stripes):
+        for stripe in range(stripes):
+            (within,) = offsets[stripe * len(offsets) // stripes]
+            top_bit, keep, binary, powers = cuts[stripe * len(cuts) // stripes]
             pieces = Cat(word.word_select(stripe, bits) for word in words)
             (window,) = delayed(m, 1, **{f"window{stripe}": (pieces >> within)[:8]})
             sign = window.bit_select(top_bit, 1)
-            value = Cat(Mux(keep[bit], window[bit], sign) for bit in range(8)) | binary
+            cut = (Mux(keep[bit - 1], window[bit], sign) for bit in range(1, 8))
+            value = Cat(window[0], *cut) | binary
             # Of the codes of powers of two only 3 and -3 are not what they stand for, 4 and -4.
             four = powers & window[0] & (window[1] ^ window[2])
             value = Cat(value[:2] & ~four.replicate(2), value[2] | four, value[3:])

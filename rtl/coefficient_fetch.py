@@ -114,9 +114,9 @@ class CoefficientFetch(wiring.Component):
         group_done = Signal()
         begin_stream = Signal()
         begin_cross = Signal()
+        known = m.d.sync if self.config.slow_memory else m.d.comb  # long before a lane group
+        known += [stored.eq(segments.dataflow == STORED), cross.eq(segments.dataflow == CROSS)]
         m.d.comb += [
-            stored.eq(segments.dataflow == STORED),
-            cross.eq(segments.dataflow == CROSS),
             step.eq(o.valid & o.ready),
             end.eq(step & one_left),
             self.started.eq((state == _State.GROUP) & self.permit),

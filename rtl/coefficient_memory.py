@@ -33,7 +33,7 @@ class WordPort(wiring.Signature):
     """Reads 32-bit words: one is asked for where `request` meets `grant`.
 
     The words come in that order, each when `valid` is set, some cycles later; and `data` holds
-    while neither another is asked for nor a word of the stream.
+    until the next comes.
     """
 
     def __init__(self, config):
@@ -109,21 +109,21 @@ class CoefficientMemory(wiring.Component):
         )
         connect(m, queue.o, flipped(o))
         free = Signal(init=config.slow_memory)  # a word of the stream may be read
-        self._asked = asked = Signal(name="asked")  # for the 32-bit word at `address`
-        address = Signal.like(words.address, reset_less=True)
-        served = Signal()  # it is being read
+        served = Signal()  # the 32-bit word at `address`, which is asked for, is being read
         wait = Signal(range(WORD_TURNS))  # words of the stream before the next 32-bit word
+        self._asked, address = self._requests(m, served)
+        enable, write_address, data = delayed(
+            m,
+            int(config.slow_memory),
+            write_enable=(self.host_write << self.host_address[:log_parts])[:parts],
+            write_address=self.host_address >> log_parts,
+            write_data=self.host_data,
+        )
         m.d.comb += [
-            words.grant.eq(~asked | served),
-            fetch.ready.eq(free & ~served),
-            storage.write.enable.eq(self.host_write << self.host_address[:log_parts]),
-            storage.write.address.eq(self.host_address >> log_parts),
-            storage.write.data.eq(Cat([self.host_data] * parts)),
+            storage.write.enable.eq(enable),
+            storage.write.address.eq(write_address),
+            storage.write.data.eq(Cat([data] * parts)),
         ]
-        with m.If(words.grant):
-            m.d.sync += asked.eq(words.request)
-            with m.If(words.request):
-                m.d.sync += address.eq(words.address)
         with m.If(served):
             m.d.sync += wait.eq(WORD_TURNS - 1)
         with m.Elif(fetch.valid & fetch.ready & (wait != 0)):
@@ -138,9 +138,10 @@ class CoefficientMemory(wiring.Component):
             chosen = whole.word_select(part, 32)
         else:
             chosen = storage.read.data
-        (arrived,) = delayed(m, self.words_delay, arrived=served)
-        (data,) = delayed(m, 1, data=chosen)
-        m.d.comb += [words.valid.eq(arrived), words.data.eq(data)]
+        (comes,) = delayed(m, self.words_delay - 1, comes=served)
+        m.d.sync += words.valid.eq(comes)
+        with m.If(comes):
+            m.d.sync += words.data.eq(chosen)
 
         place = Mux(served, address >> log_parts, fetch.payload.address)
         if config.slow_memory:
@@ -150,12 +151,34 @@ class CoefficientMemory(wiring.Component):
             self._read_when_free(m, free, served, wait, storage.read)
         return m
 
+    def _requests(self, m, served):
+        """Whether a 32-bit word is asked for, and its address, until it is `served`."""
+        words = self.words
+        if self.config.slow_memory:  # The grant has a long way to go.
+            m.submodules.requests = requests = Queue(words.address.shape(), 2)
+            m.d.comb += [
+                requests.i.valid.eq(words.request),
+                requests.i.payload.eq(words.address),
+                words.grant.eq(requests.i.ready),
+                requests.o.ready.eq(served),
+            ]
+            return requests.o.valid, requests.o.payload
+        asked = Signal()
+        address = Signal.like(words.address, reset_less=True)
+        m.d.comb += words.grant.eq(~asked | served)
+        with m.If(words.grant):
+            m.d.sync += asked.eq(words.request)
+            with m.If(words.request):
+                m.d.sync += address.eq(words.address)
+        return asked, address
+
     def _read_when_free(self, m, free, served, wait, port):
         """The memory's output register is a stage of the stream, read anew only when free."""
         fetch, read = self.fetch, self._queue.i
         m.d.comb += [
             free.eq(~read.valid | read.ready),
             served.eq(free & self._asked & (~fetch.valid | (wait == 0))),
+            fetch.ready.eq(free & ~served),
             port.enable.eq(free & (self._asked | fetch.valid)),
             read.payload.word.eq(port.data),
         ]
@@ -175,10 +198,11 @@ class CoefficientMemory(wiring.Component):
         taken = fetch.valid & fetch.ready
         popped = queue.o.valid & queue.o.ready
         left = room - taken
-        reads, address = delayed(m, 1, reads=self._asked | (fetch.valid & free), read_address=place)
+        (address,) = delayed(m, 1, read_address=place)
         m.d.comb += [
             served.eq(self._asked & (~(fetch.valid & free) | turn)),
-            port.enable.eq(reads),
+            fetch.ready.eq(free & ~(self._asked & turn)),
+            port.enable.eq(1),
             port.address.eq(address),
         ]
         m.d.sync += [room.eq(left + popped), free.eq((left != 0) | popped)]

@@ -169,6 +169,8 @@ class Configuration:
             )
         if not isinstance(self.slow_memory, bool):
             raise TypeError(f"slow_memory must be a bool, not {self.slow_memory!r}")
+        if self.slow_memory and self.activation_ports == 1:
+            raise ValueError("activation_ports must be 2 where memory is slow, not 1")
         if not 16 <= self.accumulator_bits <= 32:
             raise ValueError(f"accumulator_bits must be in 16..32, not {self.accumulator_bits!r}")
 

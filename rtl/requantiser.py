@@ -1,5 +1,7 @@
 """From 32-bit sums to 8-bit activations, as TFLite's int8 specification says."""
 
+from types import SimpleNamespace
+
 from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -83,10 +85,10 @@ class Requantiser(wiring.Component):
     With `uniform` the multiplier and the shift of entry 2R serve all lanes, but each has its own
     bias. With `look_up` the result is the table's entry for it, as an unsigned byte.
 
-    Parameters and table must be written before the first sum that needs them, and `tile` must hold
-    from then on until the last result has left.
+    Parameters and table must be written, and the modes set, before the first sum that needs them
+    (where memory is slow, two cycles before); modes hold until the last result has left.
 
-    Latency: 8 cycles (10 where memory is slow) from the last sum of a word to the word.
+    Latency: 8 cycles (11 where memory is slow) from the last sum of a word to the word.
     Throughput: P sums a cycle.
 
     Cost: P wide multipliers; on iCE40, with P = 1, 6 EBR.
@@ -144,15 +146,29 @@ class Requantiser(wiring.Component):
         outputs = config.requantiser_outputs
         row_bits = ceil_log2(config.lanes // outputs)
 
+        # What is written comes a long way, and from much that decides. The modes hold long before.
+        way = int(config.slow_memory)
+        self._parameters, self._table = (
+            _caught(m, way, port) for port in (self.parameters, self.table)
+        )
+        self._tile, self._uniform, self._look_up, self._rounding = delayed(
+            m,
+            way,
+            tile=self.tile,
+            uniform=self.uniform,
+            look_up=self.look_up,
+            rounding=self.rounding,
+        )
+
         # Where the parameters of a sum are: rows of P lanes of one of the halves. They are read
         # while the sum waits a cycle; the shift later, when the product is there.
         row = Signal(row_bits)
         half = Signal()
-        ends = i.valid & i.payload.last & i.payload.group_last & ~self.tile
-        with m.If(i.valid & ~self.tile):
+        ends = i.valid & i.payload.last & i.payload.group_last & ~self._tile
+        with m.If(i.valid & ~self._tile):
             m.d.sync += row.eq(row + 1)
         m.d.sync += half.eq((half ^ ends) & ~self.clear)
-        place = Cat(row, half & ~self.tile)
+        place = Cat(row, half & ~self._tile)
         latency = wide_latency(config.slow_memory)
         (product_place,) = delayed(m, latency, product_place=place)
         (group_done,) = delayed(m, latency, group_done=ends)
@@ -163,20 +179,20 @@ class Requantiser(wiring.Component):
             m, 1, values=i.payload.values.as_value(), marks=marks, valid=i.valid
         )
         values = data.View(sums_layout(config)["values"].shape, values)
-        stages = latency + 3 + config.slow_memory
+        stages = latency + 3 + 2 * config.slow_memory
         valid, marks = delayed(m, stages, valid_result=valid, marks_result=marks)
         # What a tile needs instead of the layer's.
         low, high, zero_point = Signal(signed(8)), Signal(signed(8)), Signal(signed(8))
         m.d.sync += [
-            low.eq(Mux(self.tile, -127, self.minimum)),
-            high.eq(Mux(self.tile, 127, self.maximum)),
-            zero_point.eq(Mux(self.tile, 0, self.zero_point)),
+            low.eq(Mux(self._tile, -127, self.minimum)),
+            high.eq(Mux(self._tile, 127, self.maximum)),
+            zero_point.eq(Mux(self._tile, 0, self.zero_point)),
         ]
         self._constants = low, high, zero_point
         common = Signal()
-        m.d.comb += common.eq(self.tile | self.uniform)
+        m.d.comb += common.eq(self._tile | self._uniform)
         places = (
-            Cat(place, self.tile),
+            Cat(place, self._tile),
             Mux(common, 1 << row_bits + 1, place),
             Mux(common, 1 << row_bits + 1, product_place),
         )
@@ -198,7 +214,7 @@ class Requantiser(wiring.Component):
 
     def _requantise(self, m, n, places, value):
         """One of the P pipelines; its result byte, some stages after the product."""
-        word = self.parameters.data
+        word = self._parameters.data
         if self.config.parameters_packed:
             fields = (
                 (BIAS, word[:PACKED_BIAS_BITS]),
@@ -220,8 +236,8 @@ class Requantiser(wiring.Component):
             multiply.a.eq(value + bias.as_signed()),
             multiply.b.eq(factor),
         ]
-        twice = (self.rounding == ROUND_TWICE) & ~self.tile
-        even = (self.rounding == ROUND_EVEN) & ~self.tile
+        twice = (self._rounding == ROUND_TWICE) & ~self._tile
+        even = (self._rounding == ROUND_EVEN) & ~self._tile
         quotient, up, beyond = _shift(multiply.product, multiply.inexact, shift, twice, even)
         shifted = Signal(signed(RESULT_BITS), name=f"shifted{n}", reset_less=True)
         round_up = Signal(name=f"round_up{n}")
@@ -234,7 +250,7 @@ class Requantiser(wiring.Component):
         result = Signal(signed(RESULT_BITS + 1), name=f"result{n}", reset_less=True)
         far = Signal(2, name=f"far{n}", reset_less=True)
         m.d.sync += [result.eq(total), far.eq(Cat(saturated, shifted[-1]))]
-        return self._looked_up(m, n, self._limit(result, far[0], far[1]))
+        return self._looked_up(m, n, self._limit(m, n, result, far[0], far[1]))
 
     def _looked_up(self, m, n, result):
         """`result` a cycle later (2 where memory is slow), or what the table has for it."""
@@ -243,21 +259,21 @@ class Requantiser(wiring.Component):
         m.submodules[f"table{n}"] = memory
         writer, reader = memory.write_port(), memory.read_port()
         m.d.comb += [
-            writer.en.eq(self.table.write),
-            writer.addr.eq(self.table.entry),
-            writer.data.eq(self.table.data),
+            writer.en.eq(self._table.write),
+            writer.addr.eq(self._table.entry),
+            writer.data.eq(self._table.data),
             reader.en.eq(1),
             reader.addr.eq(result),
         ]
         (plain,) = delayed(m, 1, **{f"plain{n}": result})
-        return Mux(self.look_up, reader.data, plain)
+        return Mux(self._look_up, reader.data, plain)
 
     def _parameter(self, m, name, n, kind, field, address):
         """A parameter of every P-th channel from the n-th on, a cycle after its address.
 
         It is a field of the words of that kind.
         """
-        outputs, port = self.config.requantiser_outputs, self.parameters
+        outputs, port = self.config.requantiser_outputs, self._parameters
         tile = 2 * self.config.lanes
         memory = block_memory(len(field), tile // outputs + 1)
         m.submodules[name] = memory
@@ -272,15 +288,33 @@ class Requantiser(wiring.Component):
         ]
         return reader.data
 
-    def _limit(self, result, saturated, negative):
-        """`result` limited; if `saturated`, it is beyond all limits, on the side of `negative`."""
+    def _limit(self, m, n, result, saturated, negative):
+        """`result` limited, where memory is slow a cycle later.
+
+        If `saturated`, it is beyond all limits, on the side of `negative`.
+        """
         low, high, _ = self._constants
         outside = saturated | (result[7:] != result[-1].replicate(len(result) - 7))
         negative = Mux(saturated, negative, result[-1])
         byte = result[:8].as_signed()
-        above = Mux(outside, ~negative, byte > high)
-        below = Mux(outside, negative, byte < low)
+        above, below, byte = delayed(
+            m,
+            int(self.config.slow_memory),
+            **{
+                f"above{n}": Mux(outside, ~negative, byte > high),
+                f"below{n}": Mux(outside, negative, byte < low),
+                f"byte{n}": byte,
+            },
+        )
         return Mux(above, high, Mux(below, low, byte))[:8]
+
+
+def _caught(m, cycles, port):
+    """The members of a write port so many cycles later."""
+    names = list(port.signature.members)
+    prefix = type(port.signature).__name__.removesuffix("Port").lower()
+    later = delayed(m, cycles, **{f"{prefix}_{name}": getattr(port, name) for name in names})
+    return SimpleNamespace(**dict(zip(names, later, strict=True)))
 
 
 def _shift(product, inexact, shift, twice, even):

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from .activation_buffer import kernels_layout
 from .config import Configuration
-from .weight_generator import weights_layout
+from .weight_generator import blocks_layout
 
 __all__ = ["WeightBroadcast"]
 
@@ -26,7 +26,7 @@ class WeightBroadcast(wiring.Component):
 
     Members
     -------
-    i : In(stream of weights_layout)
+    i : In(stream of blocks_layout)
     o : Out(stream of kernels_layout)
     last_block_steps : In(6)
         Steps of a block marked `last`, less 1.
@@ -38,7 +38,7 @@ class WeightBroadcast(wiring.Component):
         self.config = config
         super().__init__(
             {
-                "i": In(stream.Signature(weights_layout(config))),
+                "i": In(stream.Signature(blocks_layout(config))),
                 "o": Out(stream.Signature(kernels_layout(config))),
                 "last_block_steps": In(6),
             }
@@ -68,8 +68,7 @@ class WeightBroadcast(wiring.Component):
                 last.eq(i.payload.last),
                 final.eq(i.payload.final),
             ]
-            for lane in range(config.lanes):
-                m.d.sync += held.word_select(lane, 8).eq(i.payload.values[lane * config.width])
+            m.d.sync += held.eq(i.payload.values.as_value())
         with m.Elif(taken):
             m.d.sync += [left.eq(left - 1), held.eq(held >> 8 * config.width)]
         return m

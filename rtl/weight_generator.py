@@ -2,7 +2,7 @@
 
 from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from .basis_buffer import BasisPort, basis_delay
@@ -11,8 +11,9 @@ from .config import Configuration
 from .delay import delayed
 from .fixed import dot_product, round_shift, saturate
 from .memory import block_memory
+from .queue import Queue
 
-__all__ = ["WeightGenerator", "weight_delay", "weights_layout"]
+__all__ = ["WeightGenerator", "blocks_ahead", "blocks_layout", "weight_delay"]
 
 
 def operands_delay(config):
@@ -25,13 +26,20 @@ def weight_delay(config):
     return operands_delay(config) + 1 + config.slow_memory + (config.generator_sum_bits > 8)
 
 
-def weights_layout(config):
-    """R*C weights, signed bytes, stripe r*C + k for multiplier k of lane r.
+def blocks_ahead(config):
+    """Blocks of W1 that may be issued at the cross level before they are taken.
 
-    At the cross level only k = 0 counts: kernel `block * lanes + r`. `last` then marks the last
-    block of a weight, `final` the last tap of the lane group's last channel.
+    Where memory is slow they take longer to come than to be used.
     """
-    return data.StructLayout({"values": data.ArrayLayout(8, config.stripes), "last": 1, "final": 1})
+    return 8 if config.slow_memory else 1
+
+
+def blocks_layout(config):
+    """A block of W1 at the cross level: signed bytes, of kernel `block * lanes + r` for lane r.
+
+    `last` marks the last block of a weight, `final` the last tap of the lane group's last channel.
+    """
+    return data.StructLayout({"values": data.ArrayLayout(8, config.lanes), "last": 1, "final": 1})
 
 
 class WeightGenerator(wiring.Component):
@@ -47,12 +55,14 @@ class WeightGenerator(wiring.Component):
     in order: for t in taps, for block in blocks.
 
     Weights are issued first and computed then, without a stop. The intra level alone issues when
-    `permit` says that they will be used, in whatever cycle they come. At the cross level weights
-    wait at `o` until they are taken, and nothing is issued before.
+    `permit` says that they will be used, in whatever cycle they come. At the cross level they wait
+    at `o` until they are taken; so many blocks may be under way or waiting as `blocks_ahead` says.
 
     Latency: 2 cycles from the announcement of a slot's last vector to its first issue,
-    `weight_delay` from there to the weights. Throughput: one vector a cycle, if a slot has
-    fewer vectors than its `taps * blocks`; at the cross level one in `weight_delay + 1`.
+    `weight_delay` from there to the weights, where memory is slow one more at the cross level.
+    Throughput: one vector a cycle, if a slot has fewer vectors than its `taps * blocks`; at the
+    cross level one in `weight_delay + 1`, but for slow memory, where it is
+    `blocks_ahead` in `weight_delay + 2` and at most one a cycle.
 
     Parameters
     ----------
@@ -68,8 +78,10 @@ class WeightGenerator(wiring.Component):
         Intra level alone: weights may be issued.
     issued : Out(1)
         They are, if the intra level is alone.
-    o : Out(stream of weights_layout)
-        W1. `valid` and `ready` are for the cross level.
+    weights : Out(signed(8) x R*C)
+        W1, of stripe r*C + k for multiplier k of lane r, `weight_delay` after their issue.
+    o : Out(stream of blocks_layout)
+        W1 at the cross level, where only k = 0 counts.
     basis : Out(BasisPort)
         To the basis buffer.
     half : In(1)
@@ -98,7 +110,8 @@ class WeightGenerator(wiring.Component):
                 "room": Out(1),
                 "permit": In(1),
                 "issued": Out(1),
-                "o": Out(stream.Signature(weights_layout(config))),
+                "weights": Out(data.ArrayLayout(8, config.stripes)),
+                "o": Out(stream.Signature(blocks_layout(config))),
                 "basis": Out(BasisPort(config)),
                 "half": In(1),
                 "busy": Out(2),
@@ -173,12 +186,12 @@ class WeightGenerator(wiring.Component):
         block = Signal(log_blocks)
         index = Signal(ceil_log2(config.basis_depth))
         issue = Signal()
-        waits = Signal()  # at the cross level, weights are on their way or at `o`
+        full = Signal()  # at the cross level, no more may be issued
         block_last = Signal()
         slot_last = Signal()
         m.d.comb += [
             issue.eq(
-                (filled & ~fresh).bit_select(slot, 1) & Mux(self.cross_level, ~waits, self.permit)
+                (filled & ~fresh).bit_select(slot, 1) & Mux(self.cross_level, ~full, self.permit)
             ),
             self.issued.eq(issue & ~self.cross_level),
             block_last.eq(block == blocks),
@@ -211,18 +224,8 @@ class WeightGenerator(wiring.Component):
         read, read_slot, read_block = delayed(
             m, operands_delay(config) - 1, read=issue, read_slot=slot, read_block=block
         )
-        with m.If(issue):
-            m.d.sync += [
-                self.o.payload.last.eq(block_last),
-                self.o.payload.final.eq(slot_last & slot_final.bit_select(slot, 1)),
-            ]
-        (arrives,) = delayed(m, weight_delay(config) - 1, arrives=issue & self.cross_level)
-        with m.If(self.o.valid & self.o.ready):
-            m.d.sync += [waits.eq(0), self.o.valid.eq(0)]
-        with m.If(issue & self.cross_level):
-            m.d.sync += waits.eq(1)
-        with m.If(arrives):
-            m.d.sync += self.o.valid.eq(1)
+        block_final = slot_last & slot_final.bit_select(slot, 1)
+        self._hand_over(m, issue & self.cross_level, block_last, block_final, full)
 
         # Memories of U, a term each: multiplier 0 of each lane has all blocks, the others one. A
         # vector may have room for more terms than there are.
@@ -291,7 +294,7 @@ class WeightGenerator(wiring.Component):
                 signed(config.generator_sum_bits), name=f"summed{stripe}", reset_less=True
             )
             m.d.sync += summed.eq(total)
-            weight = self.o.payload.values[stripe]
+            weight = self.weights[stripe]
             if config.generator_sum_bits > 8:
                 rounded = round_shift(
                     m, summed, self.shift, config.generator_max_shift, f"rounded{stripe}"
@@ -302,3 +305,36 @@ class WeightGenerator(wiring.Component):
             else:
                 m.d.comb += weight.eq(summed)
         return m
+
+    def _hand_over(self, m, issue, last, final, full):
+        """Blocks of the cross level to `o`; whether more of them would be too many."""
+        o, ahead = self.o, blocks_ahead(self.config)
+        block = Cat(self.weights[r * self.config.width] for r in range(self.config.lanes))
+        taken = o.valid & o.ready
+        if ahead == 1:  # It is held where it is made: nothing follows.
+            with m.If(issue):
+                m.d.sync += [o.payload.last.eq(last), o.payload.final.eq(final)]
+            (arrives,) = delayed(m, weight_delay(self.config) - 1, arrives=issue)
+            with m.If(taken):
+                m.d.sync += [full.eq(0), o.valid.eq(0)]
+            with m.If(issue):
+                m.d.sync += full.eq(1)
+            with m.If(arrives):
+                m.d.sync += o.valid.eq(1)
+            m.d.comb += o.payload.values.as_value().eq(block)
+            return
+        m.submodules.blocks = blocks = Queue(blocks_layout(self.config), ahead, in_memory=True)
+        count = Signal(range(ahead + 1))
+        counted = Signal.like(count)
+        arrives, last, final = delayed(
+            m, weight_delay(self.config), arrives=issue, last_block=last, final_block=final
+        )
+        m.d.comb += [
+            counted.eq(count + issue - taken),
+            blocks.i.valid.eq(arrives),
+            blocks.i.payload.values.as_value().eq(block),
+            blocks.i.payload.last.eq(last),
+            blocks.i.payload.final.eq(final),
+        ]
+        m.d.sync += [count.eq(counted), full.eq(counted == ahead)]
+        connect(m, blocks.o, flipped(o))

@@ -244,7 +244,7 @@ async def keeps_pace(bench: Bench) -> None:
     world.check_steps(got, expected, ends, "values")
     stolen = writes if config.activation_ports == 1 else 0
     assert taps.cycles[-1] - taps.cycles[0] == len(expected) - 1 + stolen
-    assert [cycle + 3 + config.slow_memory for cycle in taps.cycles] == sink.sink.cycles
+    assert [cycle + 3 + 2 * config.slow_memory for cycle in taps.cycles] == sink.sink.cycles
 
 
 @pytest.mark.parametrize("config", CONFIGURATIONS)

@@ -16,6 +16,10 @@ from rtl.registers import geometry
     [
         ({"lanes": 256}, "lanes must be at most 255 and width at most 8, not 256 and 1"),
         ({"lanes": 16, "width": 16}, "width at most 8, not 16 and 16"),
+        (
+            {"slow_memory": True, "activation_ports": 1},
+            "activation_ports must be 2 where memory is slow, not 1",
+        ),
         ({"width": 3}, "width must be a power of two, not 3"),
         ({"activation_bytes": 1000}, "activation_bytes must be a multiple of 1024 and at most"),
         ({"coefficient_bytes": 1025 << 10}, "at most 1048576, not 1049600"),

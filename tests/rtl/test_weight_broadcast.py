@@ -8,7 +8,7 @@ import pytest
 import sim
 from rtl.activation_buffer import kernels_layout
 from rtl.weight_broadcast import WeightBroadcast
-from rtl.weight_generator import weights_layout
+from rtl.weight_generator import blocks_layout
 from sim import Bench, testbench
 from tests.rtl.weights import (
     CONFIGURATIONS,
@@ -24,7 +24,7 @@ WEIGHTS = 12
 
 @testbench
 async def broadcasts(bench: Bench) -> None:
-    """Weights of 1 to 3 blocks of kernels; what is not of the first multipliers is junk."""
+    """Weights of 1 to 3 blocks of kernels."""
     config = CONFIGURATIONS[bench.parameters["config"]]
     idle, stall = bench.parameters["idle"], bench.parameters["stall"]
     rng = np.random.default_rng(bench.seed)
@@ -39,12 +39,12 @@ async def broadcasts(bench: Bench) -> None:
             for block in range(blocks):
                 last = block == blocks - 1
                 final = last and bool(rng.integers(2))
-                stripes = rng.integers(-127, 128, (config.lanes, config.width))
+                lanes = rng.integers(-127, 128, config.lanes)
                 if weight < 2:
-                    stripes[:] = (-127, 127)[weight]
-                payload = sim.pack(stripes, 8)
-                source.send(join(weights_layout(config), values=payload, last=last, final=final))
-                kernels = stripes[:, 0].reshape(full, config.width)
+                    lanes[:] = (-127, 127)[weight]
+                payload = sim.pack(lanes, 8)
+                source.send(join(blocks_layout(config), values=payload, last=last, final=final))
+                kernels = lanes.reshape(full, config.width)
                 steps.append(kernels[: last_steps if last else full])
                 marks += [(0, 0)] * (len(steps[-1]) - 1) + [(int(last), int(final))]
         got = await sink.receive(len(marks))
