@@ -160,7 +160,7 @@ class ActivationBuffer(wiring.Component):
         config = self.config
         word_bits = 8 * config.activation_word
         m.submodules.storage = storage = Storage(
-            word_bits, config.activation_words, self.technology
+            word_bits, config.activation_words, self.technology, slow=config.slow_memory
         )
         write, read = storage.write, storage.read
         parts = word_bits // 32
@@ -196,18 +196,15 @@ class ActivationBuffer(wiring.Component):
         # Written, by layers or by the host.
         writes = self.i.valid & exists
         host_writes = self.host_request & self.host_write
-        enable = Signal.like(write.enable)
-        target = Signal.like(write.address, reset_less=True)
-        value = Signal.like(write.data, reset_less=True)
         part = self.host_address[:log_parts]
         host_word = self.host_address >> log_parts
-        domain = m.d.sync if config.slow_memory else m.d.comb
-        domain += [
-            enable.eq(Mux(host_writes, 1 << part, writes.replicate(parts))),
-            target.eq(Mux(host_writes, host_word, address)),
-            value.eq(Mux(host_writes, Cat([self.host_data_w] * parts), result.values.as_value())),
+        m.d.comb += [
+            write.enable.eq(Mux(host_writes, 1 << part, writes.replicate(parts))),
+            write.address.eq(Mux(host_writes, host_word, address)),
+            write.data.eq(
+                Mux(host_writes, Cat([self.host_data_w] * parts), result.values.as_value())
+            ),
         ]
-        m.d.comb += [write.enable.eq(enable), write.address.eq(target), write.data.eq(value)]
 
         # Steps, fetched when the queue of their marks will have room.
         depth = queue_depth(config)
@@ -278,16 +275,9 @@ class ActivationBuffer(wiring.Component):
         turn = Signal()
         m.d.sync += turn.eq(self.host_request & ~self.host_write)
         (host_word,) = delayed(m, int(config.slow_memory), host_word=host_word)
-        # The memory lies all over the device: where it is slow, a register in front of it, and no
-        # enable.
-        (place,) = delayed(
-            m,
-            int(config.slow_memory),
-            read_address=Mux(turn, host_word, taps.payload.beat >> log_beats),
-        )
         m.d.comb += [
-            read.enable.eq(1 if config.slow_memory else fetch | turn),
-            read.address.eq(place),
+            read.enable.eq(fetch | turn),
+            read.address.eq(Mux(turn, host_word, taps.payload.beat >> log_beats)),
         ]
         m.d.sync += self.host_data_r.eq(whole.word_select(part, 32) if log_parts else whole)
         return m

@@ -98,7 +98,10 @@ class CoefficientMemory(wiring.Component):
         config = self.config
         fetch, o, words = self.fetch, self.o, self.words
         m.submodules.storage = storage = Storage(
-            config.coefficient_port, config.coefficient_words, self.technology
+            config.coefficient_port,
+            config.coefficient_words,
+            self.technology,
+            slow=config.slow_memory,
         )
         parts = config.coefficient_port // 32
         log_parts = ceil_log2(parts)
@@ -112,17 +115,10 @@ class CoefficientMemory(wiring.Component):
         served = Signal()  # the 32-bit word at `address`, which is asked for, is being read
         wait = Signal(range(WORD_TURNS))  # words of the stream before the next 32-bit word
         self._asked, address = self._requests(m, served)
-        enable, write_address, data = delayed(
-            m,
-            int(config.slow_memory),
-            write_enable=(self.host_write << self.host_address[:log_parts])[:parts],
-            write_address=self.host_address >> log_parts,
-            write_data=self.host_data,
-        )
         m.d.comb += [
-            storage.write.enable.eq(enable),
-            storage.write.address.eq(write_address),
-            storage.write.data.eq(Cat([data] * parts)),
+            storage.write.enable.eq(self.host_write << self.host_address[:log_parts]),
+            storage.write.address.eq(self.host_address >> log_parts),
+            storage.write.data.eq(Cat([self.host_data] * parts)),
         ]
         with m.If(served):
             m.d.sync += wait.eq(WORD_TURNS - 1)
@@ -198,12 +194,11 @@ class CoefficientMemory(wiring.Component):
         taken = fetch.valid & fetch.ready
         popped = queue.o.valid & queue.o.ready
         left = room - taken
-        (address,) = delayed(m, 1, read_address=place)
         m.d.comb += [
             served.eq(self._asked & (~(fetch.valid & free) | turn)),
             fetch.ready.eq(free & ~(self._asked & turn)),
             port.enable.eq(1),
-            port.address.eq(address),
+            port.address.eq(place),
         ]
         m.d.sync += [room.eq(left + popped), free.eq((left != 0) | popped)]
         with m.If(served):

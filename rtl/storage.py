@@ -1,10 +1,13 @@
 """The large memories: of activations and of coefficients."""
 
+from math import gcd
+
 from amaranth import Cat, ClockSignal, Instance, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from .delay import copies
 from .memory import BankedMemory
 
 __all__ = ["ReadPort", "Storage", "WritePort"]
@@ -38,6 +41,10 @@ class Storage(wiring.Component):
     Contents are undefined at power-up. With one port, a read in the cycle of a write is lost: the
     caller must not do both. On iCE40 it is made of SB_SPRAM256KA.
 
+    A slow memory lies all over the device, and has registers in front, copied for its parts: data
+    follows an address by two cycles, every cycle whether enabled or not, and what is written is
+    there for reads from two cycles later on.
+
     Parameters
     ----------
     bits : int
@@ -46,6 +53,8 @@ class Storage(wiring.Component):
         Words, at least 2; on iCE40 a multiple of 16384 (`SPRAM_WORDS`).
     technology : str
         "ice40" for SPRAM primitives, anything else for inferred block RAM.
+    slow : bool
+        With registers in front; not for SPRAM.
 
     Members
     -------
@@ -53,7 +62,7 @@ class Storage(wiring.Component):
     read : In(ReadPort)
     """
 
-    def __init__(self, bits, depth, technology):
+    def __init__(self, bits, depth, technology, *, slow=False):
         if bits <= 0 or bits % 32:
             raise ValueError(f"bits must be a positive multiple of 32, not {bits!r}")
         if depth < 2:
@@ -62,7 +71,10 @@ class Storage(wiring.Component):
             raise ValueError(f"depth must be a multiple of {SPRAM_WORDS}, not {depth!r}")
         self.bits = bits
         self.depth = depth
+        if slow and technology == "ice40":
+            raise ValueError("SPRAM has no registers in front")
         self.technology = technology
+        self.slow = slow
         super().__init__({"write": In(WritePort(bits, depth)), "read": In(ReadPort(bits, depth))})
 
     def elaborate(self, platform):
@@ -70,16 +82,33 @@ class Storage(wiring.Component):
         if self.technology == "ice40":
             self._spram(m)
         else:
-            m.submodules.memory = memory = BankedMemory(self.bits, self.depth, granularity=32)
-            m.d.comb += [
-                memory.write_enable.eq(self.write.enable),
-                memory.write_address.eq(self.write.address),
-                memory.write_data.eq(self.write.data),
-                memory.read_enable.eq(self.read.enable),
-                memory.read_address.eq(self.read.address),
-                self.read.data.eq(memory.read_data),
-            ]
+            self._block_ram(m)
         return m
+
+    def _block_ram(self, m):
+        write, read, stages = self.write, self.read, int(self.slow)
+        groups = gcd(self.bits // 32, 1 << 2 * stages)
+        bits = self.bits // groups
+        writes = copies(
+            m,
+            2 * stages,
+            groups,
+            write_enable=write.enable,
+            write_address=write.address,
+            write_data=write.data,
+        )
+        reads = copies(m, stages, min(groups, 1 << stages), read_address=read.address)
+        for n, (enable, address, data) in enumerate(writes):
+            (source,) = reads[n * len(reads) // groups]
+            m.submodules[f"memory{n}"] = memory = BankedMemory(bits, self.depth, granularity=32)
+            m.d.comb += [
+                memory.write_enable.eq(enable.word_select(n, bits // 32)),
+                memory.write_address.eq(address),
+                memory.write_data.eq(data.word_select(n, bits)),
+                memory.read_enable.eq(1 if self.slow else read.enable),
+                memory.read_address.eq(source),
+                read.data.word_select(n, bits).eq(memory.read_data),
+            ]
 
     def _spram(self, m):
         address = Signal(range(self.depth))

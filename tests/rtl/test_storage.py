@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
 
 import sim
@@ -15,17 +17,21 @@ async def remembers(bench: Bench) -> None:
     """Parts of words written and words read, in the order of a single port or of two."""
     bits, depth = bench.parameters["bits"], bench.parameters["depth"]
     single = bench.parameters["technology"] == "ice40"
+    late = 2 if bench.parameters["slow"] else 0
     dut, rng = bench.dut, bench.rng
     parts = bits // 32
     memory: dict[int, list[int]] = {}
     addresses = [0, 1, depth - 1, depth // 2, depth // 2 - 1]
     addresses += [rng.randrange(depth) for _ in range(20)]
     expected = None
+    due: deque[list[int] | None] = deque([None] * (late // 2))
+    written: deque[int] = deque([-1] * max(1, late), max(1, late))
     for n in range(2000):
         fresh = n < len(addresses)
         address = addresses[n] if fresh else rng.choice(addresses)
         write = (1 << parts) - 1 if fresh else rng.getrandbits(parts) * rng.getrandbits(1)
-        others = [other for other in memory if other != address]
+        written.append(address if write else -1)
+        others = [other for other in memory if other not in (address, *written)]
         read = bool(others) and rng.random() < 0.6 and not (write and single)
         words = [rng.getrandbits(32) for _ in range(parts)]
         dut.write__enable.value = write
@@ -39,8 +45,10 @@ async def remembers(bench: Bench) -> None:
             for part in range(parts):
                 if write >> part & 1:
                     line[part] = words[part]
-        if read:
-            expected = list(memory[source])
+        due.append(list(memory[source]) if read else None)
+        found = due.popleft()
+        if found or late:
+            expected = found
         elif write and single:
             expected = None  # a write ends what was read
         await bench.settle()
@@ -55,14 +63,25 @@ def test_remembers(technology: str, bits: int, depth: int, seed: int) -> None:
     remember(technology, bits, depth, seed)
 
 
-def test_remembers_in_banks(seed: int) -> None:
-    remember("sim", 128, 2688, seed)
+@pytest.mark.parametrize("slow", [False, True])
+def test_remembers_in_banks(slow: bool, seed: int) -> None:
+    remember("sim", 128, 2688, seed, slow)
 
 
-def remember(technology: str, bits: int, depth: int, seed: int) -> None:
-    parameters = {"bits": bits, "depth": depth, "technology": technology}
-    dut = Storage(bits, depth, technology)
+@pytest.mark.parametrize("bits", [32, 64, 96, 256])
+def test_remembers_behind_registers(bits: int, seed: int) -> None:
+    remember("sim", bits, 1024, seed, slow=True)
+
+
+def remember(technology: str, bits: int, depth: int, seed: int, slow: bool = False) -> None:
+    parameters = {"bits": bits, "depth": depth, "technology": technology, "slow": slow}
+    dut = Storage(bits, depth, technology, slow=slow)
     sim.run(dut, __name__, "remembers", parameters=parameters, seed=seed, extra_sources=ICE40)
+
+
+def test_refuses_registers_before_spram() -> None:
+    with pytest.raises(ValueError, match="SPRAM"):
+        Storage(32, 16384, "ice40", slow=True)
 
 
 @pytest.mark.parametrize("bits", [0, 8, 40, -32])
