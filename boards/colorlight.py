@@ -65,7 +65,7 @@ BOARDS = (
         platform=ColorlightI5Platform,
         pll=Ecp5Pll,
         configuration="ecp5-25f",
-        clock_hz=95_000_000,
+        clock_hz=100_000_000,
         loader="colorlight-i5",
         flash=Flash(offset=1 << 20, size=2 << 20),
     ),

@@ -18,7 +18,7 @@ BOARDS = (
         platform=ULX3S_25F_Platform,
         pll=Ecp5Pll,
         configuration="ecp5-25f",
-        clock_hz=90_000_000,
+        clock_hz=100_000_000,
         loader="ulx3s",
         flash=_FLASH,
     ),

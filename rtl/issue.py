@@ -1,13 +1,13 @@
 """Where activations meet weights: the one place at which the datapath waits."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .activation_buffer import Operands, values_delay
 from .coefficient_decoder import vector_delay
 from .config import Configuration
-from .delay import delayed
+from .delay import copies, delayed
 from .mac_array import operands_layout
 from .push import Push
 from .weight_generator import weight_delay
@@ -45,7 +45,8 @@ class Issue(wiring.Component):
     -------
     activations : In(Operands)
     from_generator, from_tile : In(1)
-        Source of the weights; by default the decoder.
+        Source of the weights; by default the decoder. They hold from two cycles before the first
+        weights to the last.
     permit : Out(1)
         A step may be issued.
     taken : In(1)
@@ -117,15 +118,30 @@ class Issue(wiring.Component):
             marks_issued=Mux(self.from_generator, marks_late, marks),
         )
         # Silence costs no logic, but a reset that reaches many registers is slow.
-        coefficients, tile = self.coefficients.as_value(), self.tile.as_value()
-        if sources_are_silent(config):
-            stored = coefficients | tile
-        else:
-            stored = Mux(self.from_tile, tile, coefficients)
-        weights = Mux(self.from_generator, self.generated.as_value(), stored)
+        # Where the way is long, each part of the weights has its own registers to choose by.
+        slow = int(config.slow_memory)
+        modes = copies(
+            m,
+            2 * slow,
+            1 << 2 * slow,
+            from_generator=self.from_generator,
+            from_tile=self.from_tile,
+        )
+        bits = 8 * config.stripes // len(modes)
+        weights = []
+        for part, (from_generator, from_tile) in enumerate(modes):
+            coefficients, tile, generated = (
+                source.as_value().word_select(part, bits)
+                for source in (self.coefficients, self.tile, self.generated)
+            )
+            if sources_are_silent(config):
+                stored = coefficients | tile
+            else:
+                stored = Mux(from_tile, tile, coefficients)
+            weights.append(Mux(from_generator, generated, stored))
         m.d.comb += [
             o.valid.eq(valid),
-            o.payload.weights.eq(weights),
+            o.payload.weights.eq(Cat(weights)),
             o.payload.activations.eq(activations.values),
             o.payload.marks.as_value().eq(marks),
         ]

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .config import Configuration
-from .delay import delayed
+from .delay import copies, delayed
 from .multiplier import LATENCY, ByteMultipliers
 from .push import Push
 from .record import SUM_SHIFT
@@ -121,7 +121,10 @@ class MacArray(wiring.Component):
                 column += [multiply.products[0], multiply.products[1]]
             products.append(column)
         stages = LATENCY + ceil_log2(width)
-        step, marks = delayed(m, stages, step=i.valid, marks=i.payload.marks.as_value())
+        early, early_marks = delayed(
+            m, stages - 2, early=i.valid, early_marks=i.payload.marks.as_value()
+        )
+        step, marks = delayed(m, 2, step=early, marks=early_marks)
         marks = data.View(marks_layout(), marks)
 
         first = Signal(init=1)
@@ -133,8 +136,21 @@ class MacArray(wiring.Component):
         ]
         with m.If(step):
             m.d.sync += first.eq(marks.last)
+
+        # What the accumulators see of these; where the way to them is long, a copy for some lanes.
+        views = [(step, marks, summed)]
+        if config.slow_memory:
+            views = []
+            for part, (stepped, marked) in enumerate(
+                copies(m, 2, 4, step=early, marks=early_marks)
+            ):
+                marked = data.View(marks_layout(), marked)
+                done = Signal(name=f"summed_{part}", reset_less=True)
+                m.d.sync += done.eq(stepped & marked.last)
+                views.append((stepped, marked, done))
         accumulators = []
         for lane in range(lanes):
+            step, marks, _ = views[lane * len(views) // lanes]
             # A tree of additions, each with a register.
             terms = [products[k][lane] for k in range(width)]
             while len(terms) > 1:
@@ -178,6 +194,7 @@ class MacArray(wiring.Component):
                 o.payload.last.eq(left == 2),
             ]
         for lane in range(lanes):
+            _, _, summed = views[lane * len(views) // lanes]
             onward = drained[lane + outputs] if lane + outputs < lanes else drained[lane]
             m.d.sync += drained[lane].eq(Mux(summed, accumulators[lane], onward))
         m.d.comb += [o.payload.values[n].eq(drained[n]) for n in range(outputs)]

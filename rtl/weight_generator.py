@@ -209,8 +209,8 @@ class WeightGenerator(wiring.Component):
                     filled.bit_select(slot, 1).eq(0),
                 ]
 
-        # The memories are read later, each so that U meets its basis, and hold what they read until
-        # the next issue.
+        # The memories are read later, each so that U meets its basis. Where a block of the cross
+        # level waits where it is made, both hold what they read until the next issue.
         basis_index = Cat(
             index[:-1], index[-1] | (slot_half.bit_select(slot, 1) & ~self.cross_level)
         )
@@ -275,7 +275,7 @@ class WeightGenerator(wiring.Component):
                     writer.en.eq(places[term]),
                     writer.addr.eq(address),
                     writer.data.eq(Mux(here[term], value, 0) if term else value),
-                    reader.en.eq(read),
+                    reader.en.eq(1 if config.slow_memory else read),
                     reader.addr.eq(read_address),
                 ]
                 for position, (stripe, _) in enumerate(stripes):
