@@ -15,12 +15,12 @@ from insitu.cli_options import (
     write_json,
 )
 from insitu.console import output, progress
-from insitu.errors import FitError, InputError, NetworkError
+from insitu.errors import InputError, NetworkError
 
 if TYPE_CHECKING:
     from golden.network import Network
     from insitu.float_network import FloatNetwork
-    from insitu.search import Built, Labelled, Search
+    from insitu.search import Found, Labelled, Search
 
 __all__ = ["EXAMPLE", "compress"]
 
@@ -96,7 +96,8 @@ def compress(
 ) -> None:
     """Choose form, ranks and precisions of every layer under a budget, and compress.
 
-    Beside it the best that storing the weights gives under the same budget.
+    Beside it the best that storing the weights gives under the same budget, which is written where
+    its measured loss is lower.
     """
     from insitu import show
     from insitu.choice import write_choices
@@ -138,9 +139,9 @@ def compress(
         )
         tried: list[dict[str, Any]] = []
         if max_loss is not None and labelled is not None:
-            built, tried = search.least(labelled, max_loss, cycles)
+            found, tried = search.least(labelled, max_loss, cycles)
         else:
-            built = search.build(search.menus, size, cycles)
+            found = search.find(size, cycles)
         report = {
             "model": str(model),
             "configuration": config,
@@ -152,37 +153,35 @@ def compress(
             "inputs": None
             if labelled is None
             else {"file": str(inputs), "samples": len(labelled.labels)},
-            **_measured(search, built, labelled, built.bytes if size is None else size, cycles),
+            **_measured(search, found, labelled),
             "frontier": [one.report() for one in search.frontier(search.menus, cycles)],
             "plain_frontier": [one.report() for one in search.frontier(search.plain, cycles)],
             "tried": tried,
         }
         if before is not None:
-            _keep_better(network_file, search.loss(before), built.loss)
+            _keep_better(network_file, search.loss(before), found.best.loss)
     if choices_file is not None:
-        write_choices(built.allocation.choices, choices_file)
-    save(built.network, network_file)
+        write_choices(found.best.allocation.choices, choices_file)
+    save(found.best.network, network_file)
     write_json(json_file, report)
     output().print(show.compression(report))
     output().print(f"Network: {network_file}", soft_wrap=True)
 
 
-def _measured(
-    search: "Search", built: "Built", samples: "Labelled | None", size: int, cycles: int | None
-) -> dict[str, Any]:
-    """What was built and what storing gives at that size; accuracies where there are samples."""
-    found: dict[str, Any] = {"compressed": built.report()}
-    networks = {"compressed": built.network}
-    try:
-        plain = search.build(search.plain, size, cycles)
-        found["plain"], networks["plain"] = plain.report(), plain.network
-    except FitError as error:
-        found["plain"] = {"refused": error.cause}
+def _measured(search: "Search", found: "Found", samples: "Labelled | None") -> dict[str, Any]:
+    """What was built, which of it is written, and accuracies where there are samples."""
+    built = {"compressed": found.compressed}
+    figures: dict[str, Any] = {"plain": {"refused": found.refused}}
+    if found.plain is not None:
+        built["plain"] = found.plain
+    figures["written"] = next(name for name, one in built.items() if one is found.best)
     if samples is not None:
-        found["float"] = {"accuracy": search.accuracy(None, samples)}
-        for name, network in networks.items():
-            found[name]["accuracy"] = search.accuracy(network, samples)
-    return found
+        figures["float"] = {"accuracy": search.accuracy(None, samples)}
+    for name, one in built.items():
+        figures[name] = one.report()
+        if samples is not None:
+            figures[name]["accuracy"] = search.accuracy(one.network, samples)
+    return figures
 
 
 def _existing(path: Path, wanted: "FloatNetwork") -> "Network | None":

@@ -219,7 +219,8 @@ def _compressed(values: Report) -> list[Entry]:
         }
         found.append(
             Entry(
-                name=f"{Path(values['model']).stem}, {name}",
+                name=f"{Path(values['model']).stem}, {name}"
+                + (", written" if values["written"] == name else ""),
                 configuration=values["configuration"],
                 plain=name == "plain",
                 memory={

@@ -25,7 +25,7 @@ from insitu.plan import Plan, plan
 from insitu.quantise import Calibration, quantise_inputs
 from rtl.config import LARGEST_MEMORY, Configuration
 
-__all__ = ["Built", "Labelled", "Search", "check_samples"]
+__all__ = ["Built", "Found", "Labelled", "Search", "check_samples"]
 
 Floats = NDArray[np.floating[Any]]
 Progress = Callable[[int, int | None, str], None]
@@ -102,6 +102,31 @@ class Built:
                 for name, option in self.allocation.options.items()
             ],
         }
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What was built within limits: of all forms, and of stored weights alone.
+
+    Parameters
+    ----------
+    compressed : Built
+    plain : Built or None
+        None where storing cannot meet them.
+    refused : str
+        Then why not.
+    """
+
+    compressed: Built
+    plain: Built | None
+    refused: str = ""
+
+    @property
+    def best(self) -> Built:
+        """That of the lower measured loss."""
+        if self.plain is not None and self.plain.loss < self.compressed.loss:
+            return self.plain
+        return self.compressed
 
 
 class Search:
@@ -202,12 +227,24 @@ class Search:
             "allow more cycles, or use a configuration with more activation memory",
         )
 
+    def find(self, budget: int | None, cycles: int | None = None) -> Found:
+        """The allocations of least loss, of all forms and of stored weights alone.
+
+        Parameters and errors as for `build`.
+        """
+        compressed = self.build(self.menus, budget, cycles)
+        try:
+            return Found(compressed, self.build(self.plain, budget, cycles))
+        except FitError as error:
+            return Found(compressed, None, error.cause)
+
     def least(
         self, samples: Labelled, points_lost: float, cycles: int | None = None
-    ) -> tuple[Built, list[dict[str, Any]]]:
+    ) -> tuple[Found, list[dict[str, Any]]]:
         """The smallest of a frontier whose measured accuracy is near enough to the float network's.
 
-        Allocations are halved between; accuracy is taken to grow with memory.
+        Allocations are halved between; accuracy is taken to grow with memory. What counts is the
+        best that was found in as much memory.
 
         Parameters
         ----------
@@ -218,7 +255,7 @@ class Search:
 
         Returns
         -------
-        (Built, list of dict)
+        (Found, list of dict)
             And what was tried: `bytes` and `accuracy`.
 
         Raises
@@ -232,29 +269,30 @@ class Search:
             self.build(self.menus, None, cycles)
         tried: list[dict[str, Any]] = []
 
-        def attempt(number: int) -> tuple[Built, float]:
-            built = self.build(self.menus, line[number].bytes, cycles)
-            accuracy = self.accuracy(built.network, samples)
-            tried.append({"bytes": built.bytes, "accuracy": accuracy})
-            return built, 100 * (whole - accuracy)
+        def attempt(number: int) -> tuple[Found, float]:
+            found = self.find(line[number].bytes, cycles)
+            accuracy = self.accuracy(found.best.network, samples)
+            tried.append({"bytes": found.best.bytes, "accuracy": accuracy})
+            return found, 100 * (whole - accuracy)
 
         low, high = 0, len(line) - 1
-        best, lost = attempt(high)
+        least, lost = attempt(high)
         if lost > points_lost:
             enough = math.ceil(100 * lost) / 100
             raise FitError(
-                f"{points_lost:g} points cannot be met: {best.bytes:,} bytes, the most that helps, "
-                f"lose {lost:.2f} points of {whole:.2%} on these {len(samples.labels)} samples",
+                f"{points_lost:g} points cannot be met: {least.best.bytes:,} bytes, the most that "
+                f"helps, lose {lost:.2f} points of {whole:.2%} on these {len(samples.labels)} "
+                "samples",
                 f"allow {enough:.2f} points, or retrain in the compressed form",
             )
         while low < high:
             middle = (low + high) // 2
-            built, lost = attempt(middle)
+            found, lost = attempt(middle)
             if lost <= points_lost:
-                best, high = built, middle
+                least, high = found, middle
             else:
                 low = middle + 1
-        return best, tried
+        return least, tried
 
     def accuracy(self, network: Network | None, samples: Labelled) -> float:
         """Share of samples that a network, or the float network, gets right."""

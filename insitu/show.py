@@ -162,7 +162,7 @@ def compression(report: Report) -> RenderableType:
             f"{one['cycles']:,}",
             f"{one['proxy_loss']:.3g}",
         )
-        for one in chosen["layers"]
+        for one in report[report["written"]]["layers"]
     ]
     figures = [
         (
@@ -190,11 +190,20 @@ def compression(report: Report) -> RenderableType:
         notes.append(("tried", ", ".join(tried)))
     if "refused" in plain:
         notes.append(("stored alone", plain["refused"]))
+    written = "compressed"
+    if report["written"] == "plain":
+        written = "stored alone"
+        losses = f"{plain['loss']:.3g}, that of the solver's choice {chosen['loss']:.3g}"
+        notes.append(("written", f"stored alone: its measured loss is {losses}"))
     title = f"{report['model']} on {report['configuration']}"
     return Group(
         _frontier("Frontier", report["frontier"]),
         _frontier("Frontier, all weights stored", report["plain_frontier"]),
-        _table("Layer by layer", ("layer", "choice", "bytes", "cycles", "proxy loss"), layers),
+        _table(
+            f"Layer by layer, {written}",
+            ("layer", "choice", "bytes", "cycles", "proxy loss"),
+            layers,
+        ),
         _table(title, ("", "compressed", "stored alone"), figures),
         _pairs("", notes),
     )

@@ -104,6 +104,7 @@ def compressed():
         "model": "folder/net.onnx",
         "configuration": "up5k",
         "budget_bytes": 1024,
+        "written": "compressed",
         "compressed": one,
         "plain": {"refused": "too large"},
         "frontier": [{"bytes": 500, "proxy_loss": 0.9}, {"bytes": 900, "proxy_loss": 0.1}],
@@ -162,7 +163,7 @@ def test_holds_every_figure_and_needs_nothing_else(tmp_path, row):
         f"{cycles:,}",
         "3.00",
     ]
-    assert page.rows[3][0] == "net, compressed"
+    assert page.rows[3][0] == "net, compressed, written"
     assert page.rows[3][9] == "12,345"
     layers = {one[2]: one for one in page.rows if len(one) == 6}
     first = layers["cross Bi 2 Bo 9: 4/4/4"]

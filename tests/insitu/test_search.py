@@ -1,6 +1,7 @@
 """Searches: budgets that are met and those that cannot be, accuracy, and what is resumed."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from insitu.float_network import FloatNetwork, FloatPooling
 from insitu.import_float_tflite import import_float_tflite
 from insitu.import_onnx import import_onnx
 from insitu.menu import Store, distance
+from insitu.network import to_bytes
 from insitu.plan import plan
 from insitu.quantise import calibrate, load_inputs, quantise_inputs
-from insitu.search import Labelled, Search, check_samples
+from insitu.search import Found, Labelled, Search, check_samples
 from rtl.config import CONFIGURATIONS
 from sim.build import ROOT
 from tests.insitu.test_menu import calibrated, few, small_network
@@ -80,6 +82,24 @@ def test_budgets_are_met_and_better_used_than_by_storing(few, tmp_path, seed):
     assert large < 0.1 * small
 
 
+def test_the_best_is_of_the_lower_measured_loss(few, tmp_path, seed):
+    search = searched(np.random.default_rng(seed), tmp_path)
+    budget = search.frontier(search.plain)[0].bytes + 40
+    found = search.find(budget)
+    for one, menus in ((found.compressed, search.menus), (found.plain, search.plain)):
+        assert to_bytes(one.network) == to_bytes(search.build(menus, budget).network)
+    lower, higher = (replace(found.plain, loss=loss) for loss in (0.1, 0.3))
+    chosen = replace(found.compressed, loss=0.2)
+    assert Found(chosen, lower).best is lower
+    assert Found(chosen, higher).best is chosen
+    assert Found(chosen, replace(lower, loss=0.2)).best is chosen
+    # What storing cannot meet.
+    found = search.find(search.frontier(search.menus)[0].bytes)
+    assert found.plain is None
+    assert "cannot be met" in found.refused
+    assert found.best is found.compressed
+
+
 def test_a_cycle_budget_is_met(few, tmp_path, seed):
     search = searched(np.random.default_rng(seed), tmp_path)
     free = search.build(search.menus, None)
@@ -108,7 +128,8 @@ def test_the_smallest_that_loses_few_points(few, tmp_path, seed):
     rng = np.random.default_rng(seed)
     search = searched(rng, tmp_path)
     samples = labelled(rng, search.network)
-    built, tried = search.least(samples, 10.0)
+    found, tried = search.least(samples, 10.0)
+    built = found.best
     assert right(built.network, samples) >= 0.9
     assert {"bytes": built.bytes, "accuracy": right(built.network, samples)} in tried
     assert all(one["accuracy"] < 0.9 for one in tried if one["bytes"] < built.bytes)
