@@ -6,8 +6,9 @@
 FOLDER holds MLPerf Tiny's `kws_float32.tflite` and `kws01_even.npz`, whose 500 labelled samples are
 the only ones there are. Every row is therefore made twice: calibrated and searched with every
 second sample, and measured on the others. The figures of both halves together are 500 answers. The
-form and precision of each layer are the solver's (`insitu.search`); nothing is trained. Rows are
-written to build/compression, where `rows.py table` finds them.
+form and precision of each layer are the solver's (`insitu.search`); nothing is trained. `loss` is
+what `insitu compress` compares a row with its plain one by, on the samples that were calibrated
+with. Rows are written to build/compression, where `rows.py table` finds them.
 """
 
 from __future__ import annotations
@@ -133,6 +134,7 @@ def make_half(
     return {
         "choices": {layer: asdict(choice) for layer, choice in choices.items()},
         "forms": {layer: str(choice) for layer, choice in choices.items()},
+        "loss": built.loss,
         "right": right(built.network, unseen),
         "plan": built.plan.report(),
         "cycles_stored_int8": plan(quantise(network, search.calibration, 8), config).cycles,
@@ -178,7 +180,7 @@ def make_row(name: str, network: FloatNetwork, samples: Labelled) -> dict[str, A
             "float": round(100 * float((floating == samples.labels).mean()), 2),
             "untrained": 100 * sum(one["right"] for one in halves) / count,
         },
-        "halves": [{key: one[key] for key in ("forms", "right")} for one in halves],
+        "halves": [{key: one[key] for key in ("forms", "loss", "right")} for one in halves],
         "plan": planned,
     }
 
@@ -204,7 +206,8 @@ def main() -> None:
                 continue
             figures = make_row(name, network, samples)
             write_file(path, (json.dumps(figures, indent=2) + "\n").encode(), "row")
-            console.print(f"{name}: {figures['accuracy']}, {figures['memory']}")
+            losses = ", ".join(f"{one['loss']:.4f}" for one in figures["halves"])
+            console.print(f"{name}: {figures['accuracy']}, {figures['memory']}, losses {losses}")
     except InsituError as error:
         sys.exit(f"error: {error}")
 
