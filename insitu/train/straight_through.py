@@ -88,7 +88,7 @@ def quantise_map(x: Tensor, scale: float, low: int, high: int, *, even: bool = F
     """Multiples of `scale`, from low * scale to high * scale.
 
     With a gradient, which passes where nothing is clamped, or on demand, halves go to even; else
-    away from zero, as in `golden.add`.
+    away from zero.
     """
     if even or x.requires_grad:
         quantised: Tensor = _QuantiseMap.apply(x, scale, low, high)

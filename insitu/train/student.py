@@ -40,6 +40,8 @@ _BASIS_SCALE = 2.0**-5
 """Of the map behind a basis: its channels have unit variance, so four sigma fit."""
 _SMALLEST_GAIN = 0.01
 """A channel is never multiplied by less: its bias has to fit the accumulators."""
+_LARGEST_MULTIPLIER = 1 - 2.0**-10
+"""Of a sum, on its way into the layer's map: the requantiser multiplies by less than 1."""
 
 
 def _convolve(
@@ -296,7 +298,8 @@ class Student(nn.Module):
             if isinstance(unit, _Unit):
                 unit.norm.weight.copy_(deviation)
                 unit.norm.bias.copy_(mean)
-        self.limit()
+        # Once more behind the channels that the first time has limited.
+        self.settle([x])
         self.settle([x])
 
     @torch.no_grad()
@@ -314,14 +317,30 @@ class Student(nn.Module):
         for x in batches:
             self(x)
         for norm in norms:
-            norm.momentum = 0.1  # Of statistics that nothing reads before the next settling.
+            norm.momentum = 0.1
+        self.limit()
 
     @torch.no_grad()
     def limit(self) -> None:
-        """Keep every channel's gain large enough for its bias; call it after each update."""
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d) and module.affine:
-                module.weight.clamp_(min=_SMALLEST_GAIN * float(module.weight.abs().mean()))
+        """Keep every channel's gain large enough for its bias, and small enough for its map.
+
+        Of few bits and few inputs, as of a depthwise layer, a sum's unit can be worth more than its
+        map's. Call it after each update.
+        """
+        for layer in self.network.layers:
+            unit = getattr(self, _registered(layer.name), None)
+            if isinstance(layer, FloatConvolution) and isinstance(unit, _Unit):
+                norm = unit.norm
+                least = _SMALLEST_GAIN * norm.weight.abs().mean()
+                deviation = torch.sqrt(norm.state_dict()["running_var"] + norm.eps)
+                ratio = self.quantisations[layer.name].scale / self._given(layer)
+                norm.weight.clamp_(least, _LARGEST_MULTIPLIER * ratio * deviation)
+
+    def _given(self, layer: FloatConvolution) -> float:
+        """Scale of the map that a layer, or V of a factored one, reads."""
+        if hasattr(self, f"{_registered(layer.name)}_basis"):
+            return _BASIS_SCALE
+        return self.quantisations[layer.inputs[0]].scale
 
     def coherence(self) -> Tensor:
         """Mean over the layers of how far their bases are from orthogonal."""
@@ -355,9 +374,10 @@ class Student(nn.Module):
     def _quantise(self, x: Tensor, name: str, layer: FloatLayer | None) -> Tensor:
         scale, zero_point = self.quantisations[name]
         low, high = -128 - zero_point, 127 - zero_point
+        # All but convolutions round in ONNX's way.
+        even = not isinstance(layer, FloatConvolution)
         if isinstance(layer, FloatPooling):
-            # In ONNX's way: halves go to even.
-            return quantise_map(x, scale, low, high, even=True)
+            return quantise_map(x, scale, low, high, even=even)
         if layer is not None and self.training and name == self.output:
             return x  # The loss wants every logit as it is.
         if layer is not None:
@@ -365,7 +385,7 @@ class Student(nn.Module):
             high = (
                 min(high, math.floor(layer.high / scale + 0.5)) if layer.high < math.inf else high
             )
-        return quantise_map(x, scale, low, high)
+        return quantise_map(x, scale, low, high, even=even)
 
     @torch.no_grad()
     def golden(self) -> Network:
@@ -398,7 +418,8 @@ def _integer(unit, layer, given, result):  # type: ignore[no-untyped-def]
     if after != tuple(result):
         raise FitError(
             f"layer {layer.name!r} multiplies its sums by 1 or more",
-            "calibrate with samples like those the network was trained with",
+            "choose more bits for it, and calibrate with samples like those the network was "
+            "trained with",
         )
     return replace(integer, rounding=Rounding.UP)
 
