@@ -141,7 +141,7 @@ class CrossWeights(Weights):
         else:
             self.basis = IntraWeights(basis, choice)
         self.choice = choice
-        self.s2 = _shift_for(self._sums())
+        self.s2 = max(1, _shift_for(self._sums()))  # The hardware's least.
 
     def _sums(self) -> Tensor:
         return torch.einsum("ob,bct->oct", integers(self.v, self.choice.qv), self.basis())

@@ -178,6 +178,13 @@ def test_weights_are_those_of_golden(form, rng: np.random.Generator) -> None:
         assert bool(parameter.grad.abs().sum() > 0)
 
 
+def test_the_cross_level_shifts_by_what_the_hardware_can(rng: np.random.Generator) -> None:
+    w = torch.from_numpy(rng.standard_normal((10, 7, 9)).astype(np.float32))
+    weights = CrossWeights(w, Choice(kernels=2, qu=2, qv=2))
+    assert weights.s2 == weights.golden().s2 == 1
+    np.testing.assert_array_equal(weights.golden().W, weights().detach().numpy())
+
+
 def test_many_bits_and_full_ranks_keep_the_weights(rng: np.random.Generator) -> None:
     w = rng.standard_normal((10, 12, 9)).astype(np.float32)
     for weights in (
