@@ -5,10 +5,11 @@
 
 FOLDER holds MLPerf Tiny's `kws_float32.tflite` and `kws01_even.npz`, whose 500 labelled samples are
 the only ones there are. Every row is therefore made twice: calibrated and searched with every
-second sample, and measured on the others. The figures of both halves together are 500 answers. The
-form and precision of each layer are the solver's (`insitu.search`); nothing is trained. `loss` is
-what `insitu compress` compares a row with its plain one by, on the samples that were calibrated
-with. Rows are written to build/compression, where `rows.py table` finds them.
+second sample, retrained with 200 of these, an epoch chosen by the other 50, and measured on the
+others. The figures of both halves together are 500 answers. The form and precision of each layer
+are the solver's (`insitu.search`). `loss`, before retraining, is what `insitu compress` compares a
+row with its plain one by, on the samples that were calibrated with. Rows are written to
+build/compression, where `rows.py table` finds them. Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
 from golden.network import Network, run
 from insitu.console import progress
-from insitu.errors import InsituError
+from insitu.errors import FitError, InsituError
 from insitu.files import write_file
 from insitu.float_network import FloatConvolution, FloatNetwork
 from insitu.menu import Store
@@ -35,11 +37,14 @@ from insitu.network import to_bytes
 from insitu.plan import plan
 from insitu.quantise import calibrate, quantise, quantise_inputs
 from insitu.search import Built, Labelled, Search
+from insitu.train.loop import Options, samples_from
+from insitu.train.retrain import retrain
 from rtl.config import configuration
 
 WORK = Path("build/compression")
 CONFIGURATION = "up5k"
 KB = 1024
+OPTIONS = Options(epochs=20, batch=25, held_out=50)
 SCALE, ZERO_POINT = 0.5847029, 83
 """Of the file's integers."""
 
@@ -118,7 +123,7 @@ def within(search: Search, row: Row) -> Built:
 def make_half(
     name: str, network: FloatNetwork, seen: Labelled, unseen: Labelled, number: int
 ) -> dict[str, Any]:
-    """What is made with one half, measured on the other."""
+    """What is made and retrained with one half, measured on the other."""
     config = configuration(CONFIGURATION)
     with progress() as tell:
         search = Search(
@@ -129,9 +134,8 @@ def make_half(
             progress=lambda done, total, what: tell(done, total, f"{name}: {what}"),
         )
         built = within(search, ROWS[name])
-    write_file(WORK / f"{name}_{number}.npz", to_bytes(built.network), "network")
     choices = built.allocation.choices
-    return {
+    figures: dict[str, Any] = {
         "choices": {layer: asdict(choice) for layer, choice in choices.items()},
         "forms": {layer: str(choice) for layer, choice in choices.items()},
         "loss": built.loss,
@@ -139,10 +143,27 @@ def make_half(
         "plan": built.plan.report(),
         "cycles_stored_int8": plan(quantise(network, search.calibration, 8), config).cycles,
     }
+    made, record = built.network, None
+    try:
+        retrained = retrain(
+            network,
+            choices,
+            samples_from(seen.inputs, seen.labels),
+            OPTIONS,
+            WORK / f"{name}_{number}.pt",
+            configuration=config,
+        )
+    except FitError as error:
+        console.print(f"{name} is not retrained: {error.cause}")
+    else:
+        made, record = retrained.network, retrained.record
+        figures |= {"training": record, "right_retrained": right(made, unseen)}
+    write_file(WORK / f"{name}_{number}.npz", to_bytes(made, record), "network")
+    return figures
 
 
 def make_row(name: str, network: FloatNetwork, samples: Labelled) -> dict[str, Any]:
-    """A row, of both halves."""
+    """A row, of both halves; retrained only if both could be."""
     row = ROWS[name]
     halves = [
         make_half(name, network, half(samples, number), half(samples, 1 - number), number)
@@ -162,7 +183,7 @@ def make_row(name: str, network: FloatNetwork, samples: Labelled) -> dict[str, A
     )
     floating = network.run(samples.inputs).reshape(len(samples.labels), -1).argmax(axis=1)
     count = len(samples.labels)
-    return {
+    figures: dict[str, Any] = {
         "row": name,
         "model": "kws_float32.tflite",
         "plain": row.plain,
@@ -180,9 +201,17 @@ def make_row(name: str, network: FloatNetwork, samples: Labelled) -> dict[str, A
             "float": round(100 * float((floating == samples.labels).mean()), 2),
             "untrained": 100 * sum(one["right"] for one in halves) / count,
         },
-        "halves": [{key: one[key] for key in ("forms", "loss", "right")} for one in halves],
+        "halves": [
+            {key: one.get(key) for key in ("forms", "loss", "right", "right_retrained")}
+            for one in halves
+        ],
         "plan": planned,
     }
+    if all("training" in one for one in halves):
+        retrained = sum(one["right_retrained"] for one in halves)
+        figures["accuracy"]["retrained"] = 100 * retrained / count
+        figures["training"] = first["training"]
+    return figures
 
 
 def main() -> None:
@@ -191,10 +220,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="MLPerf Tiny's networks")
+    parser.add_argument("--threads", type=int, help="default: as many as cores")
     parser.add_argument("rows", nargs="*", help=f"default: all of {', '.join(ROWS)}")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if unknown := set(arguments.rows) - set(ROWS):
         parser.error(f"there is no row {min(unknown)}")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     WORK.mkdir(parents=True, exist_ok=True)
     try:
         network = load_float(arguments.folder / "kws_float32.tflite")

@@ -98,6 +98,8 @@ ABLATION = {
     "ic_21kb_more_terms": Row(_IC, 21, False),
     "ic_21kb_fewer_terms": Row(_IC, 21, False),
     "ic_21kb_cross": Row(_IC, 21, False),
+    "ic_21kb_solver": Row(_IC, 21, False),
+    "ic_21kb_rule": Row(_IC, 21, False),
     "ic_21kb_power_of_two": Row(_IC, 21, False),
     "ic_21kb_uniform": Row(_IC, 21, False),
 } | {
@@ -109,8 +111,17 @@ ABLATION = {
         "seed_2": {"seed": 2},
     }.items()
 }
+ABLATION |= {
+    f"ic_21kb_{name}_seed_{seed}": Row(
+        _IC, 21, False, f"ic_21kb_{name}", replace(OPTIONS, seed=seed)
+    )
+    for name in ("solver", "rule")
+    for seed in (1, 2)
+}
 """One thing at a time that differs from `ic_21kb`; with ic_21kb_plain, what has no level.
 
+`ic_21kb_solver` is what `insitu compress` chooses for as much memory, `ic_21kb_rule` has one form
+for all layers of 3 x 3 taps and 6 bits for the others.
 `ic_21kb_uniform` and `ic_21kb_power_of_two` have 3 bits for all U, and differ in their code, as do
 those of `ic_15kb`.
 """

@@ -1,12 +1,18 @@
 """The scripts of examples/compression: what they count, and what they run instead of golden."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from examples.compression import intermediates, resnet18
+from examples.compression import ablation, intermediates, resnet18
 from golden.network import run
+from insitu.choice import Choice
+from insitu.compress import compress, compress_weights
 from insitu.float_network import FloatConvolution, FloatNetwork
-from insitu.network import load
+from insitu.network import load, to_bytes
+from insitu.quantise import calibrate
+from rtl.config import CONFIGURATIONS
 from sim.build import ROOT
 
 PAPER = resnet18.Bits(kernels=44, qb=3, qu=6, qv=3)
@@ -58,3 +64,35 @@ def test_int8_intermediates_are_goldens(seed):
     np.testing.assert_array_equal(found, run(network, x))
     exact = intermediates.with_intermediates(network, x, intermediates.as_they_are)
     assert exact.shape == found.shape
+
+
+def test_the_ablation_fits_as_compress_does(seed):
+    """With the library's fit the integers of the whole network are those of the library."""
+    rng = np.random.default_rng(seed)
+    layers = []
+    for name, co, ci in (("a", 6, 3), ("b", 5, 6)):
+        weights = rng.normal(size=(co, ci, 9))
+        layers.append(replace(layer(co, ci, 9), name=name, weights=weights, low=0.0))
+    layers[1] = replace(layers[1], inputs=("a",))
+    network = FloatNetwork("net", (6, 6, 3), tuple(layers))
+    samples = rng.normal(size=(20, 6, 6, 3)).astype(np.float32)
+    calibration, config = calibrate(network, samples), CONFIGURATIONS["sim-8x1"]
+    choices = {"a": Choice(q=3), "b": Choice(terms=2, qb=4, qu=3)}
+    made = ablation.built(network, calibration, choices, config, compress_weights)
+    assert to_bytes(made) == to_bytes(compress(network, calibration, choices, config)[0])
+    other = ablation.built(network, calibration, choices, config, ablation.svd_rounded)
+    assert to_bytes(other) != to_bytes(made)
+
+
+def test_integers_are_rounded_to_themselves(seed):
+    rng = np.random.default_rng(seed)
+    U, B = rng.integers(-3, 4, (5, 4, 2)), rng.integers(-7, 8, (5, 2, 9))
+    U[:, 0], B[:, :, 0] = 3, 7
+    scale = rng.uniform(0.1, 10, 5)
+    wanted = scale[:, np.newaxis, np.newaxis] * (U @ B)
+    choice = Choice(terms=2, qb=4, qu=3)
+    real = scale[:, np.newaxis, np.newaxis] * U
+    found, scales = ablation.rounded(real, B, wanted, choice, CONFIGURATIONS["sim-8x1"], None)
+    np.testing.assert_array_equal(found.U, U)
+    np.testing.assert_array_equal(found.B, B)
+    np.testing.assert_allclose(scales[:, np.newaxis, np.newaxis] * found.W, wanted)
