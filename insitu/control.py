@@ -286,6 +286,7 @@ class _WeightGenerator:
         self.vectors = self.issued = 0
         self.ahead = delays.ahead
         self.ready = self.under_way = 0  # blocks of the cross level
+        self.left = False  # one was taken in the cycle before
         self.delay = delays.generated - 1 + (self.ahead > 1)
         self.issues = 0  # a bit a cycle, this one's lowest
 
@@ -300,7 +301,9 @@ class _WeightGenerator:
 
     def issue(self, permit: bool) -> bool:
         ready = self.filled[self.slot] and self.fresh != self.slot
-        return ready and (self.ready + self.under_way < self.ahead if self.cross else permit)
+        return ready and (
+            self.ready + self.under_way + self.left < self.ahead if self.cross else permit
+        )
 
     def step(self, kind: int | None, last: bool, issue: bool, taken: bool) -> None:
         self.fresh = None
@@ -326,6 +329,7 @@ class _WeightGenerator:
             comes = self.issues >> self.delay & 1
             self.ready += comes - taken
             self.under_way += issue - comes
+            self.left = taken and self.ahead > 1
 
 
 class _WeightBroadcast:

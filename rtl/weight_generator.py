@@ -31,7 +31,7 @@ def blocks_ahead(config):
 
     Where memory is slow they take longer to come than to be used.
     """
-    return 8 if config.slow_memory else 1
+    return 16 if config.slow_memory else 1
 
 
 def blocks_layout(config):
@@ -61,8 +61,7 @@ class WeightGenerator(wiring.Component):
     Latency: 2 cycles from the announcement of a slot's last vector to its first issue,
     `weight_delay` from there to the weights, where memory is slow one more at the cross level.
     Throughput: one vector a cycle, if a slot has fewer vectors than its `taps * blocks`; at the
-    cross level one in `weight_delay + 1`, but for slow memory, where it is
-    `blocks_ahead` in `weight_delay + 2` and at most one a cycle.
+    cross level one in `weight_delay + 1`, but for slow memory, where it is one a cycle.
 
     Parameters
     ----------
@@ -329,8 +328,9 @@ class WeightGenerator(wiring.Component):
         arrives, last, final = delayed(
             m, weight_delay(self.config), arrives=issue, last_block=last, final_block=final
         )
+        (left,) = delayed(m, 1, left=taken)
         m.d.comb += [
-            counted.eq(count + issue - taken),
+            counted.eq(count + issue - left),
             blocks.i.valid.eq(arrives),
             blocks.i.payload.values.as_value().eq(block),
             blocks.i.payload.last.eq(last),

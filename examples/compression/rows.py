@@ -223,7 +223,8 @@ def table() -> None:
     made = [json.loads(path.read_text()) for path in sorted(WORK.glob("*.json"))]
     rows = {one["row"]: one for one in [*known, *made]}
     found = [rows[name] for name in sorted(rows)]
-    write_file(COLLECTED, (json.dumps(found, indent=1) + "\n").encode(), "rows")
+    lines = ",\n".join(json.dumps(one) for one in found)  # a row a line
+    write_file(COLLECTED, f"[\n{lines}\n]\n".encode(), "rows")
     print(
         "| row | bits a weight | memory: weights + parameters + program | untrained | retrained |"
     )
