@@ -20,5 +20,6 @@ BOARDS = (
         loader="ice40_generic",
         flash=Flash(offset=1 << 20, size=16 << 20),
         self_load_hz=24_000_000,
+        seeds=(2, 1, 3, 4),
     ),
 )

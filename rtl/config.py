@@ -58,7 +58,7 @@ class Configuration:
         Bytes of one activation memory word, a power of two, a multiple of `width` and a divisor
         of `lanes`.
     activation_ports : 1 or 2
-        1: reads and writes share one port, writes first. 2: they do not.
+        1: reads and writes share one port, writes first. 2: they do not, as where memory is slow.
     coefficient_bytes : int
         Size of the coefficient memory in bytes, a multiple of 1024, at most 1 MB.
     coefficient_port : int
@@ -80,7 +80,8 @@ class Configuration:
     requantiser_outputs : int
         Outputs requantised per cycle (P), a divisor of `activation_word`.
     slow_memory : bool
-        Block memories take most of a cycle to give a word: before arithmetic comes a register.
+        Block memories take most of a cycle to give a word, and lie far apart: registers in front of
+        them, and before arithmetic.
     accumulator_bits : int
         Width of the accumulators (16..32); the compiler proves that no layer overflows it.
     clock_hz : int

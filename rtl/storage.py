@@ -43,7 +43,8 @@ class Storage(wiring.Component):
 
     A slow memory lies all over the device, and has registers in front, copied for its parts: data
     follows an address by two cycles, every cycle whether enabled or not, and what is written is
-    there for reads from two cycles later on.
+    there for reads from two cycles later on. In the first two cycles after configuration some of
+    these registers write, which only changes what is undefined anyway.
 
     Parameters
     ----------

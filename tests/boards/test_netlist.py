@@ -36,7 +36,10 @@ DEPTH = {"ice40": 32768, "ecp5": 1024}
 BLOCKS: dict[str, tuple[Callable[[str], wiring.Component], str]] = {
     "multiplies_bytes": (ByteMultipliers, "multiplier"),
     "multiplies_wide": (WideMultiplier, "multiplier"),
-    "remembers": (lambda family: Storage(64, DEPTH[family], family), "storage"),
+    "remembers": (
+        lambda family: Storage(64, DEPTH[family], family, slow=family == "ecp5"),
+        "storage",
+    ),
     "keeps_order": (lambda family: Queue(8, 4), "queue"),
 }
 """A block for each testbench, and the module in `tests/rtl` that has both."""
@@ -59,7 +62,7 @@ def simulator(source: str, family: str) -> Build:
 def check(test: str, family: str, source: str, seed: int) -> None:
     """Run the testbench of a block on its netlist, or on one that is wrong."""
     parameters = {"bits": 64, "depth": DEPTH[family], "technology": family}
-    parameters |= {"idle": "rarely", "stall": "often", "hesitant": False}
+    parameters |= {"idle": "rarely", "stall": "often", "hesitant": False, "slow": family == "ecp5"}
     module = f"tests.rtl.test_{BLOCKS[test][1]}"
     sim.run(simulator(source, family), module, test, parameters=parameters, seed=seed)
 
