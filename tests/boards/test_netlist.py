@@ -35,7 +35,10 @@ DEPTH = {"ice40": 32768, "ecp5": 1024}
 
 BLOCKS: dict[str, tuple[Callable[[str], wiring.Component], str]] = {
     "multiplies_bytes": (ByteMultipliers, "multiplier"),
-    "multiplies_wide": (WideMultiplier, "multiplier"),
+    "multiplies_wide": (
+        lambda family: WideMultiplier(family, slow=family == "ecp5"),
+        "multiplier",
+    ),
     "remembers": (
         lambda family: Storage(64, DEPTH[family], family, slow=family == "ecp5"),
         "storage",
