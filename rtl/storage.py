@@ -70,10 +70,10 @@ class Storage(wiring.Component):
             raise ValueError(f"depth must be at least 2, not {depth!r}")
         if technology == "ice40" and depth % SPRAM_WORDS:
             raise ValueError(f"depth must be a multiple of {SPRAM_WORDS}, not {depth!r}")
-        self.bits = bits
-        self.depth = depth
         if slow and technology == "ice40":
             raise ValueError("SPRAM has no registers in front")
+        self.bits = bits
+        self.depth = depth
         self.technology = technology
         self.slow = slow
         super().__init__({"write": In(WritePort(bits, depth)), "read": In(ReadPort(bits, depth))})
