@@ -94,6 +94,14 @@ ROWS = {
     "ic_3bits": Row(_IC, None, True),
     "ic_4bits": Row(_IC, None, True),
 }
+SEEDS = (
+    "ic_21kb",
+    "ic_21kb_solver",
+    "ic_21kb_rule",
+    "ic_21kb_without_orthonormality",
+    "ic_21kb_without_distillation",
+)
+"""Rows that are trained three times."""
 ABLATION = {
     "ic_21kb_more_terms": Row(_IC, 21, False),
     "ic_21kb_fewer_terms": Row(_IC, 21, False),
@@ -102,20 +110,19 @@ ABLATION = {
     "ic_21kb_rule": Row(_IC, 21, False),
     "ic_21kb_power_of_two": Row(_IC, 21, False),
     "ic_21kb_uniform": Row(_IC, 21, False),
-} | {
-    f"ic_21kb_{name}": Row(_IC, 21, False, "ic_21kb", replace(OPTIONS, **changes))
-    for name, changes in {
-        "without_orthonormality": {"orthonormality": 0.0},
-        "without_distillation": {"distillation": 0.0},
-        "seed_1": {"seed": 1},
-        "seed_2": {"seed": 2},
-    }.items()
+    "ic_21kb_without_orthonormality": Row(
+        _IC, 21, False, "ic_21kb", replace(OPTIONS, orthonormality=0.0)
+    ),
+    "ic_21kb_without_distillation": Row(
+        _IC, 21, False, "ic_21kb", replace(OPTIONS, distillation=0.0)
+    ),
 }
 ABLATION |= {
-    f"ic_21kb_{name}_seed_{seed}": Row(
-        _IC, 21, False, f"ic_21kb_{name}", replace(OPTIONS, seed=seed)
+    f"{name}_seed_{seed}": replace(
+        row, choices=row.choices or name, options=replace(row.options, seed=seed)
     )
-    for name in ("solver", "rule")
+    for name, row in (ABLATION | {"ic_21kb": ROWS["ic_21kb"]}).items()
+    if name in SEEDS
     for seed in (1, 2)
 }
 """One thing at a time that differs from `ic_21kb`; with ic_21kb_plain, what has no level.
