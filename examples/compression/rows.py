@@ -96,6 +96,7 @@ ROWS = {
 }
 SEEDS = (
     "ic_21kb",
+    "ic_21kb_plain",
     "ic_21kb_solver",
     "ic_21kb_rule",
     "ic_21kb_without_orthonormality",
@@ -121,7 +122,7 @@ ABLATION |= {
     f"{name}_seed_{seed}": replace(
         row, choices=row.choices or name, options=replace(row.options, seed=seed)
     )
-    for name, row in (ABLATION | {"ic_21kb": ROWS["ic_21kb"]}).items()
+    for name, row in (ROWS | ABLATION).items()
     if name in SEEDS
     for seed in (1, 2)
 }
