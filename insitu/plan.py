@@ -5,6 +5,7 @@ the layer, the figure and the next step.
 """
 
 import hashlib
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from insitu.lower import array_cycles, lower, lower_rows
 from insitu.maps import Layout, Map, lay_out
 from insitu.misfit import ways_to_fit
 from insitu.operation import Operation, Segment
+from insitu.prune import prune
 from rtl.config import CONFIGURATIONS, Configuration
 from rtl.record import (
     ADDRESS_STEPS,
@@ -401,12 +403,19 @@ def plan(
     Raises
     ------
     FitError
-        If the configuration cannot run the network; names the layer, what is missing, and the
-        configurations that could.
+        If the configuration cannot run the network; names the layer, what is missing, the
+        configurations that could, and whether it fits without the channels that do not matter.
     """
     try:
         return _plan(name, network, configuration, keep_maps)
     except FitError as error:
+        advice = [error.next_step]
+        with suppress(FitError):
+            pruned = _plan(name, prune(network).network, configuration, keep_maps, explain=False)
+            advice.append(
+                "drop the channels that no output depends on (--prune), which leaves "
+                f"{pruned.payload_bytes} bytes of coefficient memory"
+            )
         fitting = []
         for other in CONFIGURATIONS.values():
             if other.digest != configuration.digest:
@@ -415,11 +424,9 @@ def plan(
                 except FitError:
                     continue
                 fitting.append(other.name)
-        if not fitting:
-            raise
-        raise FitError(
-            error.cause, f"{error.next_step}, or use configuration {' or '.join(fitting)}"
-        ) from None
+        if fitting:
+            advice.append(f"use configuration {' or '.join(fitting)}")
+        raise FitError(error.cause, ", or ".join(advice)) from None
 
 
 def _plan(

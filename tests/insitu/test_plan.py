@@ -22,6 +22,7 @@ from golden.network import (
 from insitu.errors import FitError
 from insitu.maps import Map, lay_out
 from insitu.plan import plan
+from insitu.prune import prune
 from rtl.config import CONFIGURATIONS
 from tests.insitu.networks import random_generated, random_network, random_stored
 
@@ -143,6 +144,21 @@ def test_says_where_no_precision_fits():
     with pytest.raises(FitError) as error:
         plan(wide, tiny)
     assert "without any weights it does not fit either" in error.value.next_step
+
+
+def test_says_that_pruning_would_do():
+    """Weights of 0 make half of the channels constant, and what reads them so does without."""
+    made = network((1, 1, 64), conv(stored(64, 64, 1, q=8), (1, 1)), conv(stored(8, 64, 1), (1, 1)))
+    first, last = made.layers
+    half = first.weights.W.copy()
+    half[:32] = 0
+    made = replace(made, layers=(replace(first, weights=replace(first.weights, W=half)), last))
+    config = replace(UP5K, coefficient_bytes=4 << 10)
+    with pytest.raises(FitError, match=r"\(--prune\), which leaves (\d+) bytes") as error:
+        plan(made, config)
+    pruned = plan(prune(made).network, config)
+    assert f"leaves {pruned.payload_bytes} bytes" in error.value.next_step
+    plan(made, replace(config, coefficient_bytes=8 << 10))
 
 
 def test_fully_connected_is_named():
@@ -304,9 +320,13 @@ def convolution(name, source, co, ci, **options):
     )
 
 
-def graph(shape, *layers):
+def graph(shape, *layers, input_zero_point=0):
     return Network(
-        layers=layers, input_shape=shape, input_scale=1.0, input_zero_point=0, output_scale=1.0
+        layers=layers,
+        input_shape=shape,
+        input_scale=1.0,
+        input_zero_point=input_zero_point,
+        output_scale=1.0,
     )
 
 
@@ -356,6 +376,20 @@ def test_products_need_seventeen_bits():
     plan(made, replace(SIM, accumulator_bits=17))
     with pytest.raises(FitError, match="products of up to 65025"):
         plan(made, replace(SIM, accumulator_bits=16))
+
+
+def test_products_need_a_tile():
+    """128, less the zero points, is no int8: it is added in two parts, with each of three words."""
+    product = Multiply(
+        name="square",
+        inputs=("input", "input"),
+        input_zero_points=(-128, -128),
+        output_scaling=Scaling(0, 1 << 30, 3),
+    )
+    made = graph((1, 1, 3), product, input_zero_point=-128)
+    plan(made, replace(SIM, tile_bytes=9 * 8))
+    with pytest.raises(FitError, match="a weight tile of 72 bytes, sim-8x1 has 64"):
+        plan(made, replace(SIM, tile_bytes=8 * 8))
 
 
 def test_concatenation_costs_nothing():
