@@ -25,6 +25,7 @@ from insitu.errors import BuildError
 from . import find_board
 from .attribution import owners
 from .board import Board
+from .fan_out import divide_file
 from .flow import FLOWS, Flow, allow_collisions, synthesis_script
 from .report import critical_path, fmax, over_full, summary
 from .tools import ToolFailed, run, versions
@@ -183,7 +184,12 @@ class _Job:
         digests = {
             "sources": self._source_digest(),
             "digest": _digest(
-                files, self.arguments, self.flow.pack_arguments(), self.seeds, self.tools
+                files,
+                self.board.most_loads,
+                self.arguments,
+                self.flow.pack_arguments(),
+                self.seeds,
+                self.tools,
             ),
         }
         earlier = self._earlier()
@@ -197,6 +203,8 @@ class _Job:
             (self.directory / name).write_text(content, encoding="utf-8")
         self.tell("synthesising")
         self._step("yosys", ["-q", "-l", "yosys.log", "synthesis.ys"], "yosys.out")
+        if self.board.most_loads:
+            divide_file(self.directory / "top.json", self.board.most_loads)
         synthesised = time.monotonic()
         figures, seed, failed = self._place()
         placed = time.monotonic()

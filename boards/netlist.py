@@ -12,6 +12,7 @@ from amaranth.lib import wiring
 
 from insitu.errors import BuildError
 
+from .fan_out import divide_file
 from .flow import FLOWS, allow_collisions, synthesis_script
 from .tools import ToolFailed, run
 
@@ -21,7 +22,9 @@ TOP = "top"
 """Name of the netlist's module; its ports are those of the block, with `clk` and `rst`."""
 
 
-def netlist(component: wiring.Component, family: str, *, directory: Path) -> str:
+def netlist(
+    component: wiring.Component, family: str, *, directory: Path, most_loads: int | None = None
+) -> str:
     """Synthesise a block; Verilog of the family's cells.
 
     Parameters
@@ -32,6 +35,8 @@ def netlist(component: wiring.Component, family: str, *, directory: Path) -> str
         "ice40" or "ecp5".
     directory
         An existing folder, for the tools' files and logs.
+    most_loads
+        Loads of a register beyond which it is copied (`boards.fan_out`).
 
     Raises
     ------
@@ -42,15 +47,25 @@ def netlist(component: wiring.Component, family: str, *, directory: Path) -> str
     """
     if family not in FLOWS:
         raise ValueError(f"family must be one of {', '.join(FLOWS)}, not {family!r}")
+    flow = FLOWS[family]
     design = allow_collisions(rtlil.convert(component, TOP, emit_src=False))
-    script = synthesis_script(FLOWS[family], design) + f"write_verilog -noattr {TOP}.v\n"
     (directory / "top.il").write_text(design, encoding="utf-8")
-    (directory / "netlist.ys").write_text(script, encoding="utf-8")
-    log = "yosys.log"
+    (directory / "netlist.ys").write_text(synthesis_script(flow, design), encoding="utf-8")
+    _yosys(["-Q", "-T", "netlist.ys"], directory, "yosys.log")
+    if most_loads:
+        divide_file(directory / "top.json", most_loads)
+    _yosys(
+        ["-Q", "-T", "-p", f"read_json top.json; write_verilog -noattr {TOP}.v"],
+        directory,
+        "write_verilog.log",
+    )
+    return (directory / f"{TOP}.v").read_text(encoding="utf-8")
+
+
+def _yosys(arguments: list[str], directory: Path, log: str) -> None:
     try:
-        run("yosys", ["-Q", "-T", "netlist.ys"], directory=directory, log=log)
+        run("yosys", arguments, directory=directory, log=log)
     except ToolFailed as failure:
         raise BuildError(
             f"yosys failed: {failure}", f"read {directory / log}, it may be a bug here"
         ) from None
-    return (directory / f"{TOP}.v").read_text(encoding="utf-8")

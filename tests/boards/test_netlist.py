@@ -77,6 +77,17 @@ def test_block(test: str, family: str, seed: int, tmp_path: Path) -> None:
     check(test, family, netlist(block, family, directory=tmp_path), seed)
 
 
+@pytest.mark.parametrize("test", ["remembers", "keeps_order"])
+def test_copied_registers(test: str, seed: int, tmp_path: Path) -> None:
+    """Where each register has but one load, a block is as it was."""
+    make, _ = BLOCKS[test]
+    before, source = (
+        netlist(make("ecp5"), "ecp5", directory=tmp_path, most_loads=most) for most in (None, 1)
+    )
+    assert source.count("TRELLIS_FF #(") > before.count("TRELLIS_FF #(")
+    check(test, "ecp5", source, seed)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_inverted_truth_table_is_seen(family: str, seed: int, tmp_path: Path) -> None:
     source = netlist(Queue(8, 4), family, directory=tmp_path)
