@@ -43,7 +43,8 @@ BOARDS = (
         platform=OrangeCrab85FPlatform,
         pll=Ecp5Pll,
         configuration="ecp5-85f",
-        clock_hz=80_000_000,
+        most_loads=128,
+        clock_hz=50_000_000,
         loader="orangeCrab",
     ),
 )

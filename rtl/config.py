@@ -67,7 +67,8 @@ class Configuration:
         every word.
     tile_bytes : int
         Size of the weight tile in bytes: a cross-level layer needs `lanes * Ci' * T` of it, with
-        Ci' the input channels rounded up to `width`.
+        Ci' the input channels rounded up to `width`; a product with one pixel up to 9 words of
+        `lanes * width` bytes.
     generator_terms : int
         Largest Bi of the intra level (1..8).
     generator_u_bits, generator_b_bits : int
@@ -362,9 +363,9 @@ CONFIGURATIONS = {
             activation_bytes=72 << 10,
             activation_word=16,
             activation_ports=2,
-            coefficient_bytes=336 << 10,
+            coefficient_bytes=320 << 10,
             coefficient_port=1024,
-            tile_bytes=8192,
+            tile_bytes=2048,
             generator_terms=2,
             generator_u_bits=4,
             generator_b_bits=4,

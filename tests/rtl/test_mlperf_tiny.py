@@ -14,6 +14,7 @@ from golden.network import Convolution, Network, shapes
 from insitu.import_tflite import import_tflite
 from insitu.pack import make_image
 from insitu.plan import plan
+from insitu.prune import prune
 from insitu.simulate import Simulation, simulate_image
 from rtl.config import configuration
 from tests.insitu.test_mlperf_tiny import FOLDER
@@ -27,8 +28,12 @@ pytestmark = [
 ]
 
 
-def simulated(name: str, config: str, samples: int, seed: int) -> tuple[Network, Simulation]:
+def simulated(
+    name: str, config: str, samples: int, seed: int, *, pruned: bool = False
+) -> tuple[Network, Simulation]:
     network = import_tflite(FOLDER / f"{name}_int8.tflite").network
+    if pruned:
+        network = prune(network).network
     planned = plan(network, configuration(config), name=name)
     rng = np.random.default_rng(seed)
     x = rng.integers(-128, 128, (samples, *network.input_shape)).astype(np.int8)
@@ -69,4 +74,4 @@ def test_keyword_spotting_fits_the_boards(config: str, seed: int) -> None:
 
 @pytest.mark.parametrize(("name", "samples"), [("vww", 2), ("ad", 10)])
 def test_what_fits_the_largest_board_alone(name: str, samples: int, seed: int) -> None:
-    simulated(name, "ecp5-85f", samples, seed)
+    simulated(name, "ecp5-85f", samples, seed, pruned=name == "vww")
