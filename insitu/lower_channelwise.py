@@ -30,6 +30,7 @@ from insitu.lowering import (
     Site,
     Unable,
     channelwise,
+    check_tile,
     copied,
     lane_words,
     output_limits,
@@ -227,13 +228,7 @@ def _product(
     products are summed.
     """
     words, rows = 1 + less_b[1], 1 + less_a[1]
-    tile = words * rows * config.stripes
-    if tile > config.tile_bytes:
-        raise Unable(
-            f"multiplies by a pixel in a weight tile of {tile} bytes, {config.name} has "
-            f"{config.tile_bytes}",
-            "use a larger tile",
-        )
+    check_tile(words * rows * config.stripes, config, "use a larger tile")
     point = Walk(start=pixel.address, height=1, width=1)
     fill = copied(
         pixel,

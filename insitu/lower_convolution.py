@@ -17,6 +17,7 @@ from insitu.lowering import (
     by_lane,
     by_lane_and_channel,
     channelwise,
+    check_tile,
     filled,
     lane_words,
     output_limits,
@@ -290,12 +291,7 @@ def _check_generator(weights: Generated, source: Map, config: Configuration) -> 
         kernels = weights.V.shape[1]
         blocks = -(-kernels // config.lanes)
         tile = config.lanes * -(-source.extent // config.width) * config.width * taps
-        if tile > config.tile_bytes:
-            raise Unable(
-                f"needs a weight tile of {tile} bytes, {config.name} has "
-                f"{config.tile_bytes}: {tile - config.tile_bytes} bytes are missing",
-                "compress it without the cross level",
-            )
+        check_tile(tile, config, "compress it without the cross level")
         if blocks > config.basis_blocks:
             raise Unable(
                 f"has {kernels} basis kernels (Bo), {config.name} holds "

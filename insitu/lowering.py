@@ -21,6 +21,7 @@ __all__ = [
     "by_lane",
     "by_lane_and_channel",
     "channelwise",
+    "check_tile",
     "copied",
     "filled",
     "lane_words",
@@ -41,6 +42,16 @@ COPY: dict[str, Any] = {"multiplier": LARGEST_MULTIPLIER, "shift": 0, "rounding"
 
 class Unable(Exception):
     """What is in the way, and what to do about it."""
+
+
+def check_tile(size: int, config: Configuration, advice: str) -> None:
+    """Raise `Unable`, with `advice`, where the weight tile has less than `size` bytes."""
+    if size > config.tile_bytes:
+        raise Unable(
+            f"needs a weight tile of {size} bytes, {config.name} has "
+            f"{config.tile_bytes}: {size - config.tile_bytes} bytes are missing",
+            advice,
+        )
 
 
 @dataclass(frozen=True)
