@@ -28,7 +28,7 @@ from .board import Board
 from .fan_out import divide_file
 from .flow import FLOWS, Flow, allow_collisions, synthesis_script
 from .report import critical_path, fmax, over_full, summary
-from .tools import ToolFailed, run, versions
+from .tools import ToolFailed, run, step, versions
 from .top import Top
 
 __all__ = ["build", "elaborate"]
@@ -202,14 +202,19 @@ class _Job:
         for name, content in files.items():
             (self.directory / name).write_text(content, encoding="utf-8")
         self.tell("synthesising")
-        self._step("yosys", ["-q", "-l", "yosys.log", "synthesis.ys"], "yosys.out")
+        step(
+            "yosys",
+            ["-q", "-l", "yosys.log", "synthesis.ys"],
+            directory=self.directory,
+            log="yosys.out",
+        )
         if self.board.most_loads:
             divide_file(self.directory / "top.json", self.board.most_loads)
         synthesised = time.monotonic()
         figures, seed, failed = self._place()
         placed = time.monotonic()
         self.tell("packing the bitstream")
-        self._step(self.flow.pack, self.flow.pack_arguments(), "pack.log")
+        step(self.flow.pack, self.flow.pack_arguments(), directory=self.directory, log="pack.log")
         shutil.move(self.directory / f"top.{self.flow.bitstream}", self.bitstream)
         report = {
             "board": self.board.name,
@@ -237,14 +242,6 @@ class _Job:
 
     def _save(self, report: dict[str, Any]) -> None:
         self.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-
-    def _step(self, tool: str, arguments: list[str], log: str) -> None:
-        try:
-            run(tool, arguments, directory=self.directory, log=log)
-        except ToolFailed as failure:
-            raise BuildError(
-                f"{tool} failed: {failure}", f"read {self.directory / log}, it may be a bug here"
-            ) from None
 
     def _place(self) -> tuple[dict[str, Any], int, dict[str, float]]:
         """Place and route, seed by seed; figures, the seed, Fmax with those before it."""

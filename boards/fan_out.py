@@ -64,13 +64,14 @@ def divide(netlist: dict[str, Any], most: int) -> dict[str, int]:
         name = drivers[bit]
         if len(loads[bit]) <= most or bit in fixed or cells[name]["type"] != REGISTER:
             continue
+        original = name.partition(COPY)[0]
         parts = -(-len(loads[bit]) // most)
         sharing = sorted(loads[bit], key=_natural)
         loads[bit] = sharing[: len(sharing) // parts]
         for part in range(1, parts):
             last += 1
-            made[name.partition(COPY)[0]] += 1
-            copy = f"{name.partition(COPY)[0]}{COPY}{last}"
+            made[original] += 1
+            copy = f"{original}{COPY}{last}"
             cells[copy] = cell = deepcopy(cells[name])
             names[f"{copy}_Q"] = {"hide_name": 0, "bits": [last], "attributes": {}}
             drivers[last] = copy
@@ -82,7 +83,8 @@ def divide(netlist: dict[str, Any], most: int) -> dict[str, int]:
                     seen[:] = [last]
                 elif isinstance(seen[0], int):
                     loads[seen[0]].append((copy, port, 0))
-                    waiting += [seen[0]] if seen[0] in drivers else []
+                    if seen[0] in drivers:
+                        waiting.append(seen[0])
     return dict(made)
 
 

@@ -10,11 +10,9 @@ from pathlib import Path
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 
-from insitu.errors import BuildError
-
 from .fan_out import divide_file
 from .flow import FLOWS, allow_collisions, synthesis_script
-from .tools import ToolFailed, run
+from .tools import step
 
 __all__ = ["TOP", "netlist"]
 
@@ -47,25 +45,12 @@ def netlist(
     """
     if family not in FLOWS:
         raise ValueError(f"family must be one of {', '.join(FLOWS)}, not {family!r}")
-    flow = FLOWS[family]
     design = allow_collisions(rtlil.convert(component, TOP, emit_src=False))
     (directory / "top.il").write_text(design, encoding="utf-8")
-    (directory / "netlist.ys").write_text(synthesis_script(flow, design), encoding="utf-8")
-    _yosys(["-Q", "-T", "netlist.ys"], directory, "yosys.log")
+    (directory / "netlist.ys").write_text(synthesis_script(FLOWS[family], design), encoding="utf-8")
+    step("yosys", ["-Q", "-T", "netlist.ys"], directory=directory, log="yosys.log")
     if most_loads:
         divide_file(directory / "top.json", most_loads)
-    _yosys(
-        ["-Q", "-T", "-p", f"read_json top.json; write_verilog -noattr {TOP}.v"],
-        directory,
-        "write_verilog.log",
-    )
+    write = f"read_json top.json; write_verilog -noattr {TOP}.v"
+    step("yosys", ["-Q", "-T", "-p", write], directory=directory, log="write_verilog.log")
     return (directory / f"{TOP}.v").read_text(encoding="utf-8")
-
-
-def _yosys(arguments: list[str], directory: Path, log: str) -> None:
-    try:
-        run("yosys", arguments, directory=directory, log=log)
-    except ToolFailed as failure:
-        raise BuildError(
-            f"yosys failed: {failure}", f"read {directory / log}, it may be a bug here"
-        ) from None

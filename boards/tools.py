@@ -10,7 +10,7 @@ from pathlib import Path
 
 from insitu.errors import BuildError
 
-__all__ = ["ToolFailed", "run", "versions"]
+__all__ = ["ToolFailed", "run", "step", "versions"]
 
 REMEDY = "run `make demo` once, or `pip install -e .` in this Python's environment"
 
@@ -95,3 +95,19 @@ def run(
                 raise
     if process.returncode:
         raise ToolFailed(errors[-1] if errors else last or f"exit status {process.returncode}")
+
+
+def step(tool: str, arguments: Sequence[str], *, directory: Path, log: str) -> None:
+    """Run a tool that has no reason to fail, see `run`.
+
+    Raises
+    ------
+    BuildError
+        If the tool is not installed or failed.
+    """
+    try:
+        run(tool, arguments, directory=directory, log=log)
+    except ToolFailed as failure:
+        raise BuildError(
+            f"{tool} failed: {failure}", f"read {directory / log}, it may be a bug here"
+        ) from None
