@@ -72,6 +72,6 @@ def test_keyword_spotting_fits_the_boards(config: str, seed: int) -> None:
     simulated("kws", config, 1, seed)
 
 
-@pytest.mark.parametrize(("name", "samples"), [("vww", 2), ("ad", 10)])
-def test_what_fits_the_largest_board_alone(name: str, samples: int, seed: int) -> None:
-    simulated(name, "ecp5-85f", samples, seed, pruned=name == "vww")
+@pytest.mark.parametrize(("name", "samples", "pruned"), [("vww", 2, True), ("ad", 10, False)])
+def test_on_the_largest_board(name: str, samples: int, pruned: bool, seed: int) -> None:
+    simulated(name, "ecp5-85f", samples, seed, pruned=pruned)
