@@ -51,8 +51,6 @@ class Board:
         Resources that are kept high: what else is on the UART's wires is deselected by them.
     seeds : tuple of int
         Seeds of place and route, tried in turn until one reaches the clock.
-    most_loads : int, optional
-        Loads of a register beyond which it is copied (`boards.fan_out`); without, none is.
     flash : Flash, optional
         Where an image that loads by itself lies; None if the design cannot reach the flash, or
         openFPGALoader cannot write there. The platform then has a resource `spi_flash_1x` or
@@ -72,7 +70,6 @@ class Board:
     cable: str | None = None
     high: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (1, 2, 3, 4)
-    most_loads: int | None = None
     flash: Flash | None = None
     self_load: bool = False
     self_load_hz: int | None = None

@@ -25,8 +25,10 @@ from insitu.errors import BuildError
 from . import find_board
 from .attribution import owners
 from .board import Board
-from .fan_out import divide_file
+from .fan_out import LIMITS, Limits, divide
+from .floorplan import DEVICES, floorplan
 from .flow import FLOWS, Flow, allow_collisions, synthesis_script
+from .quadratic import positions
 from .report import critical_path, fmax, over_full, summary
 from .tools import ToolFailed, run, step, versions
 from .top import Top
@@ -41,6 +43,10 @@ STAGES = {
     "Info: Setting up routing queue": "routing",
 }
 """Lines of nextpnr's log with which something begins that takes its time."""
+
+
+PLANNING = ("boards/fan_out.py", "boards/floorplan.py", "boards/quadratic.py")
+"""Sources of what is done to the netlist of a board with `LIMITS`."""
 
 
 def elaborate(board: Board) -> dict[str, str]:
@@ -148,6 +154,7 @@ class _Job:
         self.tools = tools
         self.tell = tell
         self.platform = board.platform()
+        self.limits = LIMITS.get(board.configuration)
         self.bitstream = directory / f"{board.name}.{flow.bitstream}"
         self.report = directory / "report.json"
         self.arguments = [
@@ -185,7 +192,7 @@ class _Job:
             "sources": self._source_digest(),
             "digest": _digest(
                 files,
-                self.board.most_loads,
+                self.limits and [_sources()[name] for name in PLANNING],
                 self.arguments,
                 self.flow.pack_arguments(),
                 self.seeds,
@@ -208,8 +215,8 @@ class _Job:
             directory=self.directory,
             log="yosys.out",
         )
-        if self.board.most_loads:
-            divide_file(self.directory / "top.json", self.board.most_loads)
+        if self.limits:
+            self._plan(self.limits)
         synthesised = time.monotonic()
         figures, seed, failed = self._place()
         placed = time.monotonic()
@@ -239,6 +246,13 @@ class _Job:
         }
         self._save(report)
         return report
+
+    def _plan(self, limits: Limits) -> None:
+        """Give multipliers and block RAMs their sites, and copy registers that reach far."""
+        netlist = self._read("top.json")
+        if floorplan(netlist, DEVICES[self.platform.device[-3:]], self.board.config):
+            divide(netlist, positions(netlist), limits)
+        (self.directory / "top.json").write_text(json.dumps(netlist), encoding="utf-8")
 
     def _save(self, report: dict[str, Any]) -> None:
         self.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -74,9 +74,8 @@ BOARDS = (
         platform=ColorlightI9Platform,
         pll=Ecp5Pll,
         configuration="ecp5-45f",
-        clock_hz=85_000_000,
+        clock_hz=90_000_000,
         loader="colorlight-i9",
         flash=Flash(offset=2 << 20, size=8 << 20),
-        seeds=(2, 1, 3, 4),
     ),
 )

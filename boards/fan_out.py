@@ -1,40 +1,70 @@
 """Registers that reach far are made several, each with a part of what looks at them.
 
 For the ECP5: nextpnr does not copy registers, and yosys makes one of those that are equal. A copy
-costs a cell; a net with thousands of loads lies all over the device and takes most of a cycle.
+costs a cell; a net that lies all over the device takes most of a cycle.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from copy import deepcopy
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["divide", "divide_file"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["LIMITS", "Limits", "Place", "divide"]
 
 REGISTER = "TRELLIS_FF"
 COPY = "_copy"
 
+
+@dataclass(frozen=True)
+class Limits:
+    """Which registers are copied.
+
+    Parameters
+    ----------
+    most, few : int
+        Loads, at least 1: up to so many are no reason to copy it if they are near each other, and
+        up to so few, wherever they are.
+    reach : float
+        Width and height together of where loads are that are near each other.
+    """
+
+    most: int
+    few: int
+    reach: float
+
+
+LIMITS = {
+    "ecp5-45f": Limits(most=48, few=8, reach=60),
+    "ecp5-85f": Limits(most=80, few=16, reach=80),
+}
+"""By configuration. With twice the copies `ecp5-85f` has too many wires."""
+
 Load = tuple[str, str, int]
 """Cell, port, bit of the port."""
 
+Place = NDArray[np.float64]
+"""x and y."""
 
-def divide(netlist: dict[str, Any], most: int) -> dict[str, int]:
-    """Copy the registers of a netlist until none has more than `most` loads.
 
-    Loads are divided in the order of their names, in which parts of a word are neighbours. The
-    copies of a register are loads of what it looks at, so these may be copied because of them. A
-    register that drives a pin stays as it is.
+def divide(netlist: dict[str, Any], places: Mapping[str, Place], limits: Limits) -> dict[str, int]:
+    """Copy the registers of a netlist until none has many loads, or far ones.
+
+    Loads that are near each other share a copy. The copies of a register are loads of what it
+    looks at, so these may be copied because of them. A register that drives a pin stays as it is.
 
     Parameters
     ----------
     netlist
         A mapped, flat design named top as yosys writes it (`write_json`), changed in place.
-    most
-        Loads of a register, at least 1.
+    places
+        x and y of each cell.
+    limits
 
     Returns
     -------
@@ -43,6 +73,7 @@ def divide(netlist: dict[str, Any], most: int) -> dict[str, int]:
     """
     module = netlist["modules"]["top"]
     cells, names = module["cells"], module["netnames"]
+    places = dict(places)
     drivers: dict[int, str] = {}
     loads: dict[int, list[Load]] = defaultdict(list)
     for name, cell in cells.items():
@@ -62,21 +93,21 @@ def divide(netlist: dict[str, Any], most: int) -> dict[str, int]:
     while waiting:
         bit = waiting.pop()
         name = drivers[bit]
-        if len(loads[bit]) <= most or bit in fixed or cells[name]["type"] != REGISTER:
+        if len(loads[bit]) <= limits.few or bit in fixed or cells[name]["type"] != REGISTER:
             continue
         original = name.partition(COPY)[0]
-        parts = -(-len(loads[bit]) // most)
-        sharing = sorted(loads[bit], key=_natural)
-        loads[bit] = sharing[: len(sharing) // parts]
-        for part in range(1, parts):
+        loads[bit], *others = _clusters(loads[bit], places, limits)
+        places[name] = _middle(loads[bit], places)
+        for sharing in others:
             last += 1
             made[original] += 1
             copy = f"{original}{COPY}{last}"
             cells[copy] = cell = deepcopy(cells[name])
             names[f"{copy}_Q"] = {"hide_name": 0, "bits": [last], "attributes": {}}
             drivers[last] = copy
-            loads[last] = sharing[len(sharing) * part // parts : len(sharing) * (part + 1) // parts]
-            for load, port, place in loads[last]:
+            loads[last] = sharing
+            places[copy] = _middle(sharing, places)
+            for load, port, place in sharing:
                 cells[load]["connections"][port][place] = last
             for port, seen in cell["connections"].items():
                 if cell["port_directions"][port] == "output":
@@ -88,15 +119,21 @@ def divide(netlist: dict[str, Any], most: int) -> dict[str, int]:
     return dict(made)
 
 
-def divide_file(path: Path, most: int) -> None:
-    """The same with the netlist at `path`."""
-    netlist = json.loads(path.read_text(encoding="utf-8"))
-    divide(netlist, most)
-    path.write_text(json.dumps(netlist), encoding="utf-8")
-
-
-def _natural(load: Load) -> list[tuple[int, str]]:
-    """What loads are sorted by: numbers in names count as numbers."""
+def _clusters(loads: list[Load], places: Mapping[str, Place], limits: Limits) -> list[list[Load]]:
+    """Loads that are near each other: halved across where they lie widest, as often as it takes."""
+    points = np.array([places[name] for name, _, _ in loads])
+    extents = np.ptp(points, axis=0)
+    near = len(loads) <= limits.most and extents.sum() <= limits.reach
+    if near or len(loads) <= limits.few:
+        return [loads]
+    order = np.argsort(points[:, extents.argmax()], kind="stable")
+    half = len(loads) // 2
     return [
-        (int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", load[0])
+        cluster
+        for part in (order[:half], order[half:])
+        for cluster in _clusters([loads[n] for n in part], places, limits)
     ]
+
+
+def _middle(loads: list[Load], places: Mapping[str, Place]) -> Place:
+    return np.mean([places[name] for name, _, _ in loads], axis=0)

@@ -5,12 +5,14 @@ Synthesis is that of `boards.build`, script and all; only placement and routing 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 
-from .fan_out import divide_file
+from .fan_out import Limits, divide
 from .flow import FLOWS, allow_collisions, synthesis_script
 from .tools import step
 
@@ -21,7 +23,7 @@ TOP = "top"
 
 
 def netlist(
-    component: wiring.Component, family: str, *, directory: Path, most_loads: int | None = None
+    component: wiring.Component, family: str, *, directory: Path, copied: bool = False
 ) -> str:
     """Synthesise a block; Verilog of the family's cells.
 
@@ -33,8 +35,8 @@ def netlist(
         "ice40" or "ecp5".
     directory
         An existing folder, for the tools' files and logs.
-    most_loads
-        Loads of a register beyond which it is copied (`boards.fan_out`).
+    copied
+        Every load of a register gets a copy of its own (`boards.fan_out`).
 
     Raises
     ------
@@ -49,8 +51,12 @@ def netlist(
     (directory / "top.il").write_text(design, encoding="utf-8")
     (directory / "netlist.ys").write_text(synthesis_script(FLOWS[family], design), encoding="utf-8")
     step("yosys", ["-Q", "-T", "netlist.ys"], directory=directory, log="yosys.log")
-    if most_loads:
-        divide_file(directory / "top.json", most_loads)
+    if copied:
+        path = directory / "top.json"
+        design = json.loads(path.read_text(encoding="utf-8"))
+        nowhere = dict.fromkeys(design["modules"][TOP]["cells"], np.zeros(2))
+        divide(design, nowhere, Limits(most=1, few=1, reach=0))
+        path.write_text(json.dumps(design), encoding="utf-8")
     write = f"read_json top.json; write_verilog -noattr {TOP}.v"
     step("yosys", ["-Q", "-T", "-p", write], directory=directory, log="write_verilog.log")
     return (directory / f"{TOP}.v").read_text(encoding="utf-8")

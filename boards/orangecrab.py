@@ -43,8 +43,7 @@ BOARDS = (
         platform=OrangeCrab85FPlatform,
         pll=Ecp5Pll,
         configuration="ecp5-85f",
-        most_loads=128,
-        clock_hz=50_000_000,
+        clock_hz=70_000_000,
         loader="orangeCrab",
     ),
 )

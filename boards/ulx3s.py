@@ -21,6 +21,7 @@ BOARDS = (
         clock_hz=100_000_000,
         loader="ulx3s",
         flash=_FLASH,
+        seeds=(3, 1, 2, 4),
     ),
     Board(
         name="ulx3s-45f",
@@ -37,8 +38,7 @@ BOARDS = (
         platform=ULX3S_85F_Platform,
         pll=Ecp5Pll,
         configuration="ecp5-85f",
-        most_loads=128,
-        clock_hz=50_000_000,
+        clock_hz=60_000_000,
         loader="ulx3s",
         flash=_FLASH,
     ),

@@ -208,7 +208,7 @@ class ActivationBuffer(wiring.Component):
 
         # Steps, fetched when the queue of their marks will have room.
         depth = queue_depth(config)
-        m.submodules.queue = queue = Queue(marks_layout(), depth)
+        m.submodules.queue = queue = Queue(marks_layout(), depth, in_front=config.slow_memory)
         connect(m, queue.o, flipped(self.o.marks))
         taps, kernels = self.taps, self.kernels
         fetch = Signal()

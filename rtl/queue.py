@@ -24,6 +24,8 @@ class Queue(wiring.Component):
         Payloads it holds, a power of two of at least 2.
     in_memory : bool
         The places are words of LUT RAM, else registers.
+    in_front : bool
+        `o.payload` is a register too, at the cost of one: for those who decide much by it.
 
     Members
     -------
@@ -31,16 +33,18 @@ class Queue(wiring.Component):
     o : Out(stream)
     """
 
-    def __init__(self, shape, depth, *, in_memory=False):
+    def __init__(self, shape, depth, *, in_memory=False, in_front=False):
         if not isinstance(depth, int) or depth < 2 or depth & (depth - 1):
             raise ValueError(f"depth must be a power of two of at least 2, not {depth!r}")
         self.depth = depth
         self.in_memory = in_memory
+        self.in_front = in_front
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
         places = 0 if in_memory else depth
         self.payloads = [Signal(shape, name=f"payload{n}", reset_less=True) for n in range(places)]
         self.level = Signal(range(depth + 1))
-        self.write, self.read = Signal(range(depth)), Signal(range(depth))  # which is next
+        self.write = Signal(range(depth))  # which place is filled next
+        self.read = Signal(range(depth), init=int(in_front))  # which follows what is in front
 
     def elaborate(self, platform):
         m = Module()
@@ -62,10 +66,14 @@ class Queue(wiring.Component):
             self.o.valid.eq(Mux(pop, popped != 0, kept != 0)),
         ]
 
-        if self.in_memory:
-            m.d.comb += self.o.payload.eq(self._memory(m, ready, write, read))
+        places = self._memory if self.in_memory else self._registers
+        payload = places(m, ready, write, read)
+        if self.in_front:
+            # What follows it may be coming in.
+            with m.If(pop | ~self.o.valid):
+                m.d.sync += self.o.payload.eq(Mux(level <= 1, self.i.payload, payload))
         else:
-            m.d.comb += self.o.payload.eq(self._registers(m, ready, write, read))
+            m.d.comb += self.o.payload.eq(payload)
         return m
 
     def _memory(self, m, ready, write, read):

@@ -120,6 +120,7 @@ class Sequencer(wiring.Component):
         address = Signal.like(words.address)
         requested = Signal(range(RECORD_WORDS + 1))
         arriving = Signal(range(RECORD_WORDS))
+        here = Signal(RECORD_WORDS)  # the same, one hot
         arrives = Signal()  # a word of the record
         group = Signal(8)
         permitted = Signal()
@@ -165,7 +166,7 @@ class Sequencer(wiring.Component):
                     m.next = "DECODE"
             with m.State("DECODE"):
                 m.d.comb += self.reading.eq(1)
-                m.d.sync += [address.eq(words.data), requested.eq(0), arriving.eq(0)]
+                m.d.sync += [address.eq(words.data), requested.eq(0), arriving.eq(0), here.eq(1)]
                 with m.If(words.valid):
                     with m.If(operation == OP_LAYER):
                         m.next = "RECORD"
@@ -182,7 +183,7 @@ class Sequencer(wiring.Component):
                 with m.If(words.request & words.grant):
                     m.d.sync += [address.eq(address + 1), requested.eq(requested + 1)]
                 with m.If(arrives):
-                    m.d.sync += arriving.eq(arriving + 1)
+                    m.d.sync += [arriving.eq(arriving + 1), here.eq(here << 1)]
                     with m.If(arriving == RECORD_WORDS - 1):
                         walk_next(~cross & ~ready_tile)
                         m.next = "BEGIN"
@@ -222,15 +223,11 @@ class Sequencer(wiring.Component):
             self.steps.entry.eq(arriving - FIRST_WALK_WORD),
             self.steps.data.eq(words.data),
         ]
-        with m.If(arrives):
-            with m.Switch(arriving):
-                for word in range(RECORD_WORDS):
-                    with m.Case(word):
-                        m.d.comb += self.steps.write.eq(_walks(word))
-                        for name, field in FIELDS.items():
-                            if field.word == word and name in record.shape().members:
-                                target = record[name]
-                                m.d.sync += target.eq(
-                                    words.data[field.lsb : field.lsb + field.width]
-                                )
+        for word in range(RECORD_WORDS):
+            # Looked up where the way is short; where it is long, known beforehand.
+            with m.If(arrives & (here[word] if self.config.slow_memory else arriving == word)):
+                m.d.comb += self.steps.write.eq(_walks(word))
+                for name, field in FIELDS.items():
+                    if field.word == word and name in record.shape().members:
+                        m.d.sync += record[name].eq(words.data[field.lsb : field.lsb + field.width])
         return m

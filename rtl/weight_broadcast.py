@@ -51,24 +51,39 @@ class WeightBroadcast(wiring.Component):
         steps = config.lanes // config.width
         held = Signal(8 * config.lanes, reset_less=True)
         left = Signal(range(steps))  # after this one
+        done = Signal(init=1)  # none is; where memory is slow, also while there is no block
         last = Signal()
         final = Signal()
-        taken = Signal()
+        following = Signal(range(steps))
         m.d.comb += [
-            taken.eq(o.valid & o.ready),
-            i.ready.eq(~o.valid | (o.ready & (left == 0))),
+            i.ready.eq(~o.valid | (o.ready & done)),
             o.payload.values.as_value().eq(held),
-            o.payload.marks.last.eq(last & (left == 0)),
-            o.payload.marks.final.eq(final & (left == 0)),
+            o.payload.marks.last.eq(last & done),
+            o.payload.marks.final.eq(final & done),
+            following.eq(Mux(i.payload.last, self.last_block_steps, steps - 1)),
         ]
         with m.If(i.ready):
             m.d.sync += [
                 o.valid.eq(i.valid),
-                left.eq(Mux(i.payload.last, self.last_block_steps, steps - 1)),
+                left.eq(following),
                 last.eq(i.payload.last),
                 final.eq(i.payload.final),
             ]
-            m.d.sync += held.eq(i.payload.values.as_value())
-        with m.Elif(taken):
-            m.d.sync += [left.eq(left - 1), held.eq(held >> 8 * config.width)]
+        with m.Elif(o.ready):
+            m.d.sync += left.eq(left - 1)
+        if config.slow_memory:  # What reaches all values, to choose between them, is a register.
+            with m.If(i.ready):
+                m.d.sync += done.eq(~i.valid | (following == 0))
+            with m.Elif(o.ready):
+                m.d.sync += done.eq(left == 1)
+        else:
+            m.d.comb += done.eq(left == 0)
+        with m.If(~o.valid | o.ready):
+            m.d.sync += held.eq(
+                Mux(
+                    done if config.slow_memory else i.ready,
+                    i.payload.values.as_value(),
+                    held >> 8 * config.width,
+                )
+            )
         return m

@@ -98,6 +98,16 @@ class WeightTile(wiring.Component):
             m.d.sync += index.eq(Mux(self.last, 0, index + 1))
         (read_address,) = delayed(m, vector_delay(config) - 2, read_address=index)
         bits = 8 * config.activation_word
+        # To memory it is a long way where it is slow; nobody reads so soon.
+        valid, chunk, channel, write_address, written = delayed(
+            m,
+            int(config.slow_memory),
+            writes=i.valid,
+            write_chunk=chunk,
+            write_channel=channel,
+            write_address=address,
+            written=i.payload.values.as_value(),
+        )
         for n in range(chunks):
             for k in range(config.width):
                 memory = BankedMemory(bits, config.tile_depth)
@@ -105,13 +115,9 @@ class WeightTile(wiring.Component):
                 # The first channel of a group clears the others, which may not follow.
                 now = channel[k]
                 m.d.comb += [
-                    memory.write_enable.eq(i.valid & (chunk == n) & (now | channel[0])),
-                    memory.write_address.eq(address),
-                    memory.write_data.eq(
-                        Mux(now, i.payload.values.as_value(), 0)
-                        if k
-                        else i.payload.values.as_value()
-                    ),
+                    memory.write_enable.eq(valid & (chunk == n) & (now | channel[0])),
+                    memory.write_address.eq(write_address),
+                    memory.write_data.eq(Mux(now, written, 0) if k else written),
                     memory.read_enable.eq(1),
                     memory.read_address.eq(read_address),
                 ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import io, wiring
 from amaranth.lib.memory import Memory
 
@@ -20,6 +22,7 @@ from boards.build import build
 from boards.tools import ToolFailed, run, versions
 from boards.top import leds
 from insitu.errors import BuildError
+from rtl.mac_array import MacArray
 
 
 class _Counter(wiring.Component):
@@ -54,6 +57,26 @@ class _Large(_Counter):
         led = io.Buffer("o", self.leds[1])
         m.submodules.parity = led
         m.d.comb += led.o.eq(reader.data.xor())
+        return m
+
+
+class _Array(_Counter):
+    """The MAC array of the board's configuration beside it, by the name it has in a design."""
+
+    def elaborate(self, platform: Any) -> Module:
+        m = super().elaborate(platform)
+        m.submodules.accelerator = accelerator = Module()
+        array = MacArray(self.board.config, self.board.config.family)
+        accelerator.submodules.mac_array = array
+        steps = Signal(len(array.i.payload.as_value()))
+        results = Signal(len(array.o.payload.as_value()))
+        m.d.sync += [
+            steps.eq(Cat(steps[-1] ^ steps[6] ^ array.o.valid, steps)),
+            results.eq(array.o.payload.as_value()),
+        ]
+        m.d.comb += [array.i.payload.as_value().eq(steps), array.i.valid.eq(steps[0])]
+        m.submodules.parity = led = io.Buffer("o", self.leds[1])
+        m.d.comb += led.o.eq(results.xor())
         return m
 
 
@@ -164,6 +187,24 @@ def test_builds_a_tiny_design(name: str, tmp_path: Path, tiny: None) -> None:
 
     Path(first["bitstream"]).write_bytes(b"")
     assert not build(name, output_dir=tmp_path)["cached"], "the bitstream was damaged"
+
+
+@pytest.mark.slow
+def test_a_plan_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nextpnr leaves the multipliers of a lane where the plan has them: side by side."""
+    monkeypatch.setattr(boards.build, "Top", _Array)
+    _with(monkeypatch, "ulx3s-45f", clock_hz=25_000_000)
+    build("ulx3s-45f", output_dir=tmp_path)
+    placed = json.loads((tmp_path / "placed.json").read_text())["modules"]["top"]["cells"]
+    config = BOARDS["ulx3s-45f"].config
+    for lane in range(config.lanes):
+        names = [f"multiply{lane - lane % 2}_{k}.mult{lane % 2}" for k in range(config.width)]
+        sites = [
+            placed[f"accelerator.mac_array.{name}"]["attributes"]["NEXTPNR_BEL"] for name in names
+        ]
+        places = sorted(tuple(map(int, re.findall(r"\d+", site)[:2])) for site in sites)
+        column, row = places[0]
+        assert places == [(column + offset, row) for offset in (0, 1, 4, 5)]
 
 
 @pytest.mark.slow

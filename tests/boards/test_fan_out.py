@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 
-from boards.fan_out import divide
+from boards.fan_out import Limits, Place, divide
 from tests.boards.netlists import cell
 
 
@@ -30,28 +31,43 @@ def chain(looks: int) -> dict[str, Any]:
     }
     luts = {
         f"word[{n}]_LUT4": cell("LUT4", A=("input", [3]), Z=("output", [10 + n]))
-        for n in reversed(range(looks))
+        for n in range(looks)
     }
     names = {"second": {"hide_name": 0, "bits": [3], "attributes": {}}}
     ports = {"clk": {"bits": [1]}, "i": {"bits": [4]}}
     return {"modules": {"top": {"ports": ports, "cells": register | luts, "netnames": names}}}
 
 
-def test_divides_by_name_and_what_stands_before() -> None:
-    design = chain(40)
-    made = divide(design, 4)
+def row(looks: int, pitch: float = 1) -> dict[str, Place]:
+    """Where they are: the LUTs in a row, every third at its end."""
+    order = [*range(1, looks, 3), *range(2, looks, 3), *range(0, looks, 3)]
+    places = {f"word[{n}]_LUT4": np.array([pitch * x, 5]) for x, n in enumerate(order)}
+    return places | {"first": np.array([0, 0]), "second": np.array([0, 1])}
+
+
+def groups(design: dict[str, Any], looks: int) -> list[list[int]]:
+    """LUTs that look at the same register."""
     cells = design["modules"]["top"]["cells"]
-    # Ten of the second, which are ten loads of the first.
-    assert made == {"second": 9, "first": 2}
+    found: dict[int, list[int]] = {}
+    for n in range(looks):
+        (bit,) = cells[f"word[{n}]_LUT4"]["connections"]["A"]
+        found.setdefault(bit, []).append(n)
+    return sorted(found.values())
+
+
+def test_neighbours_share_a_copy_and_what_stands_before_is_copied() -> None:
+    design = chain(320)
+    made = divide(design, row(320), Limits(most=8, few=8, reach=1e9))
+    cells = design["modules"]["top"]["cells"]
+    # 64 of the second, halved six times; they are 64 loads of the first.
+    assert made == {"second": 63, "first": 7}
     counted = loads(design)
     del counted[1], counted[4]  # clock and input are not registers'
-    assert max(counted.values()) <= 4
-    assert sum(counted.values()) == 40 + 10
-    groups: dict[int, list[int]] = {}
-    for n in range(40):
-        (bit,) = cells[f"word[{n}]_LUT4"]["connections"]["A"]
-        groups.setdefault(bit, []).append(n)
-    assert sorted(groups.values()) == [list(range(n, n + 4)) for n in range(0, 40, 4)]
+    assert max(counted.values()) <= 8
+    assert sum(counted.values()) == 320 + 64
+    order = sorted(range(320), key=lambda n: row(320)[f"word[{n}]_LUT4"][0])
+    together = [sorted(order[n : n + 5]) for n in range(0, 320, 5)]
+    assert groups(design, 320) == sorted(together)
     drivers = Counter(
         each["connections"]["Q"][0] for each in cells.values() if each["type"] == "TRELLIS_FF"
     )
@@ -59,14 +75,22 @@ def test_divides_by_name_and_what_stands_before() -> None:
     assert set(drivers.values()) == {1}
 
 
+def test_far_loads_are_divided_unless_few() -> None:
+    design = chain(40)
+    assert divide(design, row(40), Limits(most=40, few=8, reach=20)) == {"second": 1}
+    assert [len(group) for group in groups(design, 40)] == [20, 20]
+    design = chain(8)
+    assert divide(design, row(8, pitch=100), Limits(most=40, few=8, reach=20)) == {}
+
+
 @pytest.mark.parametrize("most", [40, 41])
-def test_leaves_what_has_few(most: int) -> None:
+def test_leaves_what_has_few_and_near(most: int) -> None:
     design, same = chain(40), chain(40)
-    assert divide(design, most) == {}
+    assert divide(design, row(40), Limits(most=most, few=8, reach=39)) == {}
     assert design == same
 
 
 def test_does_not_copy_what_drives_a_pin() -> None:
     design = chain(40)
     design["modules"]["top"]["ports"]["o"] = {"bits": [3]}
-    assert divide(design, 4) == {}
+    assert divide(design, row(40), Limits(most=8, few=8, reach=39)) == {}

@@ -82,7 +82,7 @@ def test_copied_registers(test: str, seed: int, tmp_path: Path) -> None:
     """Where each register has but one load, a block is as it was."""
     make, _ = BLOCKS[test]
     before, source = (
-        netlist(make("ecp5"), "ecp5", directory=tmp_path, most_loads=most) for most in (None, 1)
+        netlist(make("ecp5"), "ecp5", directory=tmp_path, copied=copied) for copied in (False, True)
     )
     assert source.count("TRELLIS_FF #(") > before.count("TRELLIS_FF #(")
     check(test, "ecp5", source, seed)

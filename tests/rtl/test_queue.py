@@ -84,7 +84,7 @@ class Claims(wiring.Component):
         ]
         m.d.comb += [
             Assert(queue.level == count),
-            Assert(queue.read == start),
+            Assert(queue.read == (start + queue.in_front)[: len(queue.read)]),
             Assert(queue.write == (start + count)[: len(queue.write)]),
         ]
         payloads = Array(queue.payloads)
@@ -122,31 +122,39 @@ async def fills(bench: Bench) -> None:
     assert set(sim.intervals(sink.cycles)) == {1}
 
 
-DEPTHS = [(2, False), (4, False), (8, True)]
+KINDS = {
+    "two": {"depth": 2},
+    "four": {"depth": 4},
+    "memory": {"depth": 8, "in_memory": True},
+    "front": {"depth": 8, "in_front": True},
+    "both": {"depth": 4, "in_memory": True, "in_front": True},
+}
 
 
-@pytest.mark.parametrize(("depth", "in_memory"), DEPTHS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("idle", "stall"), PAUSES)
-def test_keeps_order(depth: int, in_memory: bool, idle: str, stall: str, seed: int) -> None:
+def test_keeps_order(kind: str, idle: str, stall: str, seed: int) -> None:
     parameters = {"idle": idle, "stall": stall, "hesitant": stall == "bursts"}
-    dut = Queue(8, depth, in_memory=in_memory)
+    dut = Queue(8, **KINDS[kind])
     sim.run(dut, __name__, "keeps_order", parameters=parameters, seed=seed)
 
 
-@pytest.mark.parametrize(("depth", "in_memory"), DEPTHS)
-def test_fills(depth: int, in_memory: bool) -> None:
-    dut = Queue(8, depth, in_memory=in_memory)
-    sim.run(dut, __name__, "fills", parameters={"depth": depth})
+@pytest.mark.parametrize("kind", KINDS)
+def test_fills(kind: str) -> None:
+    dut = Queue(8, **KINDS[kind])
+    sim.run(dut, __name__, "fills", parameters={"depth": dut.depth})
 
 
+@pytest.mark.parametrize("in_front", [False, True])
 @pytest.mark.parametrize("depth", [2, 4])
-def test_proof(depth: int) -> None:
-    assert prove(Claims(Queue(4, depth)), depth=3).passed
+def test_proof(depth: int, in_front: bool) -> None:
+    assert prove(Claims(Queue(4, depth, in_front=in_front)), depth=3).passed
 
 
+@pytest.mark.parametrize("in_front", [False, True])
 @pytest.mark.parametrize("mutant", [Overflowing, Careless, Lazy])
-def test_mutant_is_refuted(mutant: type[Queue]) -> None:
-    assert prove(Claims(mutant(4, 4)), depth=8).status == "FAIL"
+def test_mutant_is_refuted(mutant: type[Queue], in_front: bool) -> None:
+    assert prove(Claims(mutant(4, 4, in_front=in_front)), depth=8).status == "FAIL"
 
 
 @pytest.mark.parametrize("depth", [1, 0, -4, 3, 2.0, "4"])
