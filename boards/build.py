@@ -44,7 +44,6 @@ STAGES = {
 }
 """Lines of nextpnr's log with which something begins that takes its time."""
 
-
 PLANNING = ("boards/fan_out.py", "boards/floorplan.py", "boards/quadratic.py")
 """Sources of what is done to the netlist of a board with `LIMITS`."""
 
@@ -167,7 +166,7 @@ class _Job:
     def cached(self) -> dict[str, Any] | None:
         """The report of an earlier build of the same sources, if it is complete."""
         report = self._earlier()
-        return report if report and report["sources"] == self._source_digest() else None
+        return report if report and report["sources"] == self._source_digest(_sources()) else None
 
     def _earlier(self) -> dict[str, Any] | None:
         try:
@@ -179,8 +178,8 @@ class _Job:
             return None
         return report | {"bitstream": str(self.bitstream), "cached": True}
 
-    def _source_digest(self) -> str:
-        return _digest(Top.__qualname__, self.board, _sources(), self.seeds, self.tools)
+    def _source_digest(self, sources: dict[str, str]) -> str:
+        return _digest(Top.__qualname__, self.board, sources, self.seeds, self.tools)
 
     def run(self) -> dict[str, Any]:
         """Build, unless an earlier build started from the same files."""
@@ -188,11 +187,12 @@ class _Job:
         self.tell("elaborating")
         files = elaborate(self.board)
         files["synthesis.ys"] = synthesis_script(self.flow, files["top.il"])
+        sources = _sources()
         digests = {
-            "sources": self._source_digest(),
+            "sources": self._source_digest(sources),
             "digest": _digest(
                 files,
-                self.limits and [_sources()[name] for name in PLANNING],
+                self.limits and [sources[name] for name in PLANNING],
                 self.arguments,
                 self.flow.pack_arguments(),
                 self.seeds,
