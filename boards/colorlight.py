@@ -74,7 +74,7 @@ BOARDS = (
         platform=ColorlightI9Platform,
         pll=Ecp5Pll,
         configuration="ecp5-45f",
-        clock_hz=90_000_000,
+        clock_hz=100_000_000,
         loader="colorlight-i9",
         flash=Flash(offset=2 << 20, size=8 << 20),
     ),

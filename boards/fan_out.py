@@ -1,7 +1,8 @@
 """Registers that reach far are made several, each with a part of what looks at them.
 
 For the ECP5: nextpnr does not copy registers, and yosys makes one of those that are equal. A copy
-costs a cell; a net that lies all over the device takes most of a cycle.
+costs a cell; a net that lies all over the device takes most of a cycle. Logic with very many loads,
+as enables are, is copied too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 __all__ = ["LIMITS", "Limits", "Place", "divide"]
 
 REGISTER = "TRELLIS_FF"
+LOGIC = "LUT4"
 COPY = "_copy"
 
 
@@ -29,7 +31,7 @@ class Limits:
     ----------
     most, few : int
         Loads, at least 1: up to so many are no reason to copy it if they are near each other, and
-        up to so few, wherever they are.
+        up to so few, wherever they are. Logic with up to `most` is not copied.
     reach : float
         Width and height together of where loads are that are near each other.
     """
@@ -53,10 +55,10 @@ Place = NDArray[np.float64]
 
 
 def divide(netlist: dict[str, Any], places: Mapping[str, Place], limits: Limits) -> dict[str, int]:
-    """Copy the registers of a netlist until none has many loads, or far ones.
+    """Copy registers until none has many loads, or far ones, and logic until none has very many.
 
     Loads that are near each other share a copy. The copies of a register are loads of what it
-    looks at, so these may be copied because of them. A register that drives a pin stays as it is.
+    looks at, so these may be copied because of them. What drives a pin stays as it is.
 
     Parameters
     ----------
@@ -69,7 +71,7 @@ def divide(netlist: dict[str, Any], places: Mapping[str, Place], limits: Limits)
     Returns
     -------
     dict
-        Copies made of a register, by its name.
+        Copies made of a cell, by its name.
     """
     module = netlist["modules"]["top"]
     cells, names = module["cells"], module["netnames"]
@@ -93,7 +95,8 @@ def divide(netlist: dict[str, Any], places: Mapping[str, Place], limits: Limits)
     while waiting:
         bit = waiting.pop()
         name = drivers[bit]
-        if len(loads[bit]) <= limits.few or bit in fixed or cells[name]["type"] != REGISTER:
+        enough = {REGISTER: limits.few, LOGIC: limits.most}.get(cells[name]["type"])
+        if enough is None or len(loads[bit]) <= enough or bit in fixed:
             continue
         original = name.partition(COPY)[0]
         loads[bit], *others = _clusters(loads[bit], places, limits)

@@ -48,9 +48,10 @@ class Flow:
             "--speed",
             str(platform.speed),
         ]
-        # The other router takes several times as long.
+        # The other router takes several times as long; without `tmg-ripup` this one leaves single
+        # nets that it has led round about.
         files = ["--lpf", "top.lpf", "--textcfg", "top.config"]
-        return [*device, "--router", "router2", *files]
+        return [*device, "--router", "router2", "--tmg-ripup", *files]
 
     def pack_arguments(self) -> list[str]:
         """Arguments for the bitstream packer."""

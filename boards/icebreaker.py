@@ -19,7 +19,6 @@ BOARDS = (
         clock_hz=33_000_000,
         loader="ice40_generic",
         flash=Flash(offset=1 << 20, size=16 << 20),
-        self_load_hz=24_000_000,
-        seeds=(2, 1, 3, 4),
+        self_load_hz=30_000_000,
     ),
 )

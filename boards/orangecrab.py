@@ -35,7 +35,7 @@ BOARDS = (
         platform=OrangeCrab25FPlatform,
         pll=Ecp5Pll,
         configuration="ecp5-25f",
-        clock_hz=120_000_000,
+        clock_hz=130_000_000,
         loader="orangeCrab",
     ),
     Board(
@@ -43,7 +43,7 @@ BOARDS = (
         platform=OrangeCrab85FPlatform,
         pll=Ecp5Pll,
         configuration="ecp5-85f",
-        clock_hz=70_000_000,
+        clock_hz=100_000_000,
         loader="orangeCrab",
     ),
 )

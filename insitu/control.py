@@ -109,13 +109,13 @@ class Delays:
     def __init__(self, config: Configuration):
         self.slow = config.slow_memory
         slow = int(config.slow_memory)
-        self.word = 2 + (config.coefficient_port > 32) + slow
+        self.word = 2 + (config.coefficient_port > 32) + 2 * slow
         self.found = 2 + 2 * slow
-        self.weights = 2 + slow
-        self.generated = 3 + 2 * slow + (config.generator_sum_bits > 8)
+        self.weights = 2 + 2 * slow
+        self.generated = 3 + 4 * slow + (config.generator_sum_bits > 8)
         self.sums = 3 + config.width.bit_length()
-        self.released = 3 + slow
-        self.results = 8 + 3 * slow
+        self.released = 3 + 2 * slow
+        self.results = 8 + 5 * slow
         self.ahead = blocks_ahead(config)
         self.rows = config.lanes // config.requantiser_outputs
         self.pieces = config.activation_word // config.requantiser_outputs
@@ -325,7 +325,7 @@ class _WeightGenerator:
             self.half_written = self.half
             self.half ^= 1
         if self.cross:
-            self.issues = (self.issues << 1 | issue) & 0xFF
+            self.issues = (self.issues << 1 | issue) & 0xFFFF
             comes = self.issues >> self.delay & 1
             self.ready += comes - taken
             self.under_way += issue - comes

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, connect, flipped
 from .activation_buffer import ActivationBuffer, host_delay
 from .address_generator import AddressGenerator
 from .basis_buffer import BasisBuffer
-from .coefficient_decoder import CoefficientDecoder, Segment
+from .coefficient_decoder import CoefficientDecoder
 from .coefficient_fetch import CoefficientFetch
 from .coefficient_memory import CoefficientMemory
 from .config import Configuration
@@ -240,6 +240,7 @@ class Accelerator(wiring.Component):
         decoder, basis, generator = self._decoder, self._basis, self._generator
         connect(m, self._fetch.o, self._coefficients.fetch)
         connect(m, self._coefficients.o, decoder.i)
+        m.d.comb += decoder.word.eq(self._coefficients.word)
         connect(m, generator.basis, basis.read)
         vectors = decoder.o
         for taker in (basis, generator):
@@ -249,10 +250,7 @@ class Accelerator(wiring.Component):
             decoder.basis_room.eq(basis.room),
             decoder.stream_room.eq(generator.room),
             decoder.array_room.eq(self._issue.permit),
-            self._issue.taken.eq(
-                vectors.taken
-                & ((vectors.segment == Segment.WEIGHT) | (vectors.segment == Segment.CROSS))
-            ),
+            self._issue.taken.eq(decoder.array_taken),
             self._issue.coefficients.eq(vectors.values),
             generator.half.eq(basis.half),
             basis.busy.eq(generator.busy),

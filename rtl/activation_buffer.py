@@ -40,7 +40,7 @@ def host_delay(config):
 
 def values_delay(config):
     """Cycles from taking a step's values to having them."""
-    return 1 + config.slow_memory
+    return 1 + 2 * config.slow_memory
 
 
 def kernels_layout(config):

@@ -127,8 +127,12 @@ class BasisBuffer(wiring.Component):
         with m.If(self.clear):
             m.d.sync += [half.eq(0), index.eq(0), group.eq(0)]
 
-        write, group, address = delayed(
-            m, vector_delay(config) - heard, write=write, group=group, address=address
+        groups = -(-config.generator_terms // config.width)
+        places, address = delayed(
+            m,
+            vector_delay(config) - heard,
+            places=Cat(write & (group == n) for n in range(groups)),
+            address=address,
         )
         for term in range(config.generator_terms):
             m.submodules[f"term{term}"] = memory = block_memory(
@@ -136,7 +140,7 @@ class BasisBuffer(wiring.Component):
             )
             writer, reader = memory.write_port(), memory.read_port()
             m.d.comb += [
-                writer.en.eq(write & (group == term // config.width)),
+                writer.en.eq(places[term // config.width]),
                 writer.addr.eq(address),
                 writer.data.eq(
                     Cat(

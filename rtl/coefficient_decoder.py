@@ -18,13 +18,19 @@ __all__ = [
     "Vectors",
     "announcement_delay",
     "vector_delay",
-    "word_layout",
+    "word_delay",
+    "word_marks_layout",
 ]
+
+
+def word_delay(config):
+    """Cycles by which a word of the coefficient memory comes after its marks."""
+    return int(config.slow_memory)
 
 
 def vector_delay(config):
     """Cycles from the announcement of a vector to its values."""
-    return 2 + config.slow_memory
+    return 2 + 2 * config.slow_memory
 
 
 def announcement_delay(config):
@@ -45,12 +51,12 @@ class Segment(Enum, shape=2):
     """V (to the MAC array)."""
 
 
-def word_layout(config):
-    """A word of the coefficient memory, and which segment it belongs to.
+def word_marks_layout():
+    """Which segment a word of the coefficient memory belongs to.
 
     `final` marks the words of a lane group's last stream segment.
     """
-    return data.StructLayout({"word": config.coefficient_port, "segment": Segment, "final": 1})
+    return data.StructLayout({"segment": Segment, "final": 1})
 
 
 _piece_layout = data.StructLayout({"segment": Segment, "final": 1, "top_bit": 3})
@@ -113,8 +119,10 @@ class DecoderControl(wiring.Component):
         It goes to register `place`, unless it is dropped as well.
     ready : Out(1)
         It would.
+    whole : Out(1)
+        All of the next vector is there.
     room : In(1)
-        A vector can be taken.
+        It can be taken.
     take : Out(1)
         It is.
     top_bit : In(3)
@@ -152,6 +160,7 @@ class DecoderControl(wiring.Component):
                 "valid": In(1),
                 "accept": Out(1),
                 "ready": Out(1),
+                "whole": Out(1),
                 "room": In(1),
                 "take": Out(1),
                 "top_bit": In(3),
@@ -190,7 +199,8 @@ class DecoderControl(wiring.Component):
             ended.eq(_table(lambda at, top: (at + top + 1) // bits, begin, self.top_bit)),
             rest.eq(_table(lambda at, top: (at + top + 1) % bits, begin, self.top_bit)),
             behind.eq(self.offset >= bits),
-            self.take.eq(~missing & ~behind & self.room),
+            self.whole.eq(~missing & ~behind),
+            self.take.eq(self.whole & self.room),
             self.last.eq(Mux(self.first, self.single, ends)),
             finished.eq(Mux(self.last, reached, ended)),
         ]
@@ -248,9 +258,13 @@ class CoefficientDecoder(wiring.Component):
 
     Members
     -------
-    i : In(stream of word_layout)
+    i : In(stream of word_marks_layout)
         Words of the coefficient memory, in order. Words of one segment follow each other.
+    word : In(coefficient_port)
+        The word that `i` offered `word_delay` cycles before.
     o : Out(Vectors)
+    array_taken : Out(1)
+        `o.taken`, of a WEIGHT or CROSS segment: of all that waits for it, the array waits longest.
     silent : In(1)
         The next values are 0.
     basis_room, stream_room, array_room : In(1)
@@ -270,8 +284,10 @@ class CoefficientDecoder(wiring.Component):
         self.config = config
         super().__init__(
             {
-                "i": In(stream.Signature(word_layout(config))),
+                "i": In(stream.Signature(word_marks_layout())),
+                "word": In(config.coefficient_port),
                 "o": Out(Vectors(config)),
+                "array_taken": Out(1),
                 "basis_room": In(1),
                 "stream_room": In(1),
                 "array_room": In(1),
@@ -351,6 +367,11 @@ class CoefficientDecoder(wiring.Component):
             control.valid.eq(i.valid),
             i.ready.eq(control.ready),
             o.taken.eq(control.take),
+            self.array_taken.eq(
+                control.whole
+                & self.array_room
+                & ((oldest.segment == Segment.WEIGHT) | (oldest.segment == Segment.CROSS))
+            ),
             o.segment.eq(oldest.segment),
             o.final.eq(oldest.final),
             o.last.eq(control.last),
@@ -359,10 +380,10 @@ class CoefficientDecoder(wiring.Component):
         return m
 
     def _extract(self, m, control, powers):
-        """The words, a cycle behind the control if memory is slow, and the coefficients in them."""
+        """The words, two cycles behind the control if memory is slow, and coefficients in them."""
         bits, stripes = self.config.stripe_bits, self.config.stripes
-        behind = int(self.config.slow_memory)
-        (arriving,) = delayed(m, behind, arriving=self.i.payload.word)
+        behind = 2 * self.config.slow_memory
+        (arriving,) = delayed(m, behind - word_delay(self.config), arriving=self.word)
         # What reaches all stripes comes from a register for each part of them.
         parts = 1 << behind
         part_bits = self.config.coefficient_port // parts
@@ -387,7 +408,7 @@ class CoefficientDecoder(wiring.Component):
         cuts = copies(
             m,
             1 + behind,
-            1 << 2 * behind,
+            1 << behind,
             top_bit=control.top_bit,
             keep=keep,
             binary=binary,

@@ -2,10 +2,11 @@
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
-from .coefficient_decoder import Segment, word_layout
+from .coefficient_decoder import Segment, word_delay, word_marks_layout
 from .config import Configuration
 from .delay import delayed
 from .queue import Queue
@@ -57,7 +58,8 @@ class CoefficientMemory(wiring.Component):
 
     Latency: 2 cycles to a word of the stream, 3 to a 32-bit word, or 4 if it is a part of a wider
     word. Where memory is slow, a register in front of it adds one to each, and one behind it
-    another to the stream's. Throughput: one a cycle.
+    another to the stream's, one in the choice of the part to a 32-bit word's. Throughput: one a
+    cycle.
 
     Parameters
     ----------
@@ -68,7 +70,9 @@ class CoefficientMemory(wiring.Component):
     Members
     -------
     fetch : In(stream of fetch_layout)
-    o : Out(stream of word_layout)
+    o : Out(stream of word_marks_layout)
+    word : Out(coefficient_port)
+        The word that `o` offered `word_delay` cycles before.
     words : In(WordPort)
     host_write : In(1)
         Write the 32-bit word `host_address`; only while no layer is at work.
@@ -81,11 +85,12 @@ class CoefficientMemory(wiring.Component):
             raise TypeError(f"config must be a Configuration, not {config!r}")
         self.config = config
         self.technology = technology
-        self.words_delay = 2 + (config.coefficient_port > 32) + config.slow_memory
+        self.words_delay = 2 + (config.coefficient_port > 32) + 2 * config.slow_memory
         super().__init__(
             {
                 "fetch": In(stream.Signature(fetch_layout(config))),
-                "o": Out(stream.Signature(word_layout(config))),
+                "o": Out(stream.Signature(word_marks_layout())),
+                "word": Out(config.coefficient_port),
                 "words": In(WordPort(config)),
                 "host_write": In(1),
                 "host_address": In(range(config.coefficient_bytes // 4)),
@@ -107,10 +112,19 @@ class CoefficientMemory(wiring.Component):
         log_parts = ceil_log2(parts)
 
         # The queue keeps the decoder's ready off the way to the memory's address.
-        m.submodules.queue = self._queue = queue = Queue(
-            word_layout(config), queue_depth(config), in_memory=config.slow_memory
-        )
-        connect(m, queue.o, flipped(o))
+        if config.slow_memory:
+            self._queue = Queue(word_marks_layout(), queue_depth(config), in_front=True)
+            connect(m, self._queue.o, flipped(o))
+        else:
+            both = data.StructLayout({"marks": word_marks_layout(), "word": self.word.shape()})
+            self._queue = Queue(both, queue_depth(config))
+            m.d.comb += [
+                o.valid.eq(self._queue.o.valid),
+                self._queue.o.ready.eq(o.ready),
+                o.payload.eq(self._queue.o.payload.marks),
+                self.word.eq(self._queue.o.payload.word),
+            ]
+        m.submodules.queue = self._queue
         free = Signal(init=config.slow_memory)  # a word of the stream may be read
         served = Signal()  # the 32-bit word at `address`, which is asked for, is being read
         wait = Signal(range(WORD_TURNS))  # words of the stream before the next 32-bit word
@@ -129,11 +143,22 @@ class CoefficientMemory(wiring.Component):
         whole = storage.read.data
         if log_parts or config.slow_memory:
             (whole,) = delayed(m, 1, whole=whole)
+        (part,) = delayed(m, 2 + config.slow_memory, part=address[:log_parts])
+        chosen = whole
+        if config.slow_memory and log_parts:  # In two steps: one of each row, then the row.
+            near = log_parts - log_parts // 2
+            row = 32 << near
+            chosen, part = delayed(
+                m,
+                1,
+                columns=Cat(
+                    whole[at : at + row].word_select(part[:near], 32)
+                    for at in range(0, len(whole), row)
+                ),
+                part_row=part[near:],
+            )
         if log_parts:
-            (part,) = delayed(m, 2 + config.slow_memory, part=address[:log_parts])
-            chosen = whole.word_select(part, 32)
-        else:
-            chosen = storage.read.data
+            chosen = chosen.word_select(part, 32)
         (comes,) = delayed(m, self.words_delay - 1, comes=served)
         m.d.sync += words.valid.eq(comes)
         with m.If(comes):
@@ -181,8 +206,8 @@ class CoefficientMemory(wiring.Component):
         with m.If(free):
             m.d.sync += [
                 read.valid.eq(fetch.valid & fetch.ready),
-                read.payload.segment.eq(fetch.payload.segment),
-                read.payload.final.eq(fetch.payload.final),
+                read.payload.marks.segment.eq(fetch.payload.segment),
+                read.payload.marks.final.eq(fetch.payload.final),
             ]
 
     def _read_for_room(self, m, free, served, wait, place, port, word):
@@ -214,7 +239,24 @@ class CoefficientMemory(wiring.Component):
         )
         m.d.comb += [
             queue.i.valid.eq(valid),
-            queue.i.payload.word.eq(word),
             queue.i.payload.segment.eq(segment),
             queue.i.payload.final.eq(final),
+        ]
+        # Words wait in LUT RAM, which is wide: what is read from it comes a cycle later. It has
+        # twice the room, so that what is written where no word comes does no harm.
+        m.submodules.waiting = waiting = Memory(
+            shape=len(word), depth=2 * depth, init=[], attrs={"ram_style": "distributed"}
+        )
+        writer, reader = waiting.write_port(), waiting.read_port(domain="comb")
+        offered = Signal(range(2 * depth))
+        with m.If(valid):
+            m.d.sync += writer.addr.eq(writer.addr + 1)
+        with m.If(popped):
+            m.d.sync += offered.eq(offered + 1)
+        (offered,) = delayed(m, word_delay(self.config), offered=offered)
+        m.d.comb += [
+            writer.en.eq(1),
+            writer.data.eq(word),
+            reader.addr.eq(offered),
+            self.word.eq(reader.data),
         ]

@@ -332,7 +332,7 @@ CONFIGURATIONS = {
             requantiser_outputs=2,
             accumulator_bits=32,
             slow_memory=True,
-            clock_hz=80_000_000,
+            clock_hz=100_000_000,
         ),
         Configuration(
             name="ecp5-25f",
@@ -353,7 +353,7 @@ CONFIGURATIONS = {
             requantiser_outputs=2,
             accumulator_bits=32,
             slow_memory=True,
-            clock_hz=80_000_000,
+            clock_hz=100_000_000,
         ),
         Configuration(
             name="ecp5-85f",
@@ -374,7 +374,7 @@ CONFIGURATIONS = {
             requantiser_outputs=4,
             accumulator_bits=32,
             slow_memory=True,
-            clock_hz=80_000_000,
+            clock_hz=100_000_000,
         ),
     )
 }

@@ -138,19 +138,22 @@ class MacArray(wiring.Component):
             m.d.sync += first.eq(marks.last)
 
         # What the accumulators see of these; where the way to them is long, a copy for some lanes.
-        views = [(step, marks, summed)]
+        views = [(step, marks, first, summed)]
         if config.slow_memory:
             views = []
-            for part, (stepped, marked) in enumerate(
-                copies(m, 2, 4, step=early, marks=early_marks)
+            begins = Signal(init=1)  # the next step that comes early is its pixel's first
+            with m.If(early):
+                m.d.sync += begins.eq(data.View(marks_layout(), early_marks).last)
+            for part, (stepped, marked, begun) in enumerate(
+                copies(m, 2, 4, step=early, marks=early_marks, begins=begins)
             ):
                 marked = data.View(marks_layout(), marked)
                 done = Signal(name=f"summed_{part}", reset_less=True)
                 m.d.sync += done.eq(stepped & marked.last)
-                views.append((stepped, marked, done))
+                views.append((stepped, marked, begun, done))
         accumulators = []
         for lane in range(lanes):
-            step, marks, _ = views[lane * len(views) // lanes]
+            step, marks, first, _ = views[lane * len(views) // lanes]
             # A tree of additions, each with a register.
             terms = [products[k][lane] for k in range(width)]
             while len(terms) > 1:
@@ -194,7 +197,7 @@ class MacArray(wiring.Component):
                 o.payload.last.eq(left == 2),
             ]
         for lane in range(lanes):
-            _, _, summed = views[lane * len(views) // lanes]
+            _, _, _, summed = views[lane * len(views) // lanes]
             onward = drained[lane + outputs] if lane + outputs < lanes else drained[lane]
             m.d.sync += drained[lane].eq(Mux(summed, accumulators[lane], onward))
         m.d.comb += [o.payload.values[n].eq(drained[n]) for n in range(outputs)]

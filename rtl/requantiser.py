@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -88,7 +88,7 @@ class Requantiser(wiring.Component):
     Parameters and table must be written, and the modes set, before the first sum that needs them
     (where memory is slow, two cycles before); modes hold until the last result has left.
 
-    Latency: 8 cycles (11 where memory is slow) from the last sum of a word to the word.
+    Latency: 8 cycles (13 where memory is slow) from the last sum of a word to the word.
     Throughput: P sums a cycle.
 
     Cost: P wide multipliers; on iCE40, with P = 1, 6 EBR.
@@ -161,7 +161,8 @@ class Requantiser(wiring.Component):
         )
 
         # Where the parameters of a sum are: rows of P lanes of one of the halves. They are read
-        # while the sum waits a cycle; the shift later, when the product is there.
+        # while the sum waits, two cycles where it is a long way to their memories; the shift later,
+        # when the product is there.
         row = Signal(row_bits)
         half = Signal()
         ends = i.valid & i.payload.last & i.payload.group_last & ~self._tile
@@ -171,15 +172,15 @@ class Requantiser(wiring.Component):
         place = Cat(row, half & ~self._tile)
         latency = wide_latency(config.slow_memory)
         (product_place,) = delayed(m, latency, product_place=place)
-        (group_done,) = delayed(m, latency, group_done=ends)
+        (group_done,) = delayed(m, latency + way, group_done=ends)
         m.d.comb += self.group_done.eq(group_done)
 
         marks = Cat(i.payload.last, i.payload.group_last, i.payload.final)
         values, marks, valid = delayed(
-            m, 1, values=i.payload.values.as_value(), marks=marks, valid=i.valid
+            m, 1 + way, values=i.payload.values.as_value(), marks=marks, valid=i.valid
         )
         values = data.View(sums_layout(config)["values"].shape, values)
-        stages = latency + 3 + 2 * config.slow_memory
+        stages = latency + 3 + 3 * config.slow_memory
         valid, marks = delayed(m, stages, valid_result=valid, marks_result=marks)
         # What a tile needs instead of the layer's.
         low, high, zero_point = Signal(signed(8)), Signal(signed(8)), Signal(signed(8))
@@ -191,10 +192,12 @@ class Requantiser(wiring.Component):
         self._constants = low, high, zero_point
         common = Signal()
         m.d.comb += common.eq(self._tile | self._uniform)
-        places = (
-            Cat(place, self._tile),
-            Mux(common, 1 << row_bits + 1, place),
-            Mux(common, 1 << row_bits + 1, product_place),
+        places = delayed(
+            m,
+            way,
+            bias_place=Cat(place, self._tile),
+            multiplier_place=Mux(common, 1 << row_bits + 1, place),
+            shift_place=Mux(common, 1 << row_bits + 1, product_place),
         )
         results = [self._requantise(m, n, places, values[n]) for n in range(outputs)]
 
@@ -238,7 +241,16 @@ class Requantiser(wiring.Component):
         ]
         twice = (self._rounding == ROUND_TWICE) & ~self._tile
         even = (self._rounding == ROUND_EVEN) & ~self._tile
-        quotient, up, beyond = _shift(multiply.product, multiply.inexact, shift, twice, even)
+        quotient, up, beyond = _shift(
+            m,
+            n,
+            multiply.product,
+            multiply.inexact,
+            shift,
+            twice,
+            even,
+            self.config.slow_memory,
+        )
         shifted = Signal(signed(RESULT_BITS), name=f"shifted{n}", reset_less=True)
         round_up = Signal(name=f"round_up{n}")
         saturated = Signal(name=f"saturated{n}")
@@ -317,24 +329,41 @@ def _caught(m, cycles, port):
     return SimpleNamespace(**dict(zip(names, later, strict=True)))
 
 
-def _shift(product, inexact, shift, twice, even):
+def _shift(m, n, product, inexact, shift, twice, even, slow):
     """`product >> 15 >> shift` to RESULT_BITS, whether to round it up, and if it has more bits.
 
     `inexact` says that there were 1s below the product, `twice` that bit 14 was to be rounded
-    first, `even` that halves become even.
+    first, `even` that halves become even. If `slow` it takes a cycle.
     """
     sign = product[-1]
     bits = product[14:46]  # and the sign; from here on, the lowest bit is worth a half
-    beyond, lost = 0, 0
+    inexact |= product[:14].any()
+    beyond, lost = Const(0, 1), Const(0, 1)
     ones = twice & ~sign
     for level in reversed(range(5)):
+        if slow and level == 2:
+            sign, bits, inexact, shift, beyond, lost = delayed(
+                m,
+                1,
+                **{
+                    f"{name}{n}": value
+                    for name, value in (
+                        ("sign", sign),
+                        ("bits", bits),
+                        ("inexact", inexact),
+                        ("amount", shift),
+                        ("beyond", beyond),
+                        ("lost", lost),
+                    )
+                },
+            )
+            ones = twice & ~sign
         step, on = 1 << level, shift[level]
         kept = RESULT_BITS - 1 + step
         beyond |= ~on & (bits[kept:] != sign.replicate(len(bits) - kept))
         # Bits that decide: any 1; rounding twice, of a product that is not negative any 0.
         lost |= on & (bits[:step] != ones.replicate(step))
         bits = Mux(on, Cat(bits, sign.replicate(32))[step : step + kept], bits[:kept])
-    odd_or_more = bits[1] | inexact | product[:14].any()
-    decided = lost | Mux(twice, shift == 0, ~even | odd_or_more)
+    decided = lost | Mux(twice, shift == 0, ~even | bits[1] | inexact)
     up = Mux(ones, bits[0] | ~decided, bits[0] & decided)
     return Cat(bits[1:RESULT_BITS], sign), up, beyond

@@ -18,7 +18,7 @@ __all__ = ["WeightGenerator", "blocks_ahead", "blocks_layout", "weight_delay"]
 
 def operands_delay(config):
     """Cycles from the issue of weights to their U and B."""
-    return 2 + config.slow_memory
+    return 2 + 3 * config.slow_memory
 
 
 def weight_delay(config):
@@ -132,20 +132,24 @@ class WeightGenerator(wiring.Component):
 
         # Slots: filled in turn, read in turn. They count as filled when their last vector is
         # announced, and as free when the last weights are issued: U is written `vector_delay` after
-        # one and read `operands_delay - 1` after the other. So that it is not read before it is
-        # written, weights are issued two cycles after the announcement. Where memory is slow the
-        # announcement is heard of a cycle late, which leaves a cycle to wait.
+        # one, where memory is slow a cycle later, and read `operands_delay - 1` after the other. So
+        # that it is not read before it is written, weights are issued two cycles after the
+        # announcement. Where memory is slow that is heard of late, which leaves a cycle to wait.
         heard = announcement_delay(config)
         filled = Signal(2)
         fresh = Signal(2)  # filled in the cycle before
         slot_half = Signal(2)
         slot_final = Signal(2)
-        m.d.comb += [
-            self.busy[half].eq(
-                (filled[0] & (slot_half[0] == half)) | (filled[1] & (slot_half[1] == half))
+        fill, free = Signal(2), Signal(2)  # what becomes of the slots
+        # The decoder's decision waits for this one, so it is worked out a cycle before.
+        m.d.sync += filled.eq(filled & ~free | fill)
+        for half in range(2):
+            in_half = (
+                (filled[slot] & ~free[slot] & (slot_half[slot] == half))
+                | (fill[slot] & (self.half == half))
+                for slot in range(2)
             )
-            for half in range(2)
-        ]
+            m.d.sync += self.busy[half].eq(Cat(in_half).any())
 
         # Write side.
         write, final = delayed(
@@ -158,26 +162,34 @@ class WeightGenerator(wiring.Component):
         write_block = Signal(log_blocks)
         group = Signal(3)
         last_group = Signal(3)
+        next_block, next_group = Signal.like(write_block), Signal.like(group)
+        ends = Signal()  # the next vector heard of is its slot's last
         fills = Signal()
         m.d.comb += [
-            fills.eq(write & (group == last_group) & (write_block == blocks)),
+            fills.eq(write & ends),
+            fill.eq(fills << write_slot),
             self.room.eq(~filled.bit_select(write_slot ^ (fills if heard else 0), 1)),
             last_group.eq(Mux(self.cross_level, self.terms >> ceil_log2(width), self.terms)),
+            next_block.eq(write_block),
+            next_group.eq(group),
         ]
-        m.d.sync += fresh.eq(0)
         with m.If(write):
-            m.d.sync += group.eq(group + 1)
+            m.d.comb += next_group.eq(group + 1)
             with m.If(group == last_group):
-                m.d.sync += [group.eq(0), write_block.eq(write_block + 1)]
-                with m.If(write_block == blocks):
-                    m.d.sync += [
-                        write_block.eq(0),
-                        write_slot.eq(~write_slot),
-                        filled.bit_select(write_slot, 1).eq(1),
-                        fresh.bit_select(write_slot, 1).eq(1 - heard),
-                        slot_half.bit_select(write_slot, 1).eq(self.half),
-                        slot_final.bit_select(write_slot, 1).eq(final),
-                    ]
+                m.d.comb += next_group.eq(0)
+                m.d.comb += next_block.eq(Mux(write_block == blocks, 0, write_block + 1))
+        m.d.sync += [
+            write_block.eq(next_block),
+            group.eq(next_group),
+            ends.eq((next_group == last_group) & (next_block == blocks)),
+            fresh.eq(0 if heard else fill),
+            write_slot.eq(write_slot ^ fills),
+        ]
+        with m.If(fills):
+            m.d.sync += [
+                slot_half.bit_select(write_slot, 1).eq(self.half),
+                slot_final.bit_select(write_slot, 1).eq(final),
+            ]
 
         # Read side: for t in taps, for block in blocks.
         slot = Signal()
@@ -201,12 +213,8 @@ class WeightGenerator(wiring.Component):
             with m.If(block_last):
                 m.d.sync += [block.eq(0), tap.eq(tap + 1)]
             with m.If(slot_last):
-                m.d.sync += [
-                    tap.eq(0),
-                    index.eq(0),
-                    slot.eq(~slot),
-                    filled.bit_select(slot, 1).eq(0),
-                ]
+                m.d.comb += free.eq(1 << slot)
+                m.d.sync += [tap.eq(0), index.eq(0), slot.eq(~slot)]
 
         # The memories are read later, each so that U meets its basis. Where a block of the cross
         # level waits where it is made, both hold what they read until the next issue.
@@ -234,10 +242,11 @@ class WeightGenerator(wiring.Component):
         )
         # The first vector clears the other terms, which may not follow.
         places = Cat(write & (here[term] | (group == 0)) for term in range(terms))
-        here, places, write_slot, write_block = delayed(
+        slow = int(config.slow_memory)  # A register in front of the memories.
+        (here,) = delayed(m, vector_delay(config) - heard, here=here)
+        places, write_slot, write_block = delayed(
             m,
-            vector_delay(config) - heard,
-            here=here,
+            vector_delay(config) - heard + slow,
             places=places,
             write_slot=write_slot,
             write_block=write_block,
@@ -270,10 +279,15 @@ class WeightGenerator(wiring.Component):
                     else vectors.values[stripe][:u_bits]
                     for stripe, crossed in stripes
                 )
+                (written,) = delayed(
+                    m,
+                    slow,
+                    **{f"{name}{term}_written": Mux(here[term], value, 0) if term else value},
+                )
                 m.d.comb += [
                     writer.en.eq(places[term]),
                     writer.addr.eq(address),
-                    writer.data.eq(Mux(here[term], value, 0) if term else value),
+                    writer.data.eq(written),
                     reader.en.eq(1 if config.slow_memory else read),
                     reader.addr.eq(read_address),
                 ]

@@ -1,6 +1,6 @@
 """Holds the weights of a lane group that the cross level has recovered."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -98,12 +98,17 @@ class WeightTile(wiring.Component):
             m.d.sync += index.eq(Mux(self.last, 0, index + 1))
         (read_address,) = delayed(m, vector_delay(config) - 2, read_address=index)
         bits = 8 * config.activation_word
-        # To memory it is a long way where it is slow; nobody reads so soon.
-        valid, chunk, channel, write_address, written = delayed(
+        # The first channel of a group clears the others, which may not follow. To memory it is a
+        # long way where it is slow; nobody reads so soon.
+        places = Cat(
+            i.valid & (chunk == n) & (channel[k] | channel[0])
+            for n in range(chunks)
+            for k in range(config.width)
+        )
+        places, channel, write_address, written = delayed(
             m,
             int(config.slow_memory),
-            writes=i.valid,
-            write_chunk=chunk,
+            write_places=places,
             write_channel=channel,
             write_address=address,
             written=i.payload.values.as_value(),
@@ -112,12 +117,10 @@ class WeightTile(wiring.Component):
             for k in range(config.width):
                 memory = BankedMemory(bits, config.tile_depth)
                 m.submodules[f"chunk{n}_{k}"] = memory
-                # The first channel of a group clears the others, which may not follow.
-                now = channel[k]
                 m.d.comb += [
-                    memory.write_enable.eq(valid & (chunk == n) & (now | channel[0])),
+                    memory.write_enable.eq(places[n * config.width + k]),
                     memory.write_address.eq(write_address),
-                    memory.write_data.eq(Mux(now, written, 0) if k else written),
+                    memory.write_data.eq(Mux(channel[k], written, 0) if k else written),
                     memory.read_enable.eq(1),
                     memory.read_address.eq(read_address),
                 ]

@@ -75,6 +75,20 @@ def test_neighbours_share_a_copy_and_what_stands_before_is_copied() -> None:
     assert set(drivers.values()) == {1}
 
 
+@pytest.mark.parametrize("looks", [8, 9])
+def test_logic_is_copied_where_very_many_look_at_it(looks: int) -> None:
+    design = chain(looks)
+    cells = design["modules"]["top"]["cells"]
+    cells["second"] = cell("LUT4", A=("input", [2]), Z=("output", [3]))
+    made = divide(design, row(looks, pitch=100), Limits(most=8, few=2, reach=50))
+    if looks > 8:
+        assert len(groups(design, looks)) == 1 + made["second"] > 1
+        assert {cells[name]["type"] for name in cells if "_copy" in name} >= {"LUT4"}
+        assert max(loads(design).values()) <= 8
+    else:
+        assert not made
+
+
 def test_far_loads_are_divided_unless_few() -> None:
     design = chain(40)
     assert divide(design, row(40), Limits(most=40, few=8, reach=20)) == {"second": 1}

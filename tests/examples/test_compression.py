@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from examples.compression import ablation, intermediates, resnet18
+from examples.compression import ablation, intermediates, resnet18, summing
 from golden.network import run
 from insitu.choice import Choice
 from insitu.compress import compress, compress_weights
@@ -96,3 +96,8 @@ def test_integers_are_rounded_to_themselves(seed):
     np.testing.assert_array_equal(found.U, U)
     np.testing.assert_array_equal(found.B, B)
     np.testing.assert_allclose(scales[:, np.newaxis, np.newaxis] * found.W, wanted)
+
+
+def test_documentation_has_the_table_of_where_terms_are_summed():
+    text = (ROOT / "docs/compression.md").read_text()
+    assert "\n".join(summing.rows()) in text

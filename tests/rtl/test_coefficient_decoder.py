@@ -25,6 +25,7 @@ from tests.rtl.weights import (
     CONFIGURATIONS,
     PAUSES,
     Vector,
+    WordSource,
     draw,
     draw_powers,
     refuses_other_configurations,
@@ -97,7 +98,7 @@ async def decodes(bench: Bench) -> None:
     """Layers of segments of all kinds, precisions, codes and lengths, one after the other."""
     config = CONFIGURATIONS[bench.parameters["config"]]
     rng = np.random.default_rng(bench.seed)
-    source = bench.source("i", bench.parameters["idle"])
+    source = WordSource(bench, bench.parameters["idle"])
     sink = VectorSink(bench, bench.parameters["stall"])
     precisions = {kind: rng.permuted(np.arange(LAYERS) % 8 + 1) for kind in KINDS.values()}
     for layer in range(LAYERS):
@@ -142,7 +143,7 @@ async def keeps_pace(bench: Bench) -> None:
     config = CONFIGURATIONS[bench.parameters["config"]]
     bits = config.stripe_bits
     repeats = 4
-    source, sink = bench.source("i"), VectorSink(bench)
+    source, sink = WordSource(bench), VectorSink(bench)
     for precision in range(1, 9):
         for count in (1, 2, 3, 5, 6, 7, 16, 23):
             set_kind(bench, "stream", precision, count)

@@ -6,7 +6,7 @@ import cocotb
 import pytest
 
 import sim
-from rtl.coefficient_decoder import word_layout
+from rtl.coefficient_decoder import word_delay, word_marks_layout
 from rtl.coefficient_memory import WORD_TURNS, CoefficientMemory, fetch_layout
 from sim import Bench, testbench
 from tests.rtl.weights import CONFIGURATIONS, PAUSES, column, join, refuses_other_configurations
@@ -52,6 +52,24 @@ class Reader:
                 self.arrivals.append(self._bench.cycle)
 
 
+class Words:
+    """What the port `word` has in each cycle."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._words: dict[int, int] = {}
+        cocotb.start_soon(self._watch())
+
+    async def _watch(self) -> None:
+        while True:
+            await self._bench.cycles()
+            self._words[self._bench.cycle] = int(self._bench.dut.word.value)
+
+    def of(self, cycles: list[int], late: int) -> list[int]:
+        """The words of marks that were taken in `cycles`."""
+        return [self._words[cycle + late] for cycle in cycles]
+
+
 async def fill(bench: Bench, parts: int) -> list[list[int]]:
     """Write a few words through the host's port: [word][part]."""
     config = CONFIGURATIONS[bench.parameters["config"]]
@@ -76,7 +94,7 @@ async def reads(bench: Bench) -> None:
     config = CONFIGURATIONS[bench.parameters["config"]]
     parts = config.coefficient_port // 32
     idle, stall, asking = (bench.parameters[name] for name in ("idle", "stall", "asking"))
-    source, sink = bench.source("fetch", idle), bench.sink("o", stall)
+    source, sink, contents = bench.source("fetch", idle), bench.sink("o", stall), Words(bench)
     content = await fill(bench, parts)
     rows, count = list(content), 200
     fetches = [
@@ -92,9 +110,11 @@ async def reads(bench: Bench) -> None:
     source.send(join(fetch_layout(config), **fetch) for fetch in fetches)
     got = await sink.receive(count)
     await reader.done
-    layout = word_layout(config)
+    layout = word_marks_layout()
     expected = [content[fetch["address"]] for fetch in fetches]
-    words = [sim.unpack(w, parts, 32, signed=False) for w in column(layout, got, "word")]
+    await bench.cycles(2)
+    taken = contents.of(sink.cycles, word_delay(config))
+    words = [sim.unpack(w, parts, 32, signed=False) for w in taken]
     bench.compare(expected, words, axes=["word", "part"], what="stream")
     for name in ("segment", "final"):
         marks = column(layout, got, name)
@@ -122,7 +142,7 @@ async def shares(bench: Bench) -> None:
     reader = Reader(bench, [0] * 50, "never")
     await reader.done
     assert set(sim.intervals(reader.cycles)) == {1}
-    latency = 3 + (config.coefficient_port > 32) + config.slow_memory
+    latency = 3 + (config.coefficient_port > 32) + 2 * config.slow_memory
     assert [cycle + latency for cycle in reader.cycles] == reader.arrivals
 
     await bench.cycles(10)

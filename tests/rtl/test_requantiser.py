@@ -261,7 +261,7 @@ async def keeps_pace(bench: Bench) -> None:
     pieces = config.activation_word // config.requantiser_outputs
     assert set(sim.intervals(source.cycles)) == {1}
     assert set(sim.intervals(sink.cycles)) == {pieces}
-    assert sink.cycles[0] == source.cycles[pieces - 1] + (11 if config.slow_memory else 8)
+    assert sink.cycles[0] == source.cycles[pieces - 1] + (13 if config.slow_memory else 8)
 
 
 @pytest.mark.parametrize("config", CONFIGURATIONS)

@@ -17,7 +17,7 @@ import sim
 from golden.code import Code
 from golden.decode import encode_segment
 from golden.fixed import symmetric_range
-from rtl.coefficient_decoder import Segment, vector_delay, word_layout
+from rtl.coefficient_decoder import Segment, vector_delay, word_delay, word_marks_layout
 from rtl.config import CONFIGURATIONS as NAMED
 from rtl.config import Configuration, configuration
 from sim.patterns import PATTERNS
@@ -126,16 +126,50 @@ def words(
     segment: Segment,
     final: bool = False,
     code: Code = Code.UNIFORM,
-) -> list[int]:
-    """A segment as the decoder is given it."""
-    layout = word_layout(config)
+) -> list[tuple[int, int]]:
+    """A segment as the decoder is given it: marks and content of its words."""
+    marks = join(word_marks_layout(), segment=segment.value, final=final)
     rows = encode_segment(vectors, precision, config.stripe_bits, code)
-    return [
-        join(
-            layout, word=int.from_bytes(row.tobytes(), "little"), segment=segment.value, final=final
-        )
-        for row in rows
-    ]
+    return [(marks, int.from_bytes(row.tobytes(), "little")) for row in rows]
+
+
+class WordSource:
+    """Offers words to the decoder: marks to its port `i`; contents, `word_delay` later, to `word`.
+
+    Where no word is offered that port is random.
+    """
+
+    def __init__(self, bench: sim.Bench, pause: str = "never") -> None:
+        self._bench = bench
+        self._words: list[int] = []
+        self._taken = 0
+        self._late = word_delay(CONFIGURATIONS[bench.parameters["config"]])
+        self._marks = bench.source("i", pause)
+        self.cycles = self._marks.cycles
+        """The cycle in which the marks of each word were taken."""
+        cocotb.start_soon(self._drive())
+
+    def send(self, words: Sequence[tuple[int, int]]) -> None:
+        """Queue words; returns at once."""
+        self._marks.send(marks for marks, _ in words)
+        self._words.extend(word for _, word in words)
+        if not self._late:
+            self._show()
+
+    def _show(self) -> None:
+        port = self._bench.dut.word
+        offered = self._taken < len(self._words)
+        port.value = self._words[self._taken] if offered else self._bench.rng.getrandbits(len(port))
+
+    async def _drive(self) -> None:
+        dut = self._bench.dut
+        while True:
+            if not self._late:
+                self._show()
+            await self._bench.cycles()
+            if self._late:
+                self._show()
+            self._taken += bool(dut.i__valid.value and dut.i__ready.value)
 
 
 @dataclass
