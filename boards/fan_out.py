@@ -117,7 +117,8 @@ def divide(netlist: dict[str, Any], places: Mapping[str, Place], limits: Limits)
                     seen[:] = [last]
                 elif isinstance(seen[0], int):
                     loads[seen[0]].append((copy, port, 0))
-                    if seen[0] in drivers:
+                    # Logic is looked at once: in a loop it would have to be copied for ever.
+                    if seen[0] in drivers and cells[drivers[seen[0]]]["type"] == REGISTER:
                         waiting.append(seen[0])
     return dict(made)
 

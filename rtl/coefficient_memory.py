@@ -143,21 +143,21 @@ class CoefficientMemory(wiring.Component):
         whole = storage.read.data
         if log_parts or config.slow_memory:
             (whole,) = delayed(m, 1, whole=whole)
-        (part,) = delayed(m, 2 + config.slow_memory, part=address[:log_parts])
         chosen = whole
-        if config.slow_memory and log_parts:  # In two steps: one of each row, then the row.
-            near = log_parts - log_parts // 2
-            row = 32 << near
-            chosen, part = delayed(
-                m,
-                1,
-                columns=Cat(
-                    whole[at : at + row].word_select(part[:near], 32)
-                    for at in range(0, len(whole), row)
-                ),
-                part_row=part[near:],
-            )
         if log_parts:
+            (part,) = delayed(m, 2 + config.slow_memory, part=address[:log_parts])
+            if config.slow_memory:  # In two steps: one of each row, then the row.
+                near = log_parts - log_parts // 2
+                row = 32 << near
+                chosen, part = delayed(
+                    m,
+                    1,
+                    columns=Cat(
+                        whole[at : at + row].word_select(part[:near], 32)
+                        for at in range(0, len(whole), row)
+                    ),
+                    part_row=part[near:],
+                )
             chosen = chosen.word_select(part, 32)
         (comes,) = delayed(m, self.words_delay - 1, comes=served)
         m.d.sync += words.valid.eq(comes)
