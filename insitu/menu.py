@@ -45,6 +45,7 @@ __all__ = [
     "Sensitivity",
     "Site",
     "Store",
+    "between",
     "choices_for",
     "digest",
     "distance",
@@ -286,13 +287,13 @@ class Site:
         found, read = None, source
         if choice.fully:
             channels *= choice.terms or 0
-            coefficients = _between(source.shape, channels, config)
+            coefficients = between(source.shape, channels, config)
             U = Stored(np.ones((channels, layer.weights.shape[1], 1), np.int8), choice.qu)
             first = _convolution(single, U, source, coefficients)
             found, read = price(first, source, coefficients, config), coefficients
             layer = replace(layer, groups=channels)
             weights = Stored(np.ones((channels, 1, layer.weights.shape[2]), np.int8), choice.qb)
-        basis = _between(self.target.shape, channels, config)
+        basis = between(self.target.shape, channels, config)
         second = price(_convolution(layer, weights, read, basis), read, basis, config)
         V = Stored(np.ones((self.target.shape[2], channels, 1), np.int8), choice.qv)
         last = _convolution(single, V, basis, self.target)
@@ -300,8 +301,8 @@ class Site:
         return second + last_price if found is None else found + second + last_price
 
 
-def _between(shape: Shape, channels: int, config: Configuration) -> Map:
-    """A map between a factored layer's own layers, of the size of another map."""
+def between(shape: Shape, channels: int, config: Configuration) -> Map:
+    """A map between a factored layer's own layers, as high and wide as another, at no address."""
     pitch = -(-channels // config.activation_word) * config.activation_word
     return Map(name="between", shape=(*shape[:2], channels), pitch=pitch, address=0, zero_point=0)
 

@@ -346,15 +346,12 @@ def _shift(m, n, product, inexact, shift, twice, even, slow):
                 m,
                 1,
                 **{
-                    f"{name}{n}": value
-                    for name, value in (
-                        ("sign", sign),
-                        ("bits", bits),
-                        ("inexact", inexact),
-                        ("amount", shift),
-                        ("beyond", beyond),
-                        ("lost", lost),
-                    )
+                    f"sign{n}": sign,
+                    f"bits{n}": bits,
+                    f"inexact{n}": inexact,
+                    f"amount{n}": shift,
+                    f"beyond{n}": beyond,
+                    f"lost{n}": lost,
                 },
             )
             ones = twice & ~sign

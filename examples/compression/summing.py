@@ -15,9 +15,9 @@ import numpy as np
 from insitu.choice import Choice
 from insitu.float_network import FloatConvolution
 from insitu.maps import Map
-from insitu.menu import Site
+from insitu.menu import Site, between
 from insitu.plan import Price
-from rtl.config import Configuration, configuration
+from rtl.config import configuration
 
 TAPS = 9
 LAYERS = (
@@ -47,18 +47,17 @@ def convolution(co: int, ci: int, taps: int = 1, groups: int = 1) -> FloatConvol
 
 def prices(name: str, size: int, channels: int, kernels: int) -> list[Price]:
     """Stored at 4 bits, factored, V sums, B sums."""
-    config: Configuration = configuration(name)
+    config = configuration(name)
 
-    def between(wide: int) -> Map:
-        pitch = -(-wide // config.activation_word) * config.activation_word
-        return Map(name="map", shape=(size, size, wide), pitch=pitch, address=0, zero_point=0)
+    def of(wide: int) -> Map:
+        return between((size, size, channels), wide, config)
 
     def stored(layer: FloatConvolution, bits: int, source: int) -> Price:
-        site = Site(between(source), between(layer.weights.shape[0]))
+        site = Site(of(source), of(layer.weights.shape[0]))
         return site.price(layer, Choice(q=bits), config)
 
     whole = convolution(channels, channels, TAPS)
-    site = Site(between(channels), between(channels))
+    site = Site(of(channels), of(channels))
     form = Choice(kernels=kernels, terms=TERMS, qb=QB, qu=QU, qv=QV, factored=True)
     terms = kernels * TERMS
     grouped = (
@@ -76,17 +75,15 @@ def prices(name: str, size: int, channels: int, kernels: int) -> list[Price]:
 
 def rows() -> list[str]:
     """The table."""
-    return [
-        " | ".join(
-            [
-                f"| `{name}`, {size} x {size}, {channels}, {kernels}",
-                *(f"{each.cycles:,}; {each.weight_bytes:,}" for each in layer),
-            ]
-        )
-        + " |"
-        for name, size, channels, kernels in LAYERS
-        for layer in [prices(name, size, channels, kernels)]
-    ]
+    table = []
+    for name, size, channels, kernels in LAYERS:
+        cells = [f"`{name}`, {size} x {size}, {channels}, {kernels}"]
+        cells += [
+            f"{price.cycles:,}; {price.weight_bytes:,}"
+            for price in prices(name, size, channels, kernels)
+        ]
+        table.append(f"| {' | '.join(cells)} |")
+    return table
 
 
 def main() -> None:
