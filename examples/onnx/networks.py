@@ -192,16 +192,26 @@ class Builder:
         return helper.make_model(graph, opset_imports=opset, ir_version=9)
 
 
-def resnet18(b: Builder) -> None:
-    """ResNet-18 for CIFAR: a first convolution of 3 x 3, no pooling behind it."""
-    x = b.unit("x", 64, 3, activation=b.relu)
-    for stage, channels in enumerate((64, 128, 256, 512)):
-        for block in range(2):
+def _resnet(b: Builder, widths: tuple[int, ...], blocks: int) -> None:
+    """For CIFAR: a first convolution of 3 x 3, no pooling behind it, so many blocks a width."""
+    x = b.unit("x", widths[0], 3, activation=b.relu)
+    for stage, channels in enumerate(widths):
+        for block in range(blocks):
             stride = 2 if stage and not block else 1
             y = b.unit(x, channels, 3, stride, activation=b.relu)
             y = b.unit(y, channels, 3)
             x = b.relu(b.add(y, b.unit(x, channels, 1, stride) if stride == 2 else x))
     b.dense(b.mean(x), 10)
+
+
+def resnet18(b: Builder) -> None:
+    """ResNet-18 for CIFAR, 11.2 M weights."""
+    _resnet(b, (64, 128, 256, 512), 2)
+
+
+def resnet20(b: Builder) -> None:
+    """ResNet-20 for CIFAR, 0.27 M weights; where the width changes, a convolution of 1 x 1."""
+    _resnet(b, (16, 32, 64), 3)
 
 
 def densenet121(b: Builder) -> None:
@@ -281,6 +291,7 @@ def small(b: Builder) -> None:
 
 NETWORKS: dict[str, tuple[Callable[[Builder], None], int, int]] = {
     "resnet18": (resnet18, 32, 10),
+    "resnet20": (resnet20, 32, 10),
     "densenet121": (densenet121, 32, 10),
     "mobilenetv2": (mobilenetv2, 224, 1000),
     "mobilenetv3": (mobilenetv3, 224, 1000),
