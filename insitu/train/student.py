@@ -37,7 +37,7 @@ from insitu.train.weights import StoredWeights, Weights, truncated, weights_for
 __all__ = ["FloatModule", "Student"]
 
 _BASIS_SCALE = 2.0**-5
-"""Of the map behind a basis: its channels have unit variance, so four sigma fit."""
+"""Of the map behind a basis: its channels have at most unit variance, so four sigma fit."""
 _SMALLEST_GAIN = 0.01
 """A channel is never multiplied by less: its bias has to fit the accumulators."""
 _LARGEST_MULTIPLIER = 1 - 2.0**-10
@@ -155,38 +155,80 @@ class _Unit(nn.Module):
     Parameters
     ----------
     weights : Weights
-    affine : bool
-        Whether the normalisation has a gain and an offset.
     """
 
-    def __init__(self, weights: Weights, *, affine: bool = True):
+    def __init__(self, weights: Weights):
         super().__init__()
         self.weights = weights
-        self.norm = nn.BatchNorm2d(len(weights()), affine=affine)
+        self.norm = self._norm(len(weights()))
+
+    def _norm(self, channels: int) -> nn.BatchNorm2d:
+        return nn.BatchNorm2d(channels)
+
+    def deviation(self) -> Tensor:
+        """Of each channel's sums, as the normalisation takes it, [channels]."""
+        return torch.sqrt(self.norm.state_dict()["running_var"].double() + self.norm.eps)
 
     def gains(self, input_scale: float) -> tuple[Tensor, Tensor]:
         """What an accumulator's unit is worth, and what is added, [channels] each."""
-        norm, state = self.norm, self.norm.state_dict()
-        gain = torch.rsqrt(state["running_var"].double() + norm.eps)
-        if norm.affine:
-            gain = gain * norm.weight.double()
-        offset = -state["running_mean"].double() * gain
-        if norm.affine:
-            offset = offset + norm.bias.double()
+        gain = self.norm.weight.double() / self.deviation()
+        offset = self.norm.bias.double() - self.norm.state_dict()["running_mean"] * gain
         return gain * input_scale, offset
 
     def forward(self, x: Tensor, layer: FloatConvolution, input_scale: float) -> Tensor:
         """The normalised sums."""
         weights = self.weights()
         if self.training:
-            normed: Tensor = self.norm(_convolve(x, weights, layer))
-            return normed
+            return self._normalise(_convolve(x, weights, layer))
         sums = _convolve(x / input_scale, weights, layer)
         gain, offset = self.gains(input_scale)
         bias = offset / gain
         # What has no weights is as fine as its bias needs it.
         bias = torch.where(weights.flatten(1).any(dim=1), torch.round(bias), bias)
         return (sums + bias.float()[:, None, None]) * gain.float()[:, None, None]
+
+    def _normalise(self, sums: Tensor) -> Tensor:
+        normed: Tensor = self.norm(sums)
+        return normed
+
+
+class _Basis(_Unit):
+    """Basis kernels. The normalisation has no gain: what scales a channel is a column of V.
+
+    Parameters
+    ----------
+    weights : Weights
+    most : float
+        What the sums may be multiplied with. Of few bits and few inputs they deviate by so little
+        that unit variance would take more.
+    """
+
+    def __init__(self, weights: Weights, most: float):
+        super().__init__(weights)
+        self.most = most
+
+    def _norm(self, channels: int) -> nn.BatchNorm2d:
+        return nn.BatchNorm2d(channels, affine=False)
+
+    def gain(self) -> Tensor:
+        """What the sums are multiplied with, [channels]."""
+        return (1 / self.deviation()).clamp(max=self.most)
+
+    def gains(self, input_scale: float) -> tuple[Tensor, Tensor]:
+        """What an accumulator's unit is worth, and what is added, [channels] each."""
+        gain = self.gain()
+        return gain * input_scale, -self.norm.state_dict()["running_mean"] * gain
+
+    def unit(self, real: Tensor) -> Tensor:
+        """What the map's channels are worth for kernels [Bo, Ci, T] of real numbers, [Bo]."""
+        rows, wanted = self.weights().double().flatten(1), real.double().flatten(1)
+        scale = (rows * wanted).sum(dim=1) / rows.square().sum(dim=1).clamp(min=1)
+        return scale / self.gain()
+
+    def _normalise(self, sums: Tensor) -> Tensor:
+        normed = super()._normalise(sums)
+        smaller = (self.gain() * self.deviation()).float()  # By statistics that know these sums.
+        return normed * smaller[:, None, None]
 
 
 class _Output(nn.Module):
@@ -282,7 +324,8 @@ class Student(nn.Module):
         if choice.factored and choice.kernels is not None:
             v, basis = truncated(real, choice.kernels)
             inner = replace(choice, kernels=None, factored=False, q=choice.qu)
-            self.add_module(f"{name}_basis", _Unit(weights_for(basis, inner), affine=False))
+            most = _LARGEST_MULTIPLIER * _BASIS_SCALE / self._given(layer)
+            self.add_module(f"{name}_basis", _Basis(weights_for(basis, inner), most))
             self.add_module(name, _Unit(StoredWeights(v[:, :, None], choice.qv)))
         else:
             self.add_module(name, _Unit(weights_for(real, choice)))
@@ -298,9 +341,22 @@ class Student(nn.Module):
             if isinstance(unit, _Unit):
                 unit.norm.weight.copy_(deviation)
                 unit.norm.bias.copy_(mean)
+        self.settle([x])
+        self._match_bases()
         # Once more behind the channels that the first time has limited.
         self.settle([x])
         self.settle([x])
+
+    def _match_bases(self) -> None:
+        """Give V's columns the scale that the normalisations have taken from the basis kernels."""
+        for layer in self.network.layers:
+            basis = getattr(self, f"{_registered(layer.name)}_basis", None)
+            if isinstance(layer, FloatConvolution) and isinstance(basis, _Basis):
+                weights = torch.from_numpy(layer.weights).float()
+                v, real = truncated(weights, len(basis.weights()))
+                scaled = v * basis.unit(real).float()
+                unit = getattr(self, _registered(layer.name))
+                unit.weights = StoredWeights(scaled[:, :, None], unit.weights.q)
 
     @torch.no_grad()
     def settle(self, batches: Iterable[Tensor]) -> None:

@@ -92,11 +92,11 @@ def made(rng: np.random.Generator) -> tuple[FloatNetwork, Calibration]:
     return found, calibration(found, rng)
 
 
-def check_against_golden(student: Student, rng: np.random.Generator) -> Network:
-    """Compare outputs for inputs at random; the integer network."""
+def check_against_golden(student: Student, rng: np.random.Generator, largest: int = 127) -> Network:
+    """Compare outputs for inputs at random, from -128 to `largest`; the integer network."""
     golden = student.golden()
     scale, zero_point = golden.input_scale, golden.input_zero_point
-    x = rng.integers(-128, 128, (200, SIZE, SIZE, 3)).astype(np.int8)
+    x = rng.integers(-128, largest + 1, (200, SIZE, SIZE, 3)).astype(np.int8)
     real = ((x.astype(np.float32) - zero_point) * np.float32(scale)).transpose(0, 3, 1, 2)
     samples = Samples(torch.from_numpy(real.copy()), torch.zeros(len(x), dtype=torch.int64))
     found = outputs(student, samples).numpy() / golden.output_scale
@@ -142,8 +142,47 @@ def test_sums_of_few_bits_are_multiplied_by_less_than_1(
     layer = next(one for one in golden.layers if one.name == "depthwise")
     multipliers = layer.multiplier * 2.0 ** (-31 - layer.shift)
     assert 0.99 < multipliers.max() < 1
-    fit(student, None, bright(rng, 600), OPTIONS, tmp_path / "checkpoint")
+    options = dataclasses.replace(OPTIONS, epochs=1)
+    fit(student, None, bright(rng, 600), options, tmp_path / "checkpoint")
     check_against_golden(student, rng)
+
+
+def test_sums_of_basis_kernels_are_multiplied_by_less_than_1(
+    made: tuple[FloatNetwork, Calibration], rng: np.random.Generator, tmp_path: Path
+) -> None:
+    """The same of kernels of 1 bit that see inputs of a few steps."""
+    found, given = made
+    scales = (32 * given.scales[0], *given.scales[1:])
+    choices = CHOICES | {"stem": Choice(kernels=10, qu=1, qv=4, factored=True)}
+    student = Student(found, choices, dataclasses.replace(given, scales=scales))
+    golden = check_against_golden(student, rng, -120)
+    layer = next(one for one in golden.layers if one.name == "stem.basis")
+    multipliers = layer.multiplier * 2.0 ** (-31 - layer.shift)
+    assert 0.99 < multipliers.max() < 1
+    options = dataclasses.replace(OPTIONS, epochs=1)
+    fit(student, None, bright(rng, 600), options, tmp_path / "checkpoint")
+    check_against_golden(student, rng, -120)
+
+
+@pytest.mark.parametrize("coarse", [1, 32])
+def test_full_ranks_of_many_bits_compute_the_network(
+    coarse: int, made: tuple[FloatNetwork, Calibration], rng: np.random.Generator
+) -> None:
+    """Before any training, as closely as 8 bits for all weights do, or nearly so."""
+    found, given = made
+    given = dataclasses.replace(given, scales=(coarse * given.scales[0], *given.scales[1:]))
+    inputs = rng.uniform(0, 1, (300, SIZE, SIZE, 3)).astype(np.float32)
+    samples = samples_from(inputs, np.zeros(300))
+    expected = outputs(FloatModule(found), samples)
+    expected -= expected.mean(dim=0)
+
+    def error(choices: dict[str, Choice]) -> float:
+        given_by = outputs(Student(found, choices, given), samples)
+        given_by -= given_by.mean(dim=0)
+        return float((given_by - expected).norm() / expected.norm())
+
+    whole = Choice(kernels=12, qu=8, qv=8, factored=True)
+    assert error({"stem": whole, "first": whole, "second": whole}) < 1.5 * error({}) + 0.02
 
 
 def test_the_float_module_computes_the_network(
