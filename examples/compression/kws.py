@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from budgets import KB, within
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -36,14 +37,13 @@ from insitu.models import load_float
 from insitu.network import to_bytes
 from insitu.plan import plan
 from insitu.quantise import calibrate, quantise, quantise_inputs
-from insitu.search import Built, Labelled, Search
+from insitu.search import Labelled, Search
 from insitu.train.loop import Options, samples_from
 from insitu.train.retrain import retrain
 from rtl.config import configuration
 
 WORK = Path("build/compression")
 CONFIGURATION = "up5k"
-KB = 1024
 OPTIONS = Options(epochs=20, batch=25, held_out=50)
 SCALE, ZERO_POINT = 0.5847029, 83
 """Of the file's integers."""
@@ -100,26 +100,6 @@ def right(network: Network, samples: Labelled) -> int:
     return int((answers == samples.labels).sum())
 
 
-def within(search: Search, row: Row) -> Built:
-    """The allocation of least loss whose packed weights, or whole memory, are within the budget.
-
-    The solver's budget counts weights and parameters, and forms differ in parameters and program:
-    it is lowered by what an allocation has too much.
-    """
-    menus = search.plain if row.plain else search.menus
-    limit = budget = row.budget * KB
-    if not row.whole:
-        limit += 8 * KB
-    while True:
-        built = search.build(menus, limit)
-        size = built.plan.weight_bits // 8
-        if row.whole:
-            size = built.bytes + built.plan.parameters_base
-        if size <= budget:
-            return built
-        limit = built.bytes - max(1, size - budget)
-
-
 def make_half(
     name: str, network: FloatNetwork, seen: Labelled, unseen: Labelled, number: int
 ) -> dict[str, Any]:
@@ -133,7 +113,8 @@ def make_half(
             store=Store(Path("build/compress")),
             progress=lambda done, total, what: tell(done, total, f"{name}: {what}"),
         )
-        built = within(search, ROWS[name])
+        row = ROWS[name]
+        built = within(search, row.budget * KB, plain=row.plain, whole=row.whole)
     choices = built.allocation.choices
     figures: dict[str, Any] = {
         "choices": {layer: asdict(choice) for layer, choice in choices.items()},

