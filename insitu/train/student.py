@@ -8,8 +8,9 @@ map exactly. In evaluation mode biases are rounded as in the integer network.
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,12 +33,21 @@ from insitu.float_network import (
 )
 from insitu.quantise import Builder, Calibration, quantised_layer
 from insitu.train.straight_through import quantise_map, step
-from insitu.train.weights import StoredWeights, Weights, truncated, weights_for
+from insitu.train.weights import (
+    StoredWeights,
+    Weights,
+    split_terms,
+    truncated,
+    weights_for,
+)
 
 __all__ = ["FloatModule", "Student"]
 
 _BASIS_SCALE = 2.0**-5
 """Of the map behind a basis: its channels have at most unit variance, so four sigma fit."""
+_BETWEEN = Quantisation(_BASIS_SCALE, 0)
+_LOWEST = -127 * _BASIS_SCALE
+"""Of that map."""
 _SMALLEST_GAIN = 0.01
 """A channel is never multiplied by less: its bias has to fit the accumulators."""
 _LARGEST_MULTIPLIER = 1 - 2.0**-10
@@ -193,7 +203,7 @@ class _Unit(nn.Module):
 
 
 class _Basis(_Unit):
-    """Basis kernels. The normalisation has no gain: what scales a channel is a column of V.
+    """Basis kernels, or a part of them. Nothing learns their gain: a column of V scales a channel.
 
     Parameters
     ----------
@@ -201,11 +211,14 @@ class _Basis(_Unit):
     most : float
         What the sums may be multiplied with. Of few bits and few inputs they deviate by so little
         that unit variance would take more.
+    centred : bool
+        Whether the outputs have a mean of 0 each, instead of a real zero at 0.
     """
 
-    def __init__(self, weights: Weights, most: float):
+    def __init__(self, weights: Weights, most: float, *, centred: bool):
         super().__init__(weights)
         self.most = most
+        self.centred = centred
 
     def _norm(self, channels: int) -> nn.BatchNorm2d:
         return nn.BatchNorm2d(channels, affine=False)
@@ -226,7 +239,10 @@ class _Basis(_Unit):
         return scale / self.gain()
 
     def _normalise(self, sums: Tensor) -> Tensor:
-        normed = super()._normalise(sums)
+        if self.centred:
+            normed = super()._normalise(sums)
+        else:  # Beside its negative its mean is 0.
+            normed = super()._normalise(torch.cat([sums, -sums]))[: len(sums)]
         smaller = (self.gain() * self.deviation()).float()  # By statistics that know these sums.
         return normed * smaller[:, None, None]
 
@@ -263,6 +279,60 @@ class _Output(nn.Module):
         return sums * gain.float()[:, None, None] + bias.float()[:, None, None]
 
 
+class _Stage(NamedTuple):
+    """What a layer runs as, or one of the layers that a factored one runs as.
+
+    Parameters
+    ----------
+    layer : FloatConvolution
+        Name and geometry count.
+    given : Quantisation
+        Of the map that it reads.
+    """
+
+    layer: FloatConvolution
+    given: Quantisation
+
+
+def _stages(layer: FloatConvolution, choice: Choice, given: Quantisation) -> tuple[_Stage, ...]:
+    """A layer as it runs."""
+    if not choice.factored:
+        return (_Stage(layer, given),)
+    basis = replace(layer, name=f"{layer.name}.basis", low=_LOWEST, high=math.inf)
+    stages = []
+    if choice.fully:
+        first = replace(_pointwise(basis), name=f"{layer.name}.coefficients")
+        stages.append(_Stage(first, given))
+        groups = (choice.kernels or 1) * (choice.terms or 1)
+        basis, given = replace(basis, inputs=(first.name,), groups=groups), _BETWEEN
+    stages.append(_Stage(basis, given))
+    stages.append(_Stage(replace(_pointwise(layer), inputs=(basis.name,)), _BETWEEN))
+    return tuple(stages)
+
+
+def _parts(weights: Tensor, choice: Choice) -> tuple[Tensor, ...]:
+    """The real numbers of each of a factored layer's stages, for weights [Co, Ci, T]."""
+    v, kernels = truncated(weights, choice.kernels or len(weights))
+    if not choice.fully:
+        return kernels, v[:, :, None]
+    u, b = split_terms(kernels, choice.terms or 1)
+    count, terms = b.shape[0] * b.shape[1], b.shape[1]
+    return (
+        u.mT.reshape(count, -1, 1),
+        b.reshape(count, 1, -1),
+        v.repeat_interleave(terms, dim=1)[:, :, None],
+    )
+
+
+def _forms(parts: Sequence[Tensor], choice: Choice) -> tuple[Weights, ...]:
+    """The same as they are trained."""
+    if choice.fully:
+        bits = choice.qu, choice.qb, choice.qv
+        return tuple(StoredWeights(part, q) for part, q in zip(parts, bits, strict=True))
+    inner = replace(choice, kernels=None, factored=False, q=choice.qu)
+    return weights_for(parts[0], inner), StoredWeights(parts[1], choice.qv)
+
+
 class Student(nn.Module):
     """A network in the compressed form, to be trained.
 
@@ -296,13 +366,22 @@ class Student(nn.Module):
         check_names(choices, self.choices)
         self.quantisations = _quantisations(network, calibration)
         self.output = network.layers[-1].name
+        self._stages: dict[str, tuple[_Stage, ...]] = {}
         for layer in network.layers:
             _check(layer)
             if isinstance(layer, FloatConvolution):
                 self._add(layer, self.choices[layer.name])
         self._match(calibration)
 
+    def _unit(self, layer: FloatConvolution) -> _Unit | _Output:
+        unit = getattr(self, _registered(layer.name))
+        if not isinstance(unit, _Unit | _Output):
+            raise TypeError(f"{layer.name} is {unit!r}")
+        return unit
+
     def _add(self, layer: FloatConvolution, choice: Choice) -> None:
+        given = self.quantisations[layer.inputs[0]]
+        self._stages[layer.name] = _stages(layer, choice, given)
         real = torch.from_numpy(layer.weights).float()
         name = _registered(layer.name)
         if layer.name == self.output:
@@ -316,19 +395,17 @@ class Student(nn.Module):
             return
         check_groups(layer, choice)
         check_ranks(layer.name, layer.weights, choice)
-        if choice.fully:
-            raise FitError(
-                f"layer {layer.name!r} is fully factored, which is not retrained",
-                "leave out fully: the same ranks are retrained factored",
-            )
-        if choice.factored and choice.kernels is not None:
-            v, basis = truncated(real, choice.kernels)
-            inner = replace(choice, kernels=None, factored=False, q=choice.qu)
-            most = _LARGEST_MULTIPLIER * _BASIS_SCALE / self._given(layer)
-            self.add_module(f"{name}_basis", _Basis(weights_for(basis, inner), most))
-            self.add_module(name, _Unit(StoredWeights(v[:, :, None], choice.qv)))
-        else:
+        if not choice.factored:
             self.add_module(name, _Unit(weights_for(real, choice)))
+            return
+        *bases, last = _forms(_parts(real, choice), choice)
+        for stage, weights in zip(self._stages[layer.name], bases, strict=False):
+            most = _LARGEST_MULTIPLIER * _BASIS_SCALE / stage.given.scale
+            # Padding reads zeros: those of a map between U and B have to stay 0.
+            centred = stage.layer.name.endswith(".basis")
+            basis = _Basis(weights, most, centred=centred)
+            self.add_module(_registered(stage.layer.name), basis)
+        self.add_module(name, _Unit(last))
 
     @torch.no_grad()
     def _match(self, calibration: Calibration) -> None:
@@ -350,13 +427,15 @@ class Student(nn.Module):
     def _match_bases(self) -> None:
         """Give V's columns the scale that the normalisations have taken from the basis kernels."""
         for layer in self.network.layers:
-            basis = getattr(self, f"{_registered(layer.name)}_basis", None)
-            if isinstance(layer, FloatConvolution) and isinstance(basis, _Basis):
-                weights = torch.from_numpy(layer.weights).float()
-                v, real = truncated(weights, len(basis.weights()))
-                scaled = v * basis.unit(real).float()
-                unit = getattr(self, _registered(layer.name))
-                unit.weights = StoredWeights(scaled[:, :, None], unit.weights.q)
+            if not isinstance(layer, FloatConvolution) or not self.choices[layer.name].factored:
+                continue
+            choice, weights = self.choices[layer.name], torch.from_numpy(layer.weights).float()
+            *kernels, v = _parts(weights, choice)
+            for stage, real in zip(self._stages[layer.name], kernels, strict=False):
+                basis = self._unit(stage.layer)
+                if isinstance(basis, _Basis):
+                    v = v * basis.unit(real).float()[:, None]
+            self._unit(layer).weights = StoredWeights(v, choice.qv)
 
     @torch.no_grad()
     def settle(self, batches: Iterable[Tensor]) -> None:
@@ -383,20 +462,13 @@ class Student(nn.Module):
         Of few bits and few inputs, as of a depthwise layer, a sum's unit can be worth more than its
         map's. Call it after each update.
         """
-        for layer in self.network.layers:
-            unit = getattr(self, _registered(layer.name), None)
-            if isinstance(layer, FloatConvolution) and isinstance(unit, _Unit):
+        for name, stages in self._stages.items():
+            unit = self._unit(stages[-1].layer)
+            if isinstance(unit, _Unit):
                 norm = unit.norm
                 least = _SMALLEST_GAIN * norm.weight.abs().mean()
-                deviation = torch.sqrt(norm.state_dict()["running_var"] + norm.eps)
-                ratio = self.quantisations[layer.name].scale / self._given(layer)
-                norm.weight.clamp_(least, _LARGEST_MULTIPLIER * ratio * deviation)
-
-    def _given(self, layer: FloatConvolution) -> float:
-        """Scale of the map that a layer, or V of a factored one, reads."""
-        if hasattr(self, f"{_registered(layer.name)}_basis"):
-            return _BASIS_SCALE
-        return self.quantisations[layer.inputs[0]].scale
+                ratio = self.quantisations[name].scale / stages[-1].given.scale
+                norm.weight.clamp_(least, _LARGEST_MULTIPLIER * ratio * unit.deviation().float())
 
     def coherence(self) -> Tensor:
         """Mean over the layers of how far their bases are from orthogonal."""
@@ -416,16 +488,12 @@ class Student(nn.Module):
         return maps[self.output].flatten(1)
 
     def _sums(self, x: Tensor, layer: FloatConvolution) -> Tensor:
-        name = _registered(layer.name)
-        scale = self.quantisations[layer.inputs[0]].scale
-        unit = getattr(self, name)
-        if hasattr(self, f"{name}_basis"):
-            basis = getattr(self, f"{name}_basis")(x, layer, scale)
-            x = quantise_map(basis, _BASIS_SCALE, -127, 127)
-            sums: Tensor = unit(x, _pointwise(layer), _BASIS_SCALE)
-        else:
-            sums = unit(x, layer, scale)
-        return sums
+        *bases, last = self._stages[layer.name]
+        for stage in bases:
+            sums = self._unit(stage.layer)(x, stage.layer, stage.given.scale)
+            x = quantise_map(sums, _BASIS_SCALE, -127, 127)
+        made: Tensor = self._unit(last.layer)(x, last.layer, last.given.scale)
+        return made
 
     def _quantise(self, x: Tensor, name: str, layer: FloatLayer | None) -> Tensor:
         scale, zero_point = self.quantisations[name]
@@ -451,17 +519,11 @@ class Student(nn.Module):
             if not isinstance(layer, FloatConvolution):
                 builder.add(layer)
                 continue
-            given = self.quantisations[layer.inputs[0]]
-            result = self.quantisations[layer.name]
-            name = _registered(layer.name)
-            if hasattr(self, f"{name}_basis"):
-                basis = replace(
-                    layer, name=f"{layer.name}.basis", low=-127 * _BASIS_SCALE, high=math.inf
-                )
-                between = Quantisation(_BASIS_SCALE, 0)
-                builder.append(_integer(getattr(self, f"{name}_basis"), basis, given, between))
-                layer, given = replace(_pointwise(layer), inputs=(basis.name,)), between
-            builder.append(_integer(getattr(self, name), layer, given, result))
+            stages = self._stages[layer.name]
+            results = *(stage.given for stage in stages[1:]), self.quantisations[layer.name]
+            for stage, result in zip(stages, results, strict=True):
+                unit = self._unit(stage.layer)
+                builder.append(_integer(unit, stage.layer, stage.given, result))
         return builder.network()
 
 
@@ -481,7 +543,7 @@ def _integer(unit, layer, given, result):  # type: ignore[no-untyped-def]
 
 
 def _pointwise(layer: FloatConvolution) -> FloatConvolution:
-    """The layer that V is, behind its basis."""
+    """The layer of one tap that V is, or U."""
     return replace(pointwise(layer), weights=np.zeros((len(layer.weights), 1, 1)))
 
 

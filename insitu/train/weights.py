@@ -12,7 +12,15 @@ from golden.network import Generated, Stored
 from insitu.choice import Choice
 from insitu.train.straight_through import integers, shift8
 
-__all__ = ["CrossWeights", "IntraWeights", "StoredWeights", "Weights", "weights_for"]
+__all__ = [
+    "CrossWeights",
+    "IntraWeights",
+    "StoredWeights",
+    "Weights",
+    "split_terms",
+    "truncated",
+    "weights_for",
+]
 
 
 class Weights(nn.Module):
@@ -87,10 +95,8 @@ class IntraWeights(Weights):
         super().__init__()
         if choice.terms is None:
             raise ValueError("terms must be a number, not None")
-        left, values, right = torch.linalg.svd(weights, full_matrices=False)
-        root = values[:, : choice.terms].sqrt()
-        self.u = _latent(left[:, :, : choice.terms] * root[:, None])
-        self.b = _latent(right[:, : choice.terms] * root[:, :, None])
+        u, b = split_terms(weights, choice.terms)
+        self.u, self.b = _latent(u), _latent(b)
         self.choice = choice
         self.s1 = _shift_for(self._sums())
 
@@ -169,6 +175,13 @@ def truncated(weights: Tensor, kernels: int) -> tuple[Tensor, Tensor]:
     root = values[:kernels].sqrt()
     basis = (right[:kernels] * root[:, None]).reshape(kernels, *weights.shape[1:])
     return (left[:, :kernels] * root).contiguous(), basis.contiguous()
+
+
+def split_terms(weights: Tensor, terms: int) -> tuple[Tensor, Tensor]:
+    """U [Bo, Ci, Bi] and B [Bo, Bi, T] nearest to weights [Bo, Ci, T] in their product."""
+    left, values, right = torch.linalg.svd(weights, full_matrices=False)
+    root = values[:, :terms].sqrt()
+    return left[:, :, :terms] * root[:, None], right[:, :terms] * root[:, :, None]
 
 
 def _shift_for(sums: Tensor) -> int:
