@@ -46,9 +46,9 @@ from insitu.network import to_bytes
 from insitu.plan import plan
 from insitu.quantise import Calibration, quantise
 from insitu.search import Search
+from insitu.train.float_module import FloatModule
 from insitu.train.loop import Options, Samples, accuracy, samples_from, split
 from insitu.train.retrain import calibration_from, read_samples, retrain
-from insitu.train.student import FloatModule
 from rtl.config import configuration
 
 HERE = Path(__file__).parent

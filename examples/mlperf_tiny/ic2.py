@@ -34,9 +34,10 @@ from insitu.import_onnx import import_onnx
 from insitu.models import Model
 from insitu.network import load, to_bytes
 from insitu.plan import plan
+from insitu.train.float_module import FloatModule
 from insitu.train.loop import Options, fit, split
 from insitu.train.retrain import calibration_from
-from insitu.train.student import FloatModule, Student
+from insitu.train.student import Student
 from rtl.config import configuration
 
 HERE = Path(__file__).parent

@@ -8,6 +8,7 @@ as an integer network.
 |---|---|
 | `straight_through` | rounding with a gradient |
 | `weights` | weights that are trained as W, as U and B, or as V, U and B |
+| `float_module` | the network that it came from |
 | `student` | a network of layers with such weights, and its way into `golden` |
 | `loop` | batches, objective, checkpoints |
 | `retrain` | all of it, from a float network and samples to an integer network |

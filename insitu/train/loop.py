@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from insitu.errors import InputError
-from insitu.train.student import FloatModule, Student
+from insitu.train.float_module import FloatModule
+from insitu.train.student import Student
 
 __all__ = ["Options", "Samples", "accuracy", "best_device", "fit", "samples_from", "split"]
 

@@ -17,8 +17,9 @@ from insitu.files import read_arrays
 from insitu.float_network import FloatConvolution, FloatNetwork
 from insitu.plan import plan
 from insitu.quantise import Calibration, calibrate, check_inputs, check_labels, in_shape
+from insitu.train.float_module import FloatModule
 from insitu.train.loop import Options, Samples, accuracy, best_device, fit, samples_from, split
-from insitu.train.student import FloatModule, Student
+from insitu.train.student import Student
 from rtl.config import Configuration
 
 __all__ = ["Retrained", "calibration_from", "read_samples", "retrain"]

@@ -7,31 +7,33 @@ map exactly. In evaluation mode biases are rounded as in the integer network.
 """
 
 import math
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from golden.network import INPUT, Network, Rounding
 from insitu.choice import Choice
 from insitu.compress import check_groups, check_names, check_ranks, pointwise
 from insitu.errors import FitError
 from insitu.float_network import (
-    FloatAdd,
     FloatConvolution,
     FloatLayer,
-    FloatLimit,
-    FloatMean,
     FloatNetwork,
     FloatPooling,
     Quantisation,
 )
 from insitu.quantise import Builder, Calibration, quantised_layer
+from insitu.train.float_module import (
+    FloatModule,
+    check_layer,
+    convolve,
+    registered,
+    without_weights,
+)
 from insitu.train.straight_through import quantise_map, step
 from insitu.train.weights import (
     StoredWeights,
@@ -41,7 +43,7 @@ from insitu.train.weights import (
     weights_for,
 )
 
-__all__ = ["FloatModule", "Student"]
+__all__ = ["Student"]
 
 _BASIS_SCALE = 2.0**-5
 """Of the map behind a basis: its channels have at most unit variance, so four sigma fit."""
@@ -52,111 +54,6 @@ _SMALLEST_GAIN = 0.01
 """A channel is never multiplied by less: its bias has to fit the accumulators."""
 _LARGEST_MULTIPLIER = 1 - 2.0**-10
 """Of a sum, on its way into the layer's map: the requantiser multiplies by less than 1."""
-
-
-def _convolve(
-    x: Tensor, weights: Tensor, layer: FloatConvolution, bias: Tensor | None = None
-) -> Tensor:
-    """Sums of weights [Co, Ci / groups, T] over x [N, Ci, H, W]."""
-    top, left, bottom, right = layer.padding
-    kernel = weights.reshape(*weights.shape[:2], *layer.kernel)
-    kernel = kernel.contiguous(memory_format=torch.channels_last)
-    if (top, left) == (bottom, right):
-        padding = top, left
-    else:
-        x, padding = functional.pad(x, (left, right, top, bottom)), (0, 0)
-    return functional.conv2d(x, kernel, bias, layer.stride, padding, layer.dilation, layer.groups)
-
-
-def _limited(x: Tensor, layer: FloatLayer) -> Tensor:
-    if math.isinf(layer.low) and math.isinf(layer.high):
-        return x
-    return x.clamp(layer.low, layer.high)
-
-
-def _pool(x: Tensor, layer: FloatPooling) -> Tensor:
-    top, left, bottom, right = layer.padding
-    if layer.mode == "maximum":
-        padded = functional.pad(x, (left, right, top, bottom), value=-math.inf)
-        return functional.max_pool2d(padded, layer.kernel, layer.stride)
-    if any(layer.padding):
-        inside = functional.pad(torch.ones_like(x[:1, :1]), (left, right, top, bottom))
-        x = functional.pad(x, (left, right, top, bottom))
-        share = functional.avg_pool2d(inside, layer.kernel, layer.stride)
-        return functional.avg_pool2d(x, layer.kernel, layer.stride) / share
-    return functional.avg_pool2d(x, layer.kernel, layer.stride)
-
-
-class FloatModule(nn.Module):
-    """A network in floating point, as it is: what teaches.
-
-    Parameters
-    ----------
-    network : FloatNetwork
-        Of convolutions, sums, poolings, means and limits.
-    """
-
-    def __init__(self, network: FloatNetwork):
-        super().__init__()
-        self.network = network
-        for layer in network.layers:
-            _check(layer)
-            if isinstance(layer, FloatConvolution):
-                name = _registered(layer.name)
-                self.register_buffer(name, torch.from_numpy(layer.weights).float())
-                self.register_buffer(f"{name}_bias", torch.from_numpy(layer.bias).float())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Output [N, classes] for x [N, C, H, W]."""
-        ((layer, sums),) = deque(self._walk(x), maxlen=1)
-        return _limited(sums, layer).flatten(1)
-
-    def moments(self, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Mean and deviation of each convolution's channels before its limits."""
-        return {
-            layer.name: (sums.mean(dim=(0, 2, 3)), sums.std(dim=(0, 2, 3)))
-            for layer, sums in self._walk(x)
-            if isinstance(layer, FloatConvolution)
-        }
-
-    def _walk(self, x: Tensor) -> Iterator[tuple[FloatLayer, Tensor]]:
-        """Each layer and its output before the limits."""
-        maps = {INPUT: x}
-        for layer in self.network.layers:
-            sums = self._sums(layer, *(maps[name] for name in layer.inputs))
-            maps[layer.name] = _limited(sums, layer)
-            yield layer, sums
-
-    def _sums(self, layer: FloatLayer, *maps: Tensor) -> Tensor:
-        if isinstance(layer, FloatConvolution):
-            name = _registered(layer.name)
-            return _convolve(maps[0], getattr(self, name), layer, getattr(self, f"{name}_bias"))
-        return _without_weights(layer, *maps)
-
-
-def _without_weights(layer: FloatLayer, *maps: Tensor) -> Tensor:
-    if isinstance(layer, FloatAdd):
-        return maps[0] + maps[1]
-    if isinstance(layer, FloatMean):
-        return maps[0].mean(dim=(2, 3), keepdim=True)
-    if isinstance(layer, FloatPooling):
-        return _pool(maps[0], layer)
-    return maps[0]
-
-
-def _check(layer: FloatLayer) -> None:
-    known = FloatConvolution | FloatAdd | FloatMean | FloatPooling | FloatLimit
-    if not isinstance(layer, known):
-        raise FitError(
-            f"layer {layer.name!r} is a {type(layer).__name__.removeprefix('Float').lower()}, "
-            "which is not retrained",
-            "retrain networks of convolutions, sums, poolings, means and limits",
-        )
-
-
-def _registered(name: str) -> str:
-    """A layer's name as PyTorch takes it."""
-    return f"layer_{name}".replace(".", "_")
 
 
 class _Unit(nn.Module):
@@ -189,8 +86,8 @@ class _Unit(nn.Module):
         """The normalised sums."""
         weights = self.weights()
         if self.training:
-            return self._normalise(_convolve(x, weights, layer))
-        sums = _convolve(x / input_scale, weights, layer)
+            return self._normalise(convolve(x, weights, layer))
+        sums = convolve(x / input_scale, weights, layer)
         gain, offset = self.gains(input_scale)
         bias = offset / gain
         # What has no weights is as fine as its bias needs it.
@@ -232,8 +129,9 @@ class _Basis(_Unit):
         gain = self.gain()
         return gain * input_scale, -self.norm.state_dict()["running_mean"] * gain
 
-    def unit(self, real: Tensor) -> Tensor:
-        """What the map's channels are worth for kernels [Bo, Ci, T] of real numbers, [Bo]."""
+    @torch.no_grad()
+    def worth(self, real: Tensor) -> Tensor:
+        """The real sums of kernels [channels, Ci, T], over what the map holds, [channels]."""
         rows, wanted = self.weights().double().flatten(1), real.double().flatten(1)
         scale = (rows * wanted).sum(dim=1) / rows.square().sum(dim=1).clamp(min=1)
         return scale / self.gain()
@@ -243,8 +141,8 @@ class _Basis(_Unit):
             normed = super()._normalise(sums)
         else:  # Beside its negative its mean is 0.
             normed = super()._normalise(torch.cat([sums, -sums]))[: len(sums)]
-        smaller = (self.gain() * self.deviation()).float()  # By statistics that know these sums.
-        return normed * smaller[:, None, None]
+        smaller = (self.most * self.deviation()).clamp(max=1)  # These sums are in it.
+        return normed * smaller.to(normed.dtype)[:, None, None]
 
 
 class _Output(nn.Module):
@@ -275,7 +173,7 @@ class _Output(nn.Module):
         gain, bias = self.gains(input_scale)
         if not self.training:
             bias = torch.round(bias / gain) * gain
-        sums = _convolve(x / input_scale, self.weights(), layer).float()
+        sums = convolve(x / input_scale, self.weights(), layer).float()
         return sums * gain.float()[:, None, None] + bias.float()[:, None, None]
 
 
@@ -288,22 +186,26 @@ class _Stage(NamedTuple):
         Name and geometry count.
     given : Quantisation
         Of the map that it reads.
+    centred : bool
+        Whether its sums may be moved to a mean of 0: padding reads zeros of the next map.
     """
 
     layer: FloatConvolution
     given: Quantisation
+    centred: bool = True
 
 
-def _stages(layer: FloatConvolution, choice: Choice, given: Quantisation) -> tuple[_Stage, ...]:
-    """A layer as it runs."""
+def _stages(
+    layer: FloatConvolution, choice: Choice, given: Quantisation, groups: int
+) -> tuple[_Stage, ...]:
+    """A layer as it runs; `groups` are those of B where it is fully factored."""
     if not choice.factored:
         return (_Stage(layer, given),)
     basis = replace(layer, name=f"{layer.name}.basis", low=_LOWEST, high=math.inf)
     stages = []
     if choice.fully:
         first = replace(_pointwise(basis), name=f"{layer.name}.coefficients")
-        stages.append(_Stage(first, given))
-        groups = (choice.kernels or 1) * (choice.terms or 1)
+        stages.append(_Stage(first, given, centred=False))
         basis, given = replace(basis, inputs=(first.name,), groups=groups), _BETWEEN
     stages.append(_Stage(basis, given))
     stages.append(_Stage(replace(_pointwise(layer), inputs=(basis.name,)), _BETWEEN))
@@ -311,21 +213,25 @@ def _stages(layer: FloatConvolution, choice: Choice, given: Quantisation) -> tup
 
 
 def _parts(weights: Tensor, choice: Choice) -> tuple[Tensor, ...]:
-    """The real numbers of each of a factored layer's stages, for weights [Co, Ci, T]."""
-    v, kernels = truncated(weights, choice.kernels or len(weights))
+    """The real numbers of each of a layer's stages, for weights [Co, Ci, T]."""
+    if not choice.factored:
+        return (weights,)
+    v, kernels = truncated(weights, choice.kernels)
     if not choice.fully:
         return kernels, v[:, :, None]
-    u, b = split_terms(kernels, choice.terms or 1)
-    count, terms = b.shape[0] * b.shape[1], b.shape[1]
+    u, b = split_terms(kernels, choice.terms)
+    bo, terms, taps = b.shape
     return (
-        u.mT.reshape(count, -1, 1),
-        b.reshape(count, 1, -1),
+        u.mT.reshape(bo * terms, -1, 1),
+        b.reshape(bo * terms, 1, taps),
         v.repeat_interleave(terms, dim=1)[:, :, None],
     )
 
 
 def _forms(parts: Sequence[Tensor], choice: Choice) -> tuple[Weights, ...]:
     """The same as they are trained."""
+    if not choice.factored:
+        return (weights_for(parts[0], choice),)
     if choice.fully:
         bits = choice.qu, choice.qb, choice.qv
         return tuple(StoredWeights(part, q) for part, q in zip(parts, bits, strict=True))
@@ -367,23 +273,17 @@ class Student(nn.Module):
         self.quantisations = _quantisations(network, calibration)
         self.output = network.layers[-1].name
         self._stages: dict[str, tuple[_Stage, ...]] = {}
+        parts = {}
         for layer in network.layers:
-            _check(layer)
+            check_layer(layer)
             if isinstance(layer, FloatConvolution):
-                self._add(layer, self.choices[layer.name])
-        self._match(calibration)
+                parts[layer.name] = self._add(layer, self.choices[layer.name])
+        self._match(calibration, parts)
 
-    def _unit(self, layer: FloatConvolution) -> _Unit | _Output:
-        unit = getattr(self, _registered(layer.name))
-        if not isinstance(unit, _Unit | _Output):
-            raise TypeError(f"{layer.name} is {unit!r}")
-        return unit
-
-    def _add(self, layer: FloatConvolution, choice: Choice) -> None:
+    def _add(self, layer: FloatConvolution, choice: Choice) -> tuple[Tensor, ...]:
+        """Add the modules of a layer; the real numbers of its stages."""
         given = self.quantisations[layer.inputs[0]]
-        self._stages[layer.name] = _stages(layer, choice, given)
         real = torch.from_numpy(layer.weights).float()
-        name = _registered(layer.name)
         if layer.name == self.output:
             if choice != Choice(q=choice.q):
                 raise FitError(
@@ -391,51 +291,58 @@ class Student(nn.Module):
                     "choose only q for it",
                 )
             bias = torch.from_numpy(layer.bias).float()
-            self.add_module(name, _Output(StoredWeights(real, choice.q), real, bias))
-            return
+            self._stages[layer.name] = (_Stage(layer, given),)
+            self._register(layer, _Output(StoredWeights(real, choice.q), real, bias))
+            return (real,)
         check_groups(layer, choice)
         check_ranks(layer.name, layer.weights, choice)
-        if not choice.factored:
-            self.add_module(name, _Unit(weights_for(real, choice)))
-            return
-        *bases, last = _forms(_parts(real, choice), choice)
-        for stage, weights in zip(self._stages[layer.name], bases, strict=False):
+        parts = _parts(real, choice)
+        *bases, last = _forms(parts, choice)
+        self._stages[layer.name] = _stages(layer, choice, given, groups=len(parts[0]))
+        for stage, weights in zip(self._stages[layer.name][:-1], bases, strict=True):
             most = _LARGEST_MULTIPLIER * _BASIS_SCALE / stage.given.scale
-            # Padding reads zeros: those of a map between U and B have to stay 0.
-            centred = stage.layer.name.endswith(".basis")
-            basis = _Basis(weights, most, centred=centred)
-            self.add_module(_registered(stage.layer.name), basis)
-        self.add_module(name, _Unit(last))
+            self._register(stage.layer, _Basis(weights, most, centred=stage.centred))
+        self._register(layer, _Unit(last))
+        return parts
+
+    def _register(self, layer: FloatConvolution, part: "_Unit | _Output") -> None:
+        name = registered(layer.name)
+        if hasattr(self, name):
+            raise FitError(
+                f"two layers would be called {layer.name!r} here", "rename one in the model"
+            )
+        self.add_module(name, part)
+
+    def _part(self, layer: FloatConvolution) -> "_Unit | _Output":
+        part: _Unit | _Output = getattr(self, registered(layer.name))
+        return part
 
     @torch.no_grad()
-    def _match(self, calibration: Calibration) -> None:
-        """Give the normalisations the statistics that the float network's sums have."""
+    def _match(self, calibration: Calibration, parts: Mapping[str, Sequence[Tensor]]) -> None:
+        """Give the sums the statistics that those of the float network have.
+
+        Normalising takes the scale from basis kernels: V's columns get it. Each layer is matched
+        behind those before it as they are then.
+        """
         x = torch.from_numpy(calibration.inputs).permute(0, 3, 1, 2)
         x = x.contiguous(memory_format=torch.channels_last)
-        moments = FloatModule(self.network).moments(x)
-        for name, (mean, deviation) in moments.items():
-            unit = getattr(self, _registered(name))
+        for name, (mean, deviation) in FloatModule(self.network).moments(x).items():
+            unit = self._part(self._stages[name][-1].layer)
             if isinstance(unit, _Unit):
                 unit.norm.weight.copy_(deviation)
                 unit.norm.bias.copy_(mean)
-        self.settle([x])
-        self._match_bases()
+        for name, (*bases, last) in self._stages.items():
+            if not bases:
+                continue
+            self._measure([x])
+            *kernels, v = parts[name]
+            for stage, real in zip(bases, kernels, strict=True):
+                basis: _Basis = getattr(self, registered(stage.layer.name))
+                v = v * basis.worth(real).float()[:, None]
+            self._part(last.layer).weights = StoredWeights(v, self.choices[name].qv)
         # Once more behind the channels that the first time has limited.
         self.settle([x])
         self.settle([x])
-
-    def _match_bases(self) -> None:
-        """Give V's columns the scale that the normalisations have taken from the basis kernels."""
-        for layer in self.network.layers:
-            if not isinstance(layer, FloatConvolution) or not self.choices[layer.name].factored:
-                continue
-            choice, weights = self.choices[layer.name], torch.from_numpy(layer.weights).float()
-            *kernels, v = _parts(weights, choice)
-            for stage, real in zip(self._stages[layer.name], kernels, strict=False):
-                basis = self._unit(stage.layer)
-                if isinstance(basis, _Basis):
-                    v = v * basis.unit(real).float()[:, None]
-            self._unit(layer).weights = StoredWeights(v, choice.qv)
 
     @torch.no_grad()
     def settle(self, batches: Iterable[Tensor]) -> None:
@@ -444,6 +351,10 @@ class Student(nn.Module):
         Those that training leaves lag behind the weights, of which each step moves some to another
         integer; at few bits this costs tens of points of accuracy.
         """
+        self._measure(batches)
+        self.limit()
+
+    def _measure(self, batches: Iterable[Tensor]) -> None:
         norms = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
         for norm in norms:
             norm.reset_running_stats()
@@ -453,7 +364,6 @@ class Student(nn.Module):
             self(x)
         for norm in norms:
             norm.momentum = 0.1
-        self.limit()
 
     @torch.no_grad()
     def limit(self) -> None:
@@ -463,7 +373,7 @@ class Student(nn.Module):
         map's. Call it after each update.
         """
         for name, stages in self._stages.items():
-            unit = self._unit(stages[-1].layer)
+            unit = self._part(stages[-1].layer)
             if isinstance(unit, _Unit):
                 norm = unit.norm
                 least = _SMALLEST_GAIN * norm.weight.abs().mean()
@@ -483,16 +393,16 @@ class Student(nn.Module):
             if isinstance(layer, FloatConvolution):
                 sums = self._sums(sources[0], layer)
             else:
-                sums = _without_weights(layer, *sources)
+                sums = without_weights(layer, *sources)
             maps[layer.name] = self._quantise(sums, layer.name, layer)
         return maps[self.output].flatten(1)
 
     def _sums(self, x: Tensor, layer: FloatConvolution) -> Tensor:
         *bases, last = self._stages[layer.name]
         for stage in bases:
-            sums = self._unit(stage.layer)(x, stage.layer, stage.given.scale)
+            sums = self._part(stage.layer)(x, stage.layer, stage.given.scale)
             x = quantise_map(sums, _BASIS_SCALE, -127, 127)
-        made: Tensor = self._unit(last.layer)(x, last.layer, last.given.scale)
+        made: Tensor = self._part(last.layer)(x, last.layer, last.given.scale)
         return made
 
     def _quantise(self, x: Tensor, name: str, layer: FloatLayer | None) -> Tensor:
@@ -522,7 +432,7 @@ class Student(nn.Module):
             stages = self._stages[layer.name]
             results = *(stage.given for stage in stages[1:]), self.quantisations[layer.name]
             for stage, result in zip(stages, results, strict=True):
-                unit = self._unit(stage.layer)
+                unit = self._part(stage.layer)
                 builder.append(_integer(unit, stage.layer, stage.given, result))
         return builder.network()
 

@@ -169,16 +169,16 @@ class CrossWeights(Weights):
         return _cosines(self.v.T) + self.basis.coherence()
 
 
-def truncated(weights: Tensor, kernels: int) -> tuple[Tensor, Tensor]:
-    """V [Co, Bo] and W1 [Bo, Ci, T] nearest to weights [Co, Ci, T] in their product."""
+def truncated(weights: Tensor, kernels: int | None) -> tuple[Tensor, Tensor]:
+    """V [Co, Bo] and W1 [Bo, Ci, T] nearest to weights [Co, Ci, T]; None is the full rank."""
     left, values, right = torch.linalg.svd(weights.flatten(1), full_matrices=False)
     root = values[:kernels].sqrt()
     basis = (right[:kernels] * root[:, None]).reshape(kernels, *weights.shape[1:])
     return (left[:, :kernels] * root).contiguous(), basis.contiguous()
 
 
-def split_terms(weights: Tensor, terms: int) -> tuple[Tensor, Tensor]:
-    """U [Bo, Ci, Bi] and B [Bo, Bi, T] nearest to weights [Bo, Ci, T] in their product."""
+def split_terms(weights: Tensor, terms: int | None) -> tuple[Tensor, Tensor]:
+    """U [Bo, Ci, Bi] and B [Bo, Bi, T] nearest to weights [Bo, Ci, T]; None is the full rank."""
     left, values, right = torch.linalg.svd(weights, full_matrices=False)
     root = values[:, :terms].sqrt()
     return left[:, :, :terms] * root[:, None], right[:, :terms] * root[:, :, None]

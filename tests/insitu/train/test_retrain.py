@@ -24,9 +24,10 @@ from tests.insitu.networks import random_network, random_stored
 torch = pytest.importorskip("torch", reason="needs the extra train")
 
 from insitu.train import loop  # noqa: E402
+from insitu.train.float_module import FloatModule  # noqa: E402
 from insitu.train.loop import Options, batches  # noqa: E402
 from insitu.train.retrain import read_samples  # noqa: E402
-from insitu.train.student import FloatModule, Student  # noqa: E402
+from insitu.train.student import Student  # noqa: E402
 
 torch.set_num_threads(1)  # Other tests run beside these.
 
