@@ -1,4 +1,4 @@
-"""Allocations within budgets that count what the solver's do not, or not what they do."""
+"""Allocations within budgets other than the solver's: of everything, or of weights alone."""
 
 from insitu.search import Built, Search
 
@@ -35,4 +35,4 @@ def within(search: Search, budget: int, *, plain: bool, whole: bool) -> Built:
             size = built.bytes + built.plan.parameters_base
         if size <= budget:
             return built
-        limit = built.bytes - max(1, size - budget)
+        limit = min(limit, built.bytes) - max(1, size - budget)

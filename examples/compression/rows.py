@@ -9,12 +9,11 @@
     python examples/compression/rows.py table
 
 FOLDER holds MLPerf Tiny's float networks; those trained here are in examples/mlperf_tiny. A row is
-a file of choices in `choices`, which `choose` writes: the solver's, within the row's budget. `run`
-without names makes all but those of the ablation. It keeps checkpoints and figures in
-build/compression, goes on where it was interrupted, and leaves out what is there. `table` collects
-the figures in `rows.json`. The epoch is chosen on 5,000 training images that are held out; MLPerf's
-own training has seen them. The 10,000 test images are looked at once, at the end. Needs the extra
-`train`.
+a file of choices in `choices`; where there is none, `choose` writes the solver's. `run` without
+names makes all but those of the ablation. It keeps checkpoints and figures in build/compression,
+goes on where it was interrupted, and leaves out what is there. `table` collects the figures in
+`rows.json`. The epoch is chosen on 5,000 training images that are held out; MLPerf's own training
+has seen them. The 10,000 test images are looked at once, at the end. Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ class Row:
     Parameters
     ----------
     model : str
-        File in the folder of networks, or in `TRAINED`.
+        File in the folder of networks: MLPerf Tiny's if it is a .tflite, `TRAINED` if an .onnx.
     budget : int or None
         KB for weights, parameters and program.
     plain : bool
@@ -164,20 +163,24 @@ def float_accuracy(
 
 def read_row(row: Row, models: Path, training: Path) -> tuple[FloatNetwork, Samples, Calibration]:
     """The row's network, the training images as it takes them, and a calibration with some."""
-    trained = TRAINED / row.model
-    network = load_float(trained if trained.exists() else models / row.model)
+    trained = row.model.endswith(".onnx")
+    network = load_float((TRAINED if trained else models) / row.model)
     samples = read_samples(training, network, channels_last=True)
-    if trained.exists():
+    if trained:  # With pixels / 255.
         samples = replace(samples, scale=samples.scale / 255)
     calibration = calibration_from(network, split(samples, row.options.held_out, 0)[0])
     return network, samples, calibration
 
 
 def choose(name: str, models: Path, training: Path) -> None:
-    """Write the solver's choices for a row."""
-    row = ALL[name]
-    if row.budget is None:
-        raise InputError(f"row {name} has no budget", "name one that has")
+    """Write the solver's choices for a row that has none."""
+    row, path = ALL[name], HERE / "choices" / f"{name}.json"
+    if row.budget is None or row.choices:
+        raise InputError(
+            f"row {name} has no budget, or another's choices", "name one to choose for"
+        )
+    if path.exists():
+        raise InputError(f"{path} is there", "delete it to choose again")
     network, _, calibration = read_row(row, models, training)
     with progress() as tell:
         search = Search(
@@ -188,7 +191,7 @@ def choose(name: str, models: Path, training: Path) -> None:
             progress=lambda done, total, what: tell(done, total, f"{name}: {what}"),
         )
         built = within(search, row.budget * KB, plain=row.plain, whole=True)
-    write_choices(built.allocation.choices, HERE / "choices" / f"{name}.json")
+    write_choices(built.allocation.choices, path)
     console.print(f"{name}: {built.bytes + built.plan.parameters_base:,} bytes")
 
 
@@ -302,7 +305,7 @@ def main() -> None:
         type=Path,
         default=Path(),
         metavar="FOLDER",
-        help="MLPerf Tiny's networks; default: this folder",
+        help="MLPerf Tiny's networks; default: where you are",
     )
     parser.add_argument("--training", type=Path, default=CACHE / "cifar10_training.npz")
     parser.add_argument("--test", type=Path, default=CACHE / "cifar10.npz")
@@ -310,6 +313,8 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    if arguments.step == "choose" and not arguments.rows:
+        parser.error("name the rows to choose for")
     names = arguments.rows or list(ROWS)
     if names == ["ablation"]:
         names = list(ABLATION)

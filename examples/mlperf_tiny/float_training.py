@@ -19,34 +19,53 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
 import torch
-from inputs import CACHE, PACKAGE, VERSION, cifar10, cifar10_training
+from inputs import CACHE, PACKAGE, VERSION, DatasetError, cifar10, cifar10_training
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional
 
-from insitu.errors import InsituError
+from golden.network import INPUT
+from insitu.errors import FitError, InputError, InsituError
+from insitu.files import check_writable, write_file
 from insitu.float_network import (
-    FloatAdd,
     FloatConvolution,
     FloatLayer,
+    FloatLimit,
     FloatMean,
     FloatNetwork,
     FloatPooling,
 )
 from insitu.models import load_float
-from insitu.train.loop import Options, Samples, accuracy, batches, samples_from, split
-from insitu.train.student import FloatModule
+from insitu.train.float_module import (
+    FloatModule,
+    convolve,
+    limited,
+    registered,
+    without_weights,
+)
+from insitu.train.loop import (
+    Options,
+    Samples,
+    accuracy,
+    batches,
+    read_checkpoint,
+    samples_from,
+    split,
+    write_checkpoint,
+)
 
 WORK = Path("build/float")
 PIXELS = 1 / 255
 """What an input of the ONNX file is, of a pixel."""
+CHECKPOINT = ("training", "network", "optimizer", "schedule", "epoch")
 
 console = Console(highlight=False)
 
@@ -89,29 +108,32 @@ def test_samples() -> Samples:
 
 
 class Normalised(nn.Module):
-    """A network of real numbers whose convolutions are followed by batch normalisations."""
+    """A network of real numbers whose convolutions are followed by batch normalisations.
 
-    def __init__(self, network: FloatNetwork, samples: Samples) -> None:
+    The last layer has a bias instead.
+
+    Parameters
+    ----------
+    network : FloatNetwork
+    x : float [N, C, H, W]
+        Samples, of which it computes what the network does.
+    """
+
+    def __init__(self, network: FloatNetwork, x: Tensor) -> None:
         super().__init__()
         self.network = network
-        self.weights, self.biases, self.norms = (
-            nn.ParameterDict(),
-            nn.ParameterDict(),
-            nn.ModuleDict(),
-        )
-        moments = FloatModule(network).moments(samples.real())
+        self.weights, self.norms = nn.ParameterDict(), nn.ModuleDict()
+        moments = FloatModule(network).moments(x)
         for layer in network.layers:
             if not isinstance(layer, FloatConvolution):
                 continue
-            shape = *layer.weights.shape[:2], *layer.kernel
-            self.weights[layer.name] = nn.Parameter(
-                torch.from_numpy(layer.weights).float().reshape(shape)
-            )
+            name = registered(layer.name)
+            self.weights[name] = nn.Parameter(torch.from_numpy(layer.weights).float())
             bias = torch.from_numpy(layer.bias).float()
-            if layer.dense:
-                self.biases[layer.name] = nn.Parameter(bias)
+            if layer is network.layers[-1]:
+                self.bias = nn.Parameter(bias)
                 continue
-            self.norms[layer.name] = norm = nn.BatchNorm2d(len(bias), momentum=0.05)
+            self.norms[name] = norm = nn.BatchNorm2d(len(bias), momentum=0.05)
             mean, deviation = moments[layer.name]
             norm.weight.data.copy_((deviation.square() + norm.eps).sqrt().clamp(min=1e-3))
             norm.bias.data.copy_(mean)
@@ -119,117 +141,126 @@ class Normalised(nn.Module):
             norm.running_var.copy_(deviation.square())  # type: ignore[operator]
 
     def begin_anew(self, seed: int) -> None:
-        """Draw all weights; normalisations and biases add and change nothing."""
+        """Draw all weights; normalisations and bias add and change nothing."""
         random = torch.Generator().manual_seed(seed)
         for weights in self.weights.values():
             nn.init.kaiming_normal_(weights, nonlinearity="relu", generator=random)
-        for bias in self.biases.values():
-            nn.init.zeros_(bias)
+        nn.init.zeros_(self.bias)
         for norm in self.norms.values():
             norm.reset_parameters()
 
-    def _sums(self, layer: FloatLayer, maps: list[Tensor]) -> Tensor:
-        if isinstance(layer, FloatAdd):
-            return maps[0] + maps[1]
-        if isinstance(layer, FloatPooling):
-            return functional.avg_pool2d(maps[0], layer.kernel)
-        if isinstance(layer, FloatMean):
-            return maps[0].mean(dim=(2, 3), keepdim=True)
-        assert isinstance(layer, FloatConvolution)
-        top, left, bottom, right = layer.padding
-        x = functional.pad(maps[0], (left, right, top, bottom))
-        sums = functional.conv2d(x, self.weights[layer.name], None, layer.stride)
-        if layer.dense:
-            return sums + self.biases[layer.name][:, None, None]
-        normed: Tensor = self.norms[layer.name](sums)
+    def _sums(self, x: Tensor, layer: FloatConvolution) -> Tensor:
+        name = registered(layer.name)
+        sums = convolve(x, self.weights[name], layer)
+        if name not in self.norms:
+            return sums + self.bias[:, None, None]
+        normed: Tensor = self.norms[name](sums)
         return normed
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [N, 10] of images [N, 3, 32, 32]."""
-        maps = {"input": x}
+        """Logits [N, classes] of images [N, C, H, W]."""
+        maps = {INPUT: x}
         for layer in self.network.layers:
-            sums = self._sums(layer, [maps[name] for name in layer.inputs])
-            maps[layer.name] = functional.relu(sums) if layer.low == 0 else sums
+            sources = [maps[name] for name in layer.inputs]
+            if isinstance(layer, FloatConvolution):
+                sums = self._sums(sources[0], layer)
+            else:
+                sums = without_weights(layer, *sources)
+            maps[layer.name] = limited(sums, layer)
         return maps[self.network.layers[-1].name].flatten(1)
 
+    @torch.no_grad()
     def folded(self) -> FloatNetwork:
         """The network with its normalisations in weights and biases."""
-        layers = []
+        layers: list[FloatLayer] = []
         for layer in self.network.layers:
             if isinstance(layer, FloatConvolution):
-                weights = self.weights[layer.name].detach().flatten(2)
-                if layer.dense:
-                    bias = self.biases[layer.name].detach()
-                else:
-                    state = self.norms[layer.name].state_dict()
-                    gain = state["weight"] / torch.sqrt(state["running_var"] + 1e-5)
-                    bias = state["bias"] - state["running_mean"] * gain
+                name = registered(layer.name)
+                weights, bias = self.weights[name].double(), self.bias.double()
+                if name in self.norms:
+                    norm = self.norms[name]
+                    gain = norm.weight / torch.sqrt(norm.running_var.double() + norm.eps)
                     weights = weights * gain[:, None, None]
+                    bias = norm.bias - norm.running_mean * gain
                 layer = replace(layer, weights=weights.numpy(), bias=bias.numpy())
             layers.append(layer)
         return replace(self.network, layers=tuple(layers))
 
 
-def export(network: FloatNetwork, path: Path) -> None:
-    """Write a network as ONNX: float [N, 3, 32, 32], pixel / 255."""
-    nodes, constants = [], {}
+def to_onnx(network: FloatNetwork) -> Any:
+    """The network as an ONNX model: float [N, C, H, W]."""
+    nodes: list[Any] = []
+    constants: dict[str, Any] = {}
     for layer in network.layers:
-        relu = layer.low == 0
-        result = f"{layer.name}.sum" if relu else layer.name
+        low, high = layer.low, layer.high
+        limits = low > -np.inf or high < np.inf or isinstance(layer, FloatLimit)
+        result = f"{layer.name}.sum" if limits else layer.name
+        inputs, attributes = list(layer.inputs), dict[str, Any]()
         if isinstance(layer, FloatConvolution):
+            operator = "Conv"
             shape = *layer.weights.shape[:2], *layer.kernel
-            constants[f"{layer.name}.weight"] = layer.weights.reshape(shape).astype(np.float32)
-            constants[f"{layer.name}.bias"] = layer.bias.astype(np.float32)
-            nodes.append(
-                helper.make_node(
-                    "Conv",
-                    [*layer.inputs, f"{layer.name}.weight", f"{layer.name}.bias"],
-                    [result],
-                    layer.name,
-                    strides=layer.stride,
-                    pads=layer.padding,
-                )
-            )
-        elif isinstance(layer, FloatAdd):
-            nodes.append(helper.make_node("Add", layer.inputs, [result], layer.name))
+            constants[f"{layer.name}.weight"] = layer.weights.reshape(shape)
+            constants[f"{layer.name}.bias"] = layer.bias
+            inputs += [f"{layer.name}.weight", f"{layer.name}.bias"]
+            attributes = {
+                "strides": layer.stride,
+                "pads": layer.padding,
+                "dilations": layer.dilation,
+                "group": layer.groups,
+            }
+        elif isinstance(layer, FloatPooling):
+            operator = "MaxPool" if layer.mode == "maximum" else "AveragePool"
+            attributes = {
+                "kernel_shape": layer.kernel,
+                "strides": layer.stride,
+                "pads": layer.padding,
+            }
         elif isinstance(layer, FloatMean):
-            nodes.append(helper.make_node("GlobalAveragePool", layer.inputs, [result], layer.name))
+            operator = "GlobalAveragePool"
         else:
+            operator = "Add"
+        if isinstance(layer, FloatLimit):
+            result = layer.inputs[0]
+        else:
+            nodes.append(helper.make_node(operator, inputs, [result], layer.name, **attributes))
+        if limits:
+            operator, names = "Relu", []
+            if (low, high) != (0, np.inf):
+                operator, names = "Clip", [f"{layer.name}.low", f"{layer.name}.high"]
+                constants |= dict(zip(names, (low, high), strict=True))
             nodes.append(
-                helper.make_node(
-                    "AveragePool",
-                    layer.inputs,
-                    [result],
-                    layer.name,
-                    kernel_shape=layer.kernel,
-                    strides=layer.kernel,
-                )
+                helper.make_node(operator, [result, *names], [layer.name], f"{layer.name}.limits")
             )
-        if relu:
-            nodes.append(helper.make_node("Relu", [result], [layer.name], f"{layer.name}.relu"))
-    last = network.layers[-1].name
-    nodes.append(helper.make_node("Flatten", [last], ["logits"], "flatten"))
+    nodes.append(helper.make_node("Flatten", [network.layers[-1].name], ["logits"], "flatten"))
+    height, width, channels = network.input_shape
+    classes = int(np.prod(network.shapes[network.layers[-1].name]))
+    real = TensorProto.FLOAT
     graph = helper.make_graph(
         nodes,
         network.name,
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, 32, 32])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 10])],
-        [numpy_helper.from_array(values, name) for name, values in constants.items()],
+        [helper.make_tensor_value_info(INPUT, real, ["N", channels, height, width])],
+        [helper.make_tensor_value_info("logits", real, ["N", classes])],
+        [
+            numpy_helper.from_array(np.asarray(values, np.float32), name)
+            for name, values in constants.items()
+        ],
     )
-    onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
-    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def starting_point(source: Path, settings: Settings, samples: Samples) -> Normalised:
     """The network of a file, for inputs of pixels / 255, with normalisations."""
     network = load_float(source)
+    first = network.layers[0]
+    if not isinstance(first, FloatConvolution) or network.input_shape != (32, 32, 3):
+        raise FitError(
+            f"{source} is no network for images of 32 x 32 x 3 that begins with a convolution",
+            "name one that is",
+        )
     if source.suffix == ".tflite":
-        first = network.layers[0]
-        assert isinstance(first, FloatConvolution)
         scaled = replace(first, weights=first.weights / PIXELS)
         network = replace(network, layers=(scaled, *network.layers[1:]))
-    module = Normalised(network, samples)
+    module = Normalised(network, samples.real())
     if settings.anew:
         module.begin_anew(seed=0)
     return module.to(memory_format=torch.channels_last)
@@ -237,6 +268,7 @@ def starting_point(source: Path, settings: Settings, samples: Samples) -> Normal
 
 def train(source: Path, result: Path, settings: Settings) -> None:
     """Train, or go on where a checkpoint is, and write the ONNX file."""
+    check_writable(result, "network")
     options = Options(
         epochs=settings.epochs, shift=4, mirror=True, cutout=settings.cutout, bfloat16=True
     )
@@ -250,10 +282,13 @@ def train(source: Path, result: Path, settings: Settings) -> None:
         optimizer, settings.rate, settings.epochs * steps, pct_start=0.15
     )
     checkpoint, begin = WORK / f"{result.stem}.pt", 0
+    training_of = f"{settings}, {sha256(source.read_bytes()).hexdigest()}"
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        if state["settings"] != repr(settings):
-            sys.exit(f"error: {checkpoint} is of a training with other settings; delete it")
+        state = read_checkpoint(checkpoint, torch.device("cpu"), CHECKPOINT)
+        if state["training"] != training_of:
+            raise InputError(
+                f"{checkpoint} is of another network, or has other settings", "delete it"
+            )
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
@@ -272,17 +307,14 @@ def train(source: Path, result: Path, settings: Settings) -> None:
             schedule.step()
         console.print(f"epoch {epoch + 1}: held out {accuracy(network, held_out):.2f} %")
         state = {
-            "settings": repr(settings),
+            "training": training_of,
             "network": network.state_dict(),
             "optimizer": optimizer.state_dict(),
             "schedule": schedule.state_dict(),
             "epoch": epoch + 1,
         }
-        part = checkpoint.with_name(f".{checkpoint.name}.part")
-        torch.save(state, part)
-        part.replace(checkpoint)
-    network.eval()
-    export(network.folded(), result)
+        write_checkpoint(state, checkpoint)
+    write_file(result, to_onnx(network.folded()).SerializeToString(), "network")
     console.print(f"test images: {accuracy(network, test_samples()):.2f} %")
 
 
@@ -307,7 +339,7 @@ def main() -> None:
     )
     try:
         train(arguments.model, arguments.output, settings)
-    except InsituError as error:
+    except (DatasetError, InsituError) as error:
         sys.exit(f"error: {error}")
 
 

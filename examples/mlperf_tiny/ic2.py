@@ -15,6 +15,7 @@ are chosen on 5,000 images that are held out; the original network has seen them
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -22,12 +23,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from float_training import training_samples
-from inputs import CACHE, PACKAGE, VERSION, cifar10
+from inputs import CACHE, PACKAGE, VERSION, DatasetError, cifar10
 from rich.console import Console
 
 from insitu.choice import Choice
 from insitu.console import progress
-from insitu.errors import FitError
+from insitu.errors import FitError, InsituError
 from insitu.evaluate import Inputs, evaluate
 from insitu.files import write_file
 from insitu.import_onnx import import_onnx
@@ -163,10 +164,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     WORK.mkdir(parents=True, exist_ok=True)
-    if arguments.step == "retrain":
-        retrain(arguments.form)
-    else:
-        measure(arguments.form)
+    try:
+        (retrain if arguments.step == "retrain" else measure)(arguments.form)
+    except (DatasetError, InsituError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -67,8 +67,6 @@ def _pool(x: Tensor, layer: FloatPooling) -> Tensor:
 class FloatModule(nn.Module):
     """A network in floating point, as it is: what teaches.
 
-    A subclass may compute the convolutions in another way.
-
     Parameters
     ----------
     network : FloatNetwork
@@ -102,12 +100,11 @@ class FloatModule(nn.Module):
         """Each layer and its output before the limits."""
         maps = {INPUT: x}
         for layer in self.network.layers:
-            sums = self.sums(layer, *(maps[name] for name in layer.inputs))
+            sums = self._sums(layer, *(maps[name] for name in layer.inputs))
             maps[layer.name] = limited(sums, layer)
             yield layer, sums
 
-    def sums(self, layer: FloatLayer, *maps: Tensor) -> Tensor:
-        """Output of a layer before its limits."""
+    def _sums(self, layer: FloatLayer, *maps: Tensor) -> Tensor:
         if isinstance(layer, FloatConvolution):
             name = registered(layer.name)
             return convolve(maps[0], getattr(self, name), layer, getattr(self, f"{name}_bias"))

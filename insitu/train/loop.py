@@ -5,7 +5,7 @@ random numbers are drawn on the CPU, so that a GPU sees the same batches.
 """
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,18 @@ from insitu.errors import InputError
 from insitu.train.float_module import FloatModule
 from insitu.train.student import Student
 
-__all__ = ["Options", "Samples", "accuracy", "best_device", "fit", "samples_from", "split"]
+__all__ = [
+    "Options",
+    "Samples",
+    "accuracy",
+    "batches",
+    "best_device",
+    "fit",
+    "read_checkpoint",
+    "samples_from",
+    "split",
+    "write_checkpoint",
+]
 
 Progress = Callable[[int, int, str], None]
 
@@ -266,7 +277,7 @@ def fit(
     figures: list[dict[str, Any]] = []
     best: dict[str, Any] = {}
     if checkpoint.exists():
-        state = _read_checkpoint(checkpoint, device)
+        state = read_checkpoint(checkpoint, device, _CHECKPOINT)
         if state["settings"] != settings:
             raise InputError(
                 f"{checkpoint} is of a training with other settings",
@@ -302,15 +313,27 @@ def fit(
             "figures": figures,
             "best": best,
         }
-        part = checkpoint.with_name(f".{checkpoint.name}.part")
-        torch.save(state, part)
-        part.replace(checkpoint)
+        write_checkpoint(state, checkpoint)
     student.load_state_dict(best)
     student.to("cpu")
     return figures
 
 
-def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+def write_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint; the one before it is replaced only at the end."""
+    part = path.with_name(f".{path.name}.part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def read_checkpoint(path: Path, device: torch.device, keys: Collection[str]) -> dict[str, Any]:
+    """What a checkpoint holds.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, or lacks one of the keys.
+    """
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -318,9 +341,9 @@ def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
             f"{path} is no checkpoint, or a damaged one: {str(error).splitlines()[0]}",
             "delete it, or name another with --checkpoint",
         ) from None
-    if not isinstance(state, dict) or not state.keys() >= _CHECKPOINT:
+    if not isinstance(state, dict) or not state.keys() >= set(keys):
         raise InputError(
-            f"{path} is no checkpoint of a retraining",
+            f"{path} is no checkpoint of such a training",
             "delete it, or name another with --checkpoint",
         )
     return state
