@@ -58,6 +58,8 @@ TRAINED = HERE.parent / "mlperf_tiny"
 """Networks that were trained by this project."""
 CONFIGURATION = "sim-8x1"
 OPTIONS = Options(epochs=10, orthonormality=0.1, shift=4, mirror=True, bfloat16=True)
+LONG = replace(OPTIONS, epochs=50)
+"""As long as IC2 is trained (examples/mlperf_tiny/ic2.py)."""
 
 console = Console(highlight=False)
 
@@ -69,7 +71,7 @@ class Row:
     Parameters
     ----------
     model : str
-        File in the folder of networks: MLPerf Tiny's if it is a .tflite, `TRAINED` if an .onnx.
+        File in `TRAINED`, or else in the folder of networks.
     budget : int or None
         KB for weights, parameters and program.
     plain : bool
@@ -105,6 +107,11 @@ ROWS = {
     "resnet20_43kb": Row(_RESNET20, 43, False),
     "resnet20_43kb_plain": Row(_RESNET20, 43, True),
     "resnet20_34kb": Row(_RESNET20, 34, False),
+    "resnet20_ternary": Row(_RESNET20, None, True, options=LONG),
+    "resnet20_binary": Row(_RESNET20, None, True, options=LONG),
+    "ic_4bits_long": Row(_IC, None, True, "ic_4bits", LONG),
+    "ic_3bits_long": Row(_IC, None, True, "ic_3bits", LONG),
+    "ic_2bits_long": Row(_IC, None, True, "ic_2bits", LONG),
 }
 SEEDS = (
     "ic_21kb",
@@ -163,10 +170,10 @@ def float_accuracy(
 
 def read_row(row: Row, models: Path, training: Path) -> tuple[FloatNetwork, Samples, Calibration]:
     """The row's network, the training images as it takes them, and a calibration with some."""
-    trained = row.model.endswith(".onnx")
-    network = load_float((TRAINED if trained else models) / row.model)
+    kept = TRAINED / row.model
+    network = load_float(kept if kept.exists() else models / row.model)
     samples = read_samples(training, network, channels_last=True)
-    if trained:  # With pixels / 255.
+    if kept.suffix == ".onnx":  # By float_training.py: of pixels / 255.
         samples = replace(samples, scale=samples.scale / 255)
     calibration = calibration_from(network, split(samples, row.options.held_out, 0)[0])
     return network, samples, calibration
