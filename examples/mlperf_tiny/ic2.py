@@ -6,10 +6,10 @@
 
 `retrain` compresses `ic2_tuned.onnx`, which `float_training.py` made of MLPerf's network, and
 trains that in two stages, 50 epochs, an hour and a half on one core; what it came from teaches.
-Beside `up5k`, which fills the memory of the chip, there are `46kb`, and `ternary` and `binary` with
-stored weights, which fit no UP5K. A checkpoint in build/ic2 after each epoch lets it resume. Epochs
-are chosen on 5,000 images that are held out; the original network has seen them. Needs the extra
-`train`.
+Beside `up5k`, which fills the memory of the chip, there are `46kb`, and `92kb`, `ternary` and
+`binary`, which fit no UP5K; the last two have stored weights. A checkpoint in build/ic2 after each
+epoch lets it resume. Epochs are chosen on 5,000 images that are held out; the original network has
+seen them. Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -78,6 +78,16 @@ UP5K = {
     "dense_14": Choice(q=5),
 }
 CHOICES = {
+    "92kb": UP5K
+    | {
+        "conv_1": Choice(q=3),
+        "conv_2": Choice(q=3),
+        "conv_4": Choice(q=3),
+        "conv_5": basis(64, 3),
+        "conv_8": both_levels(64),
+        "conv_9": both_levels(64),
+        "conv_10": Choice(q=4),
+    },
     "up5k": UP5K,
     "46kb": UP5K
     | {
