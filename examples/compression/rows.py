@@ -105,7 +105,6 @@ ROWS = {
     "resnet20_69kb": Row(_RESNET20, 69, False),
     "resnet20_69kb_plain": Row(_RESNET20, 69, True),
     "resnet20_43kb": Row(_RESNET20, 43, False),
-    "resnet20_43kb_plain": Row(_RESNET20, 43, True),
     "resnet20_34kb": Row(_RESNET20, 34, False),
     "resnet20_ternary": Row(_RESNET20, None, True, options=LONG),
     "resnet20_binary": Row(_RESNET20, None, True, options=LONG),
