@@ -48,7 +48,7 @@ from insitu.search import Search
 from insitu.train.float_module import FloatModule
 from insitu.train.loop import Options, Samples, accuracy, samples_from, split
 from insitu.train.retrain import calibration_from, read_samples, retrain
-from rtl.config import configuration
+from rtl.config import LARGEST_MEMORY, configuration
 
 HERE = Path(__file__).parent
 CACHE = Path.home() / ".cache" / "insitu"
@@ -79,6 +79,7 @@ class Row:
     choices : str
         Name of the file of choices; empty if it is the row's.
     options : Options
+    configuration : str
     """
 
     model: str
@@ -86,6 +87,7 @@ class Row:
     plain: bool
     choices: str = ""
     options: Options = OPTIONS
+    configuration: str = CONFIGURATION
 
 
 _IC = "ic_float32.tflite"
@@ -106,6 +108,7 @@ ROWS = {
     "resnet20_69kb_plain": Row(_RESNET20, 69, True),
     "resnet20_43kb": Row(_RESNET20, 43, False),
     "resnet20_34kb": Row(_RESNET20, 34, False),
+    "resnet20_up5k": Row(_RESNET20, 64, False, options=LONG, configuration="up5k"),
     "resnet20_ternary": Row(_RESNET20, None, True, options=LONG),
     "resnet20_binary": Row(_RESNET20, None, True, options=LONG),
     "ic_4bits_long": Row(_IC, None, True, "ic_4bits", LONG),
@@ -192,7 +195,7 @@ def choose(name: str, models: Path, training: Path) -> None:
         search = Search(
             network,
             calibration,
-            configuration(CONFIGURATION),
+            configuration(row.configuration),
             store=Store(Path("build/compress")),
             progress=lambda done, total, what: tell(done, total, f"{name}: {what}"),
         )
@@ -203,7 +206,8 @@ def choose(name: str, models: Path, training: Path) -> None:
 
 def make_row(name: str, models: Path, training: Path, test: Path) -> dict[str, Any]:
     """Compress, retrain and measure."""
-    row, config = ALL[name], configuration(CONFIGURATION)
+    row = ALL[name]
+    config = configuration(row.configuration)
     network, samples, calibration = read_row(row, models, training)
     choices = read_choices(HERE / "choices" / f"{row.choices or name}.json")
     with progress() as tell:
@@ -246,9 +250,11 @@ def make_row(name: str, models: Path, training: Path, test: Path) -> dict[str, A
             "parameters": planned["parameter_bytes"],
             "program": planned["program_bytes"],
         },
-        "configuration": CONFIGURATION,
+        "configuration": row.configuration,
         "cycles": planned["cycles"],
-        "cycles_stored_int8": plan(quantise(network, calibration, 8), config).cycles,
+        "cycles_stored_int8": plan(
+            quantise(network, calibration, 8), replace(config, coefficient_bytes=LARGEST_MEMORY)
+        ).cycles,
         "accuracy": {
             "images": len(found.integers),
             "float": round(float_accuracy(network, made, found.integers, found.labels), 2),
