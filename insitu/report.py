@@ -42,6 +42,8 @@ class Entry:
     Parameters
     ----------
     name : str
+    model : str
+        What it was made of; networks of one model share a picture.
     configuration : str
     plain : bool
         Whether all weights are stored.
@@ -67,6 +69,7 @@ class Entry:
     """
 
     name: str
+    model: str
     configuration: str
     plain: bool
     memory: dict[str, int]
@@ -127,6 +130,7 @@ def _entries(values: Report) -> list[Entry]:
     return [
         Entry(
             name=plan["network"],
+            model=_stem(values["model"]),
             plain=all(layer["dataflow"] in ("", "stored") for layer in plan["layers"]),
             accuracy=record["held_out"],
             untrained=record["untrained"],
@@ -138,11 +142,17 @@ def _entries(values: Report) -> list[Entry]:
     ]
 
 
+def _stem(model: str) -> str:
+    """A model's name, of its file's."""
+    return Path(model).stem
+
+
 def _row(values: Report) -> Entry:
     right, budget = values["accuracy"], values["budget_bytes"]
     trained = "training" in values
     return Entry(
         name=values["row"],
+        model=_stem(values["model"]),
         plain=values["plain"],
         cycles_stored=values["cycles_stored_int8"],
         budget=budget,
@@ -219,8 +229,9 @@ def _compressed(values: Report) -> list[Entry]:
         }
         found.append(
             Entry(
-                name=f"{Path(values['model']).stem}, {name}"
+                name=f"{_stem(values['model'])}, {name}"
                 + (", written" if values["written"] == name else ""),
+                model=_stem(values["model"]),
                 configuration=values["configuration"],
                 plain=name == "plain",
                 memory={
@@ -267,9 +278,12 @@ def html(entries: Sequence[Entry], title: str) -> str:
         matplotlib.rcParams.update(STYLE)
         # A letter that the font lacks becomes a box; the tables have it.
         warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
-        measured = [entry for entry in entries if entry.accuracy is not None]
+        measured: dict[str, list[Entry]] = {}
+        for entry in entries:
+            if entry.accuracy is not None:
+                measured.setdefault(entry.model, []).append(entry)
         pictures = {
-            "accuracy": Markup(_accuracies(measured)) if measured else None,
+            "accuracies": [(model, Markup(_accuracies(one))) for model, one in measured.items()],
             "losses": [
                 (entry.name, Markup(_losses(entry))) for entry in entries if entry.frontiers
             ],
@@ -284,16 +298,19 @@ def html(entries: Sequence[Entry], title: str) -> str:
 
 
 def _accuracies(entries: Sequence[Entry]) -> str:
-    """Memory against accuracy."""
+    """Memory against accuracy of one model's networks; those that none smaller beats have names."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for plain, colour, marker in ((False, _COMPRESSED, "o"), (True, _PLAIN, "s")):
         points = sorted(
-            (one.bytes / 1024, one.accuracy, one.name)
-            for one in entries
-            if one.plain == plain and one.accuracy is not None
+            (
+                (one.bytes / 1024, one.accuracy, one.name)
+                for one in entries
+                if one.plain == plain and one.accuracy is not None
+            ),
+            key=lambda one: (one[0], -one[1]),
         )
         if not points:
             continue
@@ -302,7 +319,7 @@ def _accuracies(entries: Sequence[Entry]) -> str:
         axes.plot(sizes, right, marker, color=colour, label=label)
         best = [one for index, one in enumerate(points) if one[1] > max(right[:index], default=-1)]
         axes.step([one[0] for one in best], [one[1] for one in best], color=colour, where="post")
-        for size, accuracy, name in points:
+        for size, accuracy, name in best:
             axes.annotate(name, (size, accuracy), (4, -9), textcoords="offset points", fontsize=7)
     for reference in sorted({one.reference for one in entries if one.reference is not None}):
         axes.axhline(reference, color=_FLOAT, linestyle=":", label=f"float, {reference:.2f} %")

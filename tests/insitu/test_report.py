@@ -78,6 +78,7 @@ def row(seed):
     }
     return {
         "row": "small <b>",
+        "model": "net.tflite",
         "plain": False,
         "budget_bytes": 100,
         "bits_a_weight": 1.25,
@@ -172,8 +173,35 @@ def test_holds_every_figure_and_needs_nothing_else(tmp_path, row):
     assert ["c", "", "intra, Bi 2", "990", "1", "adds 0.5 to the loss"] in page.rows
     for label in ("float, 90.00 %", "all weights stored", "coefficient memory", "budget"):
         assert label in page.text
-    assert page.ids.count("frontier") == 1
+    assert text.count('class="frontier"') == 1
     assert "$" not in page.text  # Of formulas that nobody sets.
+
+
+def test_each_model_has_a_picture_with_the_best_named(tmp_path, row):
+    """Neither a network of another task nor a larger one that is no better is among the best."""
+
+    def made(name, model, size, right):
+        planned = row["plan"] | {"weight_bytes": size}
+        accuracy = row["accuracy"] | {"retrained": right}
+        return row | {"row": name, "model": model, "plan": planned, "accuracy": accuracy}
+
+    rows = [
+        made("small", "one.onnx", 4_000, 80.0),
+        made("same", "one.onnx", 4_000, 79.5),
+        made("larger", "one.onnx", 6_000, 79.0),
+        made("largest", "one.onnx", 9_000, 85.0),
+        made("other", "two.onnx", 3_000, 99.0),
+    ]
+    assert report(tmp_path, rows)[0] == 0
+    text = (tmp_path / "out.html").read_text()
+    first, second = text.split('<figure class="frontier">')[1:]
+    first, second = (part.partition("</figure>")[0] for part in (first, second))
+    for name in ("small", "largest"):
+        assert f">{name}<" in first
+    for name in ("same", "larger"):
+        assert f">{name}<" not in first
+    assert ">other<" in second
+    assert ">other<" not in first
 
 
 def test_what_a_report_is_not_made_of_is_refused(tmp_path, row):
