@@ -44,13 +44,7 @@ from insitu.float_network import (
     FloatPooling,
 )
 from insitu.models import load_float
-from insitu.train.float_module import (
-    FloatModule,
-    convolve,
-    limited,
-    registered,
-    without_weights,
-)
+from insitu.train.float_module import FloatModule, NetworkModule, convolve, registered
 from insitu.train.loop import (
     Options,
     Samples,
@@ -107,7 +101,7 @@ def test_samples() -> Samples:
     return samples_from(pixels, arrays["labels"], PIXELS)
 
 
-class Normalised(nn.Module):
+class Normalised(NetworkModule):
     """A network of real numbers whose convolutions are followed by batch normalisations.
 
     The last layer has a bias instead.
@@ -120,8 +114,7 @@ class Normalised(nn.Module):
     """
 
     def __init__(self, network: FloatNetwork, x: Tensor) -> None:
-        super().__init__()
-        self.network = network
+        super().__init__(network)
         self.weights, self.norms = nn.ParameterDict(), nn.ModuleDict()
         moments = FloatModule(network).moments(x)
         for layer in network.layers:
@@ -149,25 +142,14 @@ class Normalised(nn.Module):
         for norm in self.norms.values():
             norm.reset_parameters()
 
-    def _sums(self, x: Tensor, layer: FloatConvolution) -> Tensor:
+    def convolution(self, x: Tensor, layer: FloatConvolution) -> Tensor:
+        """Output of a convolution before its limits."""
         name = registered(layer.name)
         sums = convolve(x, self.weights[name], layer)
         if name not in self.norms:
             return sums + self.bias[:, None, None]
         normed: Tensor = self.norms[name](sums)
         return normed
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits [N, classes] of images [N, C, H, W]."""
-        maps = {INPUT: x}
-        for layer in self.network.layers:
-            sources = [maps[name] for name in layer.inputs]
-            if isinstance(layer, FloatConvolution):
-                sums = self._sums(sources[0], layer)
-            else:
-                sums = without_weights(layer, *sources)
-            maps[layer.name] = limited(sums, layer)
-        return maps[self.network.layers[-1].name].flatten(1)
 
     @torch.no_grad()
     def folded(self) -> FloatNetwork:

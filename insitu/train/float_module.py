@@ -1,6 +1,7 @@
 """A network in floating point as a module: what teaches, and how its layers compute in PyTorch."""
 
 import math
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
 
@@ -22,9 +23,9 @@ from insitu.float_network import (
 
 __all__ = [
     "FloatModule",
+    "NetworkModule",
     "check_layer",
     "convolve",
-    "limited",
     "registered",
     "without_weights",
 ]
@@ -44,8 +45,7 @@ def convolve(
     return functional.conv2d(x, kernel, bias, layer.stride, padding, layer.dilation, layer.groups)
 
 
-def limited(x: Tensor, layer: FloatLayer) -> Tensor:
-    """A layer's output for what it was before the limits."""
+def _limited(x: Tensor, layer: FloatLayer) -> Tensor:
     if math.isinf(layer.low) and math.isinf(layer.high):
         return x
     return x.clamp(layer.low, layer.high)
@@ -64,8 +64,8 @@ def _pool(x: Tensor, layer: FloatPooling) -> Tensor:
     return functional.avg_pool2d(x, layer.kernel, layer.stride)
 
 
-class FloatModule(nn.Module):
-    """A network in floating point, as it is: what teaches.
+class NetworkModule(nn.Module):
+    """A network in floating point, whose convolutions a subclass computes.
 
     Parameters
     ----------
@@ -75,18 +75,18 @@ class FloatModule(nn.Module):
 
     def __init__(self, network: FloatNetwork):
         super().__init__()
-        self.network = network
         for layer in network.layers:
             check_layer(layer)
-            if isinstance(layer, FloatConvolution):
-                name = registered(layer.name)
-                self.register_buffer(name, torch.from_numpy(layer.weights).float())
-                self.register_buffer(f"{name}_bias", torch.from_numpy(layer.bias).float())
+        self.network = network
+
+    @abstractmethod
+    def convolution(self, x: Tensor, layer: FloatConvolution) -> Tensor:
+        """Output of a convolution before its limits."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Output [N, classes] for x [N, C, H, W]."""
         ((layer, sums),) = deque(self._walk(x), maxlen=1)
-        return limited(sums, layer).flatten(1)
+        return _limited(sums, layer).flatten(1)
 
     def moments(self, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Mean and deviation of each convolution's channels before its limits."""
@@ -100,15 +100,30 @@ class FloatModule(nn.Module):
         """Each layer and its output before the limits."""
         maps = {INPUT: x}
         for layer in self.network.layers:
-            sums = self._sums(layer, *(maps[name] for name in layer.inputs))
-            maps[layer.name] = limited(sums, layer)
+            sources = [maps[name] for name in layer.inputs]
+            if isinstance(layer, FloatConvolution):
+                sums = self.convolution(sources[0], layer)
+            else:
+                sums = without_weights(layer, *sources)
+            maps[layer.name] = _limited(sums, layer)
             yield layer, sums
 
-    def _sums(self, layer: FloatLayer, *maps: Tensor) -> Tensor:
-        if isinstance(layer, FloatConvolution):
-            name = registered(layer.name)
-            return convolve(maps[0], getattr(self, name), layer, getattr(self, f"{name}_bias"))
-        return without_weights(layer, *maps)
+
+class FloatModule(NetworkModule):
+    """The network as it is: what teaches."""
+
+    def __init__(self, network: FloatNetwork):
+        super().__init__(network)
+        for layer in network.layers:
+            if isinstance(layer, FloatConvolution):
+                name = registered(layer.name)
+                self.register_buffer(name, torch.from_numpy(layer.weights).float())
+                self.register_buffer(f"{name}_bias", torch.from_numpy(layer.bias).float())
+
+    def convolution(self, x: Tensor, layer: FloatConvolution) -> Tensor:
+        """Output of a convolution before its limits."""
+        name = registered(layer.name)
+        return convolve(x, getattr(self, name), layer, getattr(self, f"{name}_bias"))
 
 
 def without_weights(layer: FloatLayer, *maps: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ map exactly. In evaluation mode biases are rounded as in the integer network.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -62,24 +62,29 @@ class _Unit(nn.Module):
     Parameters
     ----------
     weights : Weights
+    affine : bool
+        Whether the normalisation has a gain and an offset.
     """
 
-    def __init__(self, weights: Weights):
+    def __init__(self, weights: Weights, *, affine: bool = True):
         super().__init__()
         self.weights = weights
-        self.norm = self._norm(len(weights()))
-
-    def _norm(self, channels: int) -> nn.BatchNorm2d:
-        return nn.BatchNorm2d(channels)
+        self.norm = nn.BatchNorm2d(len(weights()), affine=affine)
 
     def deviation(self) -> Tensor:
         """Of each channel's sums, as the normalisation takes it, [channels]."""
         return torch.sqrt(self.norm.state_dict()["running_var"].double() + self.norm.eps)
 
+    def gain(self) -> Tensor:
+        """What the sums are multiplied with, [channels]."""
+        return self.norm.weight.double() / self.deviation()
+
     def gains(self, input_scale: float) -> tuple[Tensor, Tensor]:
         """What an accumulator's unit is worth, and what is added, [channels] each."""
-        gain = self.norm.weight.double() / self.deviation()
-        offset = self.norm.bias.double() - self.norm.state_dict()["running_mean"] * gain
+        gain = self.gain()
+        offset = -self.norm.state_dict()["running_mean"] * gain
+        if self.norm.affine:
+            offset = offset + self.norm.bias.double()
         return gain * input_scale, offset
 
     def forward(self, x: Tensor, layer: FloatConvolution, input_scale: float) -> Tensor:
@@ -113,21 +118,13 @@ class _Basis(_Unit):
     """
 
     def __init__(self, weights: Weights, most: float, *, centred: bool):
-        super().__init__(weights)
+        super().__init__(weights, affine=False)
         self.most = most
         self.centred = centred
-
-    def _norm(self, channels: int) -> nn.BatchNorm2d:
-        return nn.BatchNorm2d(channels, affine=False)
 
     def gain(self) -> Tensor:
         """What the sums are multiplied with, [channels]."""
         return (1 / self.deviation()).clamp(max=self.most)
-
-    def gains(self, input_scale: float) -> tuple[Tensor, Tensor]:
-        """What an accumulator's unit is worth, and what is added, [channels] each."""
-        gain = self.gain()
-        return gain * input_scale, -self.norm.state_dict()["running_mean"] * gain
 
     @torch.no_grad()
     def worth(self, real: Tensor) -> Tensor:
@@ -337,7 +334,7 @@ class Student(nn.Module):
             self._measure([x])
             *kernels, v = parts[name]
             for stage, real in zip(bases, kernels, strict=True):
-                basis: _Basis = getattr(self, registered(stage.layer.name))
+                basis = cast(_Basis, self._part(stage.layer))
                 v = v * basis.worth(real).float()[:, None]
             self._part(last.layer).weights = StoredWeights(v, self.choices[name].qv)
         # Once more behind the channels that the first time has limited.
