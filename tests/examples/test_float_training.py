@@ -3,6 +3,7 @@
 import importlib
 import sys
 from dataclasses import replace
+from functools import partial
 from types import ModuleType
 
 import numpy as np
@@ -11,7 +12,6 @@ import pytest
 from insitu.errors import FitError, InputError
 from insitu.float_network import (
     FloatAdd,
-    FloatConvolution,
     FloatLimit,
     FloatMean,
     FloatNetwork,
@@ -19,6 +19,7 @@ from insitu.float_network import (
 )
 from insitu.models import load_float
 from sim.build import ROOT
+from tests.insitu.networks import random_convolution
 
 torch = pytest.importorskip("torch", reason="needs the extra train")
 
@@ -45,16 +46,7 @@ def rng(seed: int) -> np.random.Generator:
 def network(rng: np.random.Generator) -> FloatNetwork:
     """Every kind of layer that is trained, names with dots among them."""
 
-    def convolution(name, source, co, ci, kernel, **settings):
-        taps = kernel * kernel
-        return FloatConvolution(
-            name=name,
-            inputs=(source,),
-            kernel=(kernel, kernel),
-            weights=rng.standard_normal((co, ci, taps)) * (2 / (ci * taps)) ** 0.5,
-            bias=0.3 * rng.standard_normal(co),
-            **settings,
-        )
+    convolution = partial(random_convolution, rng, gain=2)
 
     def pooling(name, source, mode, kernel, padding):
         window = {"kernel": (kernel, kernel), "stride": (2, 2), "padding": padding}

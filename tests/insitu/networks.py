@@ -7,8 +7,28 @@ import numpy as np
 from golden.code import Code
 from golden.fixed import symmetric_range
 from golden.network import Convolution, Generated, Network, Rounding, Stored, chain, run
+from insitu.float_network import FloatConvolution
 
-__all__ = ["random_generated", "random_layer", "random_network", "random_stored"]
+__all__ = [
+    "random_convolution",
+    "random_generated",
+    "random_layer",
+    "random_network",
+    "random_stored",
+]
+
+
+def random_convolution(rng, name, source, co, ci, kernel, *, gain=1.0, **settings):
+    """A convolution of real numbers; its sums have `gain` times the variance of its inputs."""
+    taps = kernel * kernel
+    return FloatConvolution(
+        name=name,
+        inputs=(source,),
+        kernel=(kernel, kernel),
+        weights=rng.standard_normal((co, ci, taps)) * gain**0.5 * (ci * taps) ** -0.5,
+        bias=0.3 * rng.standard_normal(co),
+        **settings,
+    )
 
 
 def _coefficients(rng, shape, q):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,12 @@ from insitu.choice import Choice
 from insitu.errors import FitError, InputError
 from insitu.float_network import (
     FloatAdd,
-    FloatConvolution,
     FloatFunction,
     FloatNetwork,
     FloatPooling,
 )
 from insitu.quantise import Calibration, calibrate
+from tests.insitu.networks import random_convolution
 
 torch = pytest.importorskip("torch", reason="needs the extra train")
 
@@ -36,16 +37,7 @@ torch.set_num_threads(1)  # Other tests run beside these.
 def network(rng: np.random.Generator) -> FloatNetwork:
     """A residual network with asymmetric padding, a depthwise layer, and an average at the end."""
 
-    def convolution(name, source, co, ci, kernel, **settings):
-        taps = kernel * kernel
-        return FloatConvolution(
-            name=name,
-            inputs=(source,),
-            kernel=(kernel, kernel),
-            weights=rng.standard_normal((co, ci, taps)) * (ci * taps) ** -0.5,
-            bias=0.3 * rng.standard_normal(co),
-            **settings,
-        )
+    convolution = partial(random_convolution, rng)
 
     same = {"padding": (1, 1, 1, 1)}
     layers = (
@@ -134,8 +126,7 @@ def test_so_does_that_of_fully_factored_layers(
     np.testing.assert_array_equal(
         before.bias, -before.input_zero_point * before.weights.W.sum(axis=(1, 2))
     )
-    options = dataclasses.replace(OPTIONS, epochs=1)
-    fit(student, None, bright(rng, 600), options, tmp_path / "checkpoint")
+    fit(student, None, bright(rng, 600), BRIEF, tmp_path / "checkpoint")
     check_against_golden(student, rng)
 
 
@@ -166,8 +157,7 @@ def test_sums_of_few_bits_are_multiplied_by_less_than_1(
     layer = next(one for one in golden.layers if one.name == "depthwise")
     multipliers = layer.multiplier * 2.0 ** (-31 - layer.shift)
     assert 0.99 < multipliers.max() < 1
-    options = dataclasses.replace(OPTIONS, epochs=1)
-    fit(student, None, bright(rng, 600), options, tmp_path / "checkpoint")
+    fit(student, None, bright(rng, 600), BRIEF, tmp_path / "checkpoint")
     check_against_golden(student, rng)
 
 
@@ -183,8 +173,7 @@ def test_sums_of_basis_kernels_are_multiplied_by_less_than_1(
     layer = next(one for one in golden.layers if one.name == "stem.basis")
     multipliers = layer.multiplier * 2.0 ** (-31 - layer.shift)
     assert 0.99 < multipliers.max() < 1
-    options = dataclasses.replace(OPTIONS, epochs=1)
-    fit(student, None, bright(rng, 600), options, tmp_path / "checkpoint")
+    fit(student, None, bright(rng, 600), BRIEF, tmp_path / "checkpoint")
     check_against_golden(student, rng, -120)
 
 
@@ -354,6 +343,7 @@ def bright(rng: np.random.Generator, count: int) -> Samples:
 
 
 OPTIONS = Options(epochs=5, batch=20, held_out=100, rate=0.05, orthonormality=0.1)
+BRIEF = dataclasses.replace(OPTIONS, epochs=1)
 
 
 def test_training_resumes_where_it_stopped(
