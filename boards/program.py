@@ -44,7 +44,7 @@ def program(
         The file; by default what a build left in `folder`.
     folder
     flash
-        Write the SPI flash, not only the FPGA.
+        Write the SPI flash, not only the FPGA. Of iCE40 boards it is written in any case.
     timeout_s
 
     Returns

@@ -731,7 +731,10 @@ def program(
     ] = None,
     flash: Annotated[
         bool,
-        typer.Option("--flash", help="Write the SPI flash, so that it survives switching off."),
+        typer.Option(
+            "--flash",
+            help="Write the SPI flash, so that it survives switching off; iCE40 boards always do.",
+        ),
     ] = False,
     image: Annotated[
         Path | None,

@@ -46,7 +46,7 @@ HARDWARE_VERSION = (0, 2)
 """Major and minor version of the hardware; a host refuses another major version."""
 
 IMAGE_FORMAT = 1
-"""Format of the images the hardware runs (docs/image-format.md)."""
+"""Format of the payloads the hardware runs (docs/image-format.md)."""
 
 UNLOCK = 0x554E4C4B
 """The key that, written to LOCK, opens the coefficient memory for writing: `UNLK`."""

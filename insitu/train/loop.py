@@ -281,7 +281,7 @@ def fit(
         if state["settings"] != settings:
             raise InputError(
                 f"{checkpoint} is of a training with other settings",
-                "delete it, or name another with --checkpoint",
+                "delete it, or name another file for it",
             )
         student.load_state_dict(state["student"])
         optimizer.load_state_dict(state["optimizer"])
@@ -339,12 +339,12 @@ def read_checkpoint(path: Path, device: torch.device, keys: Collection[str]) -> 
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise InputError(
             f"{path} is no checkpoint, or a damaged one: {str(error).splitlines()[0]}",
-            "delete it, or name another with --checkpoint",
+            "delete it, or name another file for it",
         ) from None
     if not isinstance(state, dict) or not state.keys() >= set(keys):
         raise InputError(
             f"{path} is no checkpoint of such a training",
-            "delete it, or name another with --checkpoint",
+            "delete it, or name another file for it",
         )
     return state
 
