@@ -35,7 +35,7 @@ from golden.network import Network
 from insitu.choice import read_choices, write_choices
 from insitu.compress import compress
 from insitu.console import progress
-from insitu.errors import InputError, InsituError
+from insitu.errors import FitError, InputError, InsituError
 from insitu.evaluate import Inputs, evaluate, read_inputs
 from insitu.files import write_file
 from insitu.float_network import FloatConvolution, FloatNetwork
@@ -48,7 +48,7 @@ from insitu.search import Search
 from insitu.train.float_module import FloatModule
 from insitu.train.loop import Options, Samples, accuracy, samples_from, split
 from insitu.train.retrain import calibration_from, read_samples, retrain
-from rtl.config import LARGEST_MEMORY, configuration
+from rtl.config import LARGEST_MEMORY, Configuration, configuration
 
 HERE = Path(__file__).parent
 CACHE = Path.home() / ".cache" / "insitu"
@@ -92,6 +92,7 @@ class Row:
 
 _IC = "ic_float32.tflite"
 _RESNET20 = "resnet20.onnx"
+_RESNET18 = "resnet18.onnx"
 ROWS = {
     "ic_21kb": Row(_IC, 21, False),
     "ic_21kb_plain": Row(_IC, 21, True),
@@ -111,6 +112,7 @@ ROWS = {
     "resnet20_up5k": Row(_RESNET20, 64, False, options=LONG, configuration="up5k"),
     "resnet20_ternary": Row(_RESNET20, None, True, options=LONG),
     "resnet20_binary": Row(_RESNET20, None, True, options=LONG),
+    "resnet18": Row(_RESNET18, None, False, options=replace(OPTIONS, epochs=20)),
     "ic_4bits_long": Row(_IC, None, True, "ic_4bits", LONG),
     "ic_3bits_long": Row(_IC, None, True, "ic_3bits", LONG),
     "ic_2bits_long": Row(_IC, None, True, "ic_2bits", LONG),
@@ -168,6 +170,17 @@ def float_accuracy(
     """The same of the network in floating point, for the inputs of the integer network."""
     real = (inputs.astype(np.float32) - made.input_zero_point) * np.float32(made.input_scale)
     return accuracy(FloatModule(network), samples_from(real, labels))
+
+
+def cycles_stored(
+    network: FloatNetwork, calibration: Calibration, config: Configuration
+) -> int | None:
+    """Of all weights at 8 bits; None if the largest memory is too small for them."""
+    roomy = replace(config, coefficient_bytes=LARGEST_MEMORY)
+    try:
+        return plan(quantise(network, calibration, 8), roomy).cycles
+    except FitError:
+        return None
 
 
 def read_row(row: Row, models: Path, training: Path) -> tuple[FloatNetwork, Samples, Calibration]:
@@ -252,9 +265,7 @@ def make_row(name: str, models: Path, training: Path, test: Path) -> dict[str, A
         },
         "configuration": row.configuration,
         "cycles": planned["cycles"],
-        "cycles_stored_int8": plan(
-            quantise(network, calibration, 8), replace(config, coefficient_bytes=LARGEST_MEMORY)
-        ).cycles,
+        "cycles_stored_int8": cycles_stored(network, calibration, config),
         "accuracy": {
             "images": len(found.integers),
             "float": round(float_accuracy(network, made, found.integers, found.labels), 2),
