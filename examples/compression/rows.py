@@ -8,12 +8,13 @@
     python examples/compression/rows.py choose resnet20_43kb
     python examples/compression/rows.py table
 
-FOLDER holds MLPerf Tiny's float networks; those trained here are in examples/mlperf_tiny. A row is
-a file of choices in `choices`; where there is none, `choose` writes the solver's. `run` without
-names makes all but those of the ablation. It keeps checkpoints and figures in build/compression,
-goes on where it was interrupted, and leaves out what is there. `table` collects the figures in
-`rows.json`. The epoch is chosen on 5,000 training images that are held out; MLPerf's own training
-has seen them. The 10,000 test images are looked at once, at the end. Needs the extra `train`.
+FOLDER holds MLPerf Tiny's float networks, and resnet18.onnx of float_training.py; smaller networks
+trained here are in examples/mlperf_tiny. A row is a file of choices in `choices`; where there is
+none, `choose` writes the solver's. `run` without names makes all but those of the ablation. It
+keeps checkpoints and figures in build/compression, goes on where it was interrupted, and leaves out
+what is there. `table` collects the figures in `rows.json`. The epoch is chosen on 5,000 training
+images that are held out; MLPerf's own training has seen them. The 10,000 test images are looked at
+once, at the end. Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -112,10 +113,10 @@ ROWS = {
     "resnet20_up5k": Row(_RESNET20, 64, False, options=LONG, configuration="up5k"),
     "resnet20_ternary": Row(_RESNET20, None, True, options=LONG),
     "resnet20_binary": Row(_RESNET20, None, True, options=LONG),
-    "resnet18": Row(_RESNET18, None, False, options=replace(OPTIONS, epochs=20)),
     "ic_4bits_long": Row(_IC, None, True, "ic_4bits", LONG),
     "ic_3bits_long": Row(_IC, None, True, "ic_3bits", LONG),
     "ic_2bits_long": Row(_IC, None, True, "ic_2bits", LONG),
+    "resnet18": Row(_RESNET18, None, False, options=replace(OPTIONS, epochs=20)),
 }
 SEEDS = (
     "ic_21kb",
