@@ -78,7 +78,7 @@ class Field(NamedTuple):
 REGISTERS = {
     "IDENTITY": Register(0x00, "ro", "`inst`: 0x74736E69"),
     "VERSION": Register(
-        0x04, "ro", "hardware major (bits 31-24) and minor (23-16), image format (15-0)"
+        0x04, "ro", "hardware major (bits 31-24) and minor (23-16), payload format (15-0)"
     ),
     "GEOMETRY": Register(
         0x08,
