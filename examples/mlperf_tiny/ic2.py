@@ -34,12 +34,14 @@ from insitu.console import progress
 from insitu.errors import FitError, InsituError
 from insitu.evaluate import Inputs, evaluate
 from insitu.files import write_file
+from insitu.float_network import FloatNetwork
 from insitu.import_onnx import import_onnx
 from insitu.models import Model
 from insitu.network import load, to_bytes
 from insitu.plan import plan
+from insitu.quantise import Calibration
 from insitu.train.float_module import FloatModule
-from insitu.train.loop import Options, fit, split
+from insitu.train.loop import Options, Samples, fit, split
 from insitu.train.retrain import calibration_from
 from insitu.train.student import Student
 from rtl.config import configuration
@@ -116,12 +118,16 @@ def compressed(form: str) -> Path:
     return HERE / f"ic2_{form}.npz"
 
 
+def calibrated(network: FloatNetwork, samples: Samples) -> Calibration:
+    """Calibration with images that are not held out."""
+    return calibration_from(network, split(samples, RETRAINING.held_out, 0)[0])
+
+
 def retrain(form: str) -> None:
     """Compress and retrain, and write the integer network."""
     network = import_onnx(TUNED)
     samples = training_samples()
-    training, _ = split(samples, RETRAINING.held_out, 0)
-    student = Student(network, CHOICES[form], calibration_from(network, training))
+    student = Student(network, CHOICES[form], calibrated(network, samples))
     source, epochs = sha256(TUNED.read_bytes()).hexdigest(), []
     for number, options in enumerate(STAGES, 1):
         figures = fit(
@@ -142,9 +148,8 @@ def retrain(form: str) -> None:
 def untrained(form: str) -> None:
     """Compress without training, and print the accuracy."""
     network = import_onnx(TUNED)
-    training, _ = split(training_samples(), RETRAINING.held_out, 0)
-    calibration, config = calibration_from(network, training), configuration("sim-8x1")
-    made, _ = compress(network, calibration, CHOICES[form], config)
+    calibration = calibrated(network, training_samples())
+    made, _ = compress(network, calibration, CHOICES[form], configuration("sim-8x1"))
     print_accuracy(form, made)
 
 
