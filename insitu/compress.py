@@ -74,8 +74,8 @@ _DAMPING = 0.01
 _SWEEPS = 25, 6
 """In floating point and in integers."""
 _QUICK_SWEEPS = 4, 1
-MOST_INPUTS = 4096
-"""Inputs of an output that can be compressed: Ci*T."""
+MOST_INPUTS = 4608
+"""Inputs of an output that can be compressed, Ci*T: 512 channels of 3 x 3 taps."""
 _SUMS = 20_000
 """Sums of a basis kernel that its map's step is chosen by."""
 _UNIT = Quantisation(1.0, 0)

@@ -48,7 +48,6 @@ from insitu.quantise import (
     quantised_layer,
     round_weights,
 )
-from insitu.train.loop import split
 from insitu.train.retrain import calibration_from, read_samples
 from rtl.config import Configuration, configuration
 
@@ -180,7 +179,7 @@ def main() -> None:
     try:
         network = load_float(arguments.folder / "ic_float32.tflite")
         samples = read_samples(arguments.training, network, channels_last=True)
-        calibration = calibration_from(network, split(samples, HELD_OUT, 0)[0])
+        calibration = calibration_from(network, samples, HELD_OUT)
         choices = read_choices(CHOICES / f"{arguments.choices}.json")
         config = configuration("sim-8x1")
         for name, fit in FITS.items():

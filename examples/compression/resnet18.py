@@ -3,6 +3,7 @@
     python examples/onnx/networks.py resnet18 -o build/onnx
     python examples/compression/resnet18.py build/onnx/resnet18.onnx
     python examples/compression/resnet18.py build/onnx/resnet18.onnx --qu 4
+    python examples/compression/resnet18.py build/onnx/resnet18.onnx --choices resnet18.json
 
 The paper's (Bi, Bo, qb, qu, qv) is (2, 44, 3, 6, 3). Each level is on where it saves something;
 where the intra level is off, basis kernels have qb bits. The last, fully connected layer is stored
@@ -10,7 +11,7 @@ at 8 bits, and in the fully factored form the first one too, which has no cross 
 random integers: memory and cycles depend on shapes and precisions alone. Layers are priced one by
 one (`insitu.plan.price`), on the configuration where it can run them, else on one with a wider
 generator and tile; sums of maps and the mean, the same in all forms, are left out. Plans are of
-everything.
+everything. `--choices` only writes the choices of the factored form, which `rows.py` trains.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from rich.console import Console
 
 from golden.fixed import symmetric_range
 from golden.network import INPUT, Convolution, Generated, Layer, Network, Stored
-from insitu.choice import Choice
+from insitu.choice import Choice, write_choices
 from insitu.errors import FitError, InsituError
 from insitu.files import write_file
 from insitu.float_network import FloatConvolution, FloatNetwork
@@ -77,6 +78,11 @@ def choice_for(layer: FloatConvolution, bits: Bits, form: str) -> Choice:
         factored=form in FORMS[2:] and kernels is not None,
         fully=form == FORMS[3] and None not in (terms, kernels),
     )
+
+
+def choices_for(network: FloatNetwork, bits: Bits, form: str) -> dict[str, Choice]:
+    """How a form keeps every layer with weights."""
+    return {layer.name: choice_for(layer, bits, form) for layer in convolutions(network)}
 
 
 def convolutions(network: FloatNetwork) -> list[FloatConvolution]:
@@ -319,8 +325,7 @@ def figures(
         "forms": {form: priced(network, sites, bits, form, config) for form in FORMS},
     }
     for form in FORMS[2:]:
-        choices = {layer.name: choice_for(layer, bits, form) for layer in convolutions(network)}
-        made = Random(0).network(integer, choices)
+        made = Random(0).network(integer, choices_for(network, bits, form))
         found["forms"][form] |= {
             "plan": planned(made, config),
             "with_a_wider_generator": planned(made, wide),
@@ -341,10 +346,14 @@ def main() -> None:
     parser.add_argument("--qb", type=int, default=3)
     parser.add_argument("--qu", type=int, default=6)
     parser.add_argument("--qv", type=int, default=3)
+    parser.add_argument("--choices", type=Path, metavar="FILE", help="write the choices instead")
     arguments = parser.parse_args()
     bits = Bits(arguments.kernels, arguments.qb, arguments.qu, arguments.qv)
     try:
         network = load_float(arguments.model)
+        if arguments.choices:
+            write_choices(choices_for(network, bits, "factored"), arguments.choices)
+            return
         rng = np.random.default_rng(0)
         samples = rng.uniform(-1, 1, (2, *network.input_shape)).astype(np.float32)
         found = figures(network, samples, bits, configuration(arguments.config))

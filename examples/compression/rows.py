@@ -47,7 +47,7 @@ from insitu.plan import plan
 from insitu.quantise import Calibration, quantise
 from insitu.search import Search
 from insitu.train.float_module import FloatModule
-from insitu.train.loop import Options, Samples, accuracy, samples_from, split
+from insitu.train.loop import Options, Samples, accuracy, samples_from
 from insitu.train.retrain import calibration_from, read_samples, retrain
 from rtl.config import LARGEST_MEMORY, Configuration, configuration
 
@@ -61,6 +61,8 @@ CONFIGURATION = "sim-8x1"
 OPTIONS = Options(epochs=10, orthonormality=0.1, shift=4, mirror=True, bfloat16=True)
 LONG = replace(OPTIONS, epochs=50)
 """As long as IC2 is trained (examples/mlperf_tiny/ic2.py)."""
+LABELS = replace(OPTIONS, epochs=25, distillation=0.0, cutout=8)
+"""Without a teacher: one that was trained for no longer has little to teach."""
 
 console = Console(highlight=False)
 
@@ -116,7 +118,7 @@ ROWS = {
     "ic_4bits_long": Row(_IC, None, True, "ic_4bits", LONG),
     "ic_3bits_long": Row(_IC, None, True, "ic_3bits", LONG),
     "ic_2bits_long": Row(_IC, None, True, "ic_2bits", LONG),
-    "resnet18": Row(_RESNET18, None, False, options=replace(OPTIONS, epochs=20)),
+    "resnet18": Row(_RESNET18, None, False, options=LABELS),
 }
 SEEDS = (
     "ic_21kb",
@@ -191,7 +193,7 @@ def read_row(row: Row, models: Path, training: Path) -> tuple[FloatNetwork, Samp
     samples = read_samples(training, network, channels_last=True)
     if kept.suffix == ".onnx":  # By float_training.py: of pixels / 255.
         samples = replace(samples, scale=samples.scale / 255)
-    calibration = calibration_from(network, split(samples, row.options.held_out, 0)[0])
+    calibration = calibration_from(network, samples, row.options.held_out)
     return network, samples, calibration
 
 

@@ -254,7 +254,7 @@ def train(source: Path, result: Path, settings: Settings) -> None:
     options = Options(
         epochs=settings.epochs, shift=4, mirror=True, cutout=settings.cutout, bfloat16=True
     )
-    training, held_out = split(training_samples(), options.held_out, 0)
+    training, held_out = split(training_samples(), options.held_out)
     network = starting_point(source, settings, training.at(torch.arange(2000)))
     optimizer = torch.optim.SGD(
         network.parameters(), settings.rate, momentum=0.9, weight_decay=5e-4, nesterov=True

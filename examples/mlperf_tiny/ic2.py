@@ -9,8 +9,8 @@
 trains that in two stages, 50 epochs, an hour and a half on one core; what it came from teaches.
 Beside `up5k`, which fills the memory of the chip, there are `46kb`, and `92kb`, `ternary` and
 `binary`, which fit no UP5K; the last two have stored weights. A checkpoint in build/ic2 after each
-epoch lets it resume. Epochs are chosen on 5,000 images that are held out; the original network has
-seen them. Needs the extra `train`.
+epoch lets it resume; `untrained` leaves its network there too. Epochs are chosen on 5,000 images
+that are held out; the original network has seen them. Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -34,14 +34,12 @@ from insitu.console import progress
 from insitu.errors import FitError, InsituError
 from insitu.evaluate import Inputs, evaluate
 from insitu.files import write_file
-from insitu.float_network import FloatNetwork
 from insitu.import_onnx import import_onnx
 from insitu.models import Model
 from insitu.network import load, to_bytes
 from insitu.plan import plan
-from insitu.quantise import Calibration
 from insitu.train.float_module import FloatModule
-from insitu.train.loop import Options, Samples, fit, split
+from insitu.train.loop import Options, fit
 from insitu.train.retrain import calibration_from
 from insitu.train.student import Student
 from rtl.config import configuration
@@ -118,16 +116,12 @@ def compressed(form: str) -> Path:
     return HERE / f"ic2_{form}.npz"
 
 
-def calibrated(network: FloatNetwork, samples: Samples) -> Calibration:
-    """Calibration with images that are not held out."""
-    return calibration_from(network, split(samples, RETRAINING.held_out, 0)[0])
-
-
 def retrain(form: str) -> None:
     """Compress and retrain, and write the integer network."""
     network = import_onnx(TUNED)
     samples = training_samples()
-    student = Student(network, CHOICES[form], calibrated(network, samples))
+    calibration = calibration_from(network, samples, RETRAINING.held_out)
+    student = Student(network, CHOICES[form], calibration)
     source, epochs = sha256(TUNED.read_bytes()).hexdigest(), []
     for number, options in enumerate(STAGES, 1):
         figures = fit(
@@ -146,10 +140,11 @@ def retrain(form: str) -> None:
 
 
 def untrained(form: str) -> None:
-    """Compress without training, and print the accuracy."""
+    """Compress without training, print the accuracy, and keep the network among the work files."""
     network = import_onnx(TUNED)
-    calibration = calibrated(network, training_samples())
+    calibration = calibration_from(network, training_samples(), RETRAINING.held_out)
     made, _ = compress(network, calibration, CHOICES[form], configuration("sim-8x1"))
+    write_file(WORK / f"untrained_{form}.npz", to_bytes(made), "network")
     print_accuracy(form, made)
 
 

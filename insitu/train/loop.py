@@ -124,8 +124,8 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def split(samples: Samples, held_out: int, seed: int) -> tuple[Samples, Samples]:
-    """Samples to train on, and samples that choose the best epoch.
+def split(samples: Samples, held_out: int) -> tuple[Samples, Samples]:
+    """Samples to train on, and samples that choose the best epoch, always the same.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def split(samples: Samples, held_out: int, seed: int) -> tuple[Samples, Samples]
         raise InputError(
             f"{len(samples)} samples are too few to hold out {held_out}", "hold out fewer"
         )
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(samples)))
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(samples)))
     return samples.at(order[held_out:]), samples.at(order[:held_out])
 
 
@@ -253,7 +253,7 @@ def fit(
         If the checkpoint is damaged or of another training, or there are too few samples.
     """
     device = best_device()
-    training, held_out = (part.to(device) for part in split(samples, options.held_out, 0))
+    training, held_out = (part.to(device) for part in split(samples, options.held_out))
     steps = len(training) // options.batch
     if steps == 0:
         raise InputError(

@@ -118,8 +118,9 @@ def _images(
     return inputs if channels_last else inputs.transpose(0, 2, 3, 1)
 
 
-def calibration_from(network: FloatNetwork, training: Samples) -> Calibration:
-    """Scales of maps from the first training samples."""
+def calibration_from(network: FloatNetwork, samples: Samples, held_out: int) -> Calibration:
+    """Scales of maps from the first samples that are not held out, of so many that are."""
+    training, _ = split(samples, held_out)
     some = training.at(torch.arange(min(_CALIBRATION, len(training))))
     return calibrate(network, np.ascontiguousarray(some.real().permute(0, 2, 3, 1).numpy()))
 
@@ -159,10 +160,10 @@ def retrain(
         For choices that a layer cannot have, or a network that does not fit the configuration.
     """
     tell = progress or (lambda done, total, what: None)
-    training, held_out = split(samples, options.held_out, 0)
+    _, held_out = split(samples, options.held_out)
     _check_labels(samples.labels.numpy(), network)
     tell(0, None, "calibrating")
-    student = Student(network, choices, calibration_from(network, training))
+    student = Student(network, choices, calibration_from(network, samples, options.held_out))
     integers = student.golden()  # What cannot become one is not trained.
     if configuration is not None:
         plan(integers, configuration)

@@ -237,10 +237,10 @@ def test_bad_choices_are_named(seed):
 
 
 def test_very_wide_layers_are_stored_only():
-    weights = np.random.default_rng(0).standard_normal((2, 4100, 1))
+    weights = np.random.default_rng(0).standard_normal((2, 4609, 1))
     stored, _ = compress_weights("wide", weights, Choice(q=4), SIM)
     assert isinstance(stored, Stored)
-    with pytest.raises(FitError, match="layer 'wide' has 4100 inputs for each output"):
+    with pytest.raises(FitError, match="layer 'wide' has 4609 inputs for each output"):
         compress_weights("wide", weights, Choice(kernels=2), SIM)
 
 
