@@ -62,7 +62,7 @@ OPTIONS = Options(epochs=10, orthonormality=0.1, shift=4, mirror=True, bfloat16=
 LONG = replace(OPTIONS, epochs=50)
 """As long as IC2 is trained (examples/mlperf_tiny/ic2.py)."""
 LABELS = replace(OPTIONS, epochs=25, distillation=0.0, cutout=8)
-"""Without a teacher: one that was trained for no longer has little to teach."""
+"""From labels alone: a teacher takes about a third more time, and had only 10 epochs itself."""
 
 console = Console(highlight=False)
 

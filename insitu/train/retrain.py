@@ -119,7 +119,7 @@ def _images(
 
 
 def calibration_from(network: FloatNetwork, samples: Samples, held_out: int) -> Calibration:
-    """Scales of maps from the first samples that are not held out, of so many that are."""
+    """Scales of maps from the first samples to train on, where so many are held out."""
     training, _ = split(samples, held_out)
     some = training.at(torch.arange(min(_CALIBRATION, len(training))))
     return calibrate(network, np.ascontiguousarray(some.real().permute(0, 2, 3, 1).numpy()))
