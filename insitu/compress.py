@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from golden.code import Code
 from golden.fixed import symmetric_range
@@ -46,6 +46,7 @@ from insitu.quantise import (
     map_quantisations,
     quantised_layer,
     round_weights,
+    spread,
 )
 from rtl.config import Configuration
 
@@ -518,7 +519,7 @@ def _first_stage(
     # As if sums were not to be scaled at all, to look at them.
     zero_point = quantisation.zero_point
     plain, _ = quantised_layer(layer, weights, np.ones(count), (1.0, zero_point), _UNIT)
-    step = np.maximum(_best_step(_pixels(plain.sums(x)), centred=centred), 1.0)
+    step = np.maximum(_best_step(plain.sums(x), centred=centred), 1.0)
     scale = 1 / (quantisation.scale * step)
     made, _ = quantised_layer(layer, weights, scale, quantisation, _UNIT)
     if centred:
@@ -539,11 +540,11 @@ def _pixels(maps: NDArray[Any]) -> NDArray[Any]:
 
 
 def _best_step(sums: NDArray[Any], *, centred: bool) -> Floats:
-    """For each column of [pixels, channels] the step with which int8 comes nearest to it.
+    """For each channel of [N, H, W, C] the step with which int8 comes nearest to it.
 
-    About the columns' means if `centred`.
+    About the channels' means if `centred`.
     """
-    some = sums[:: max(1, len(sums) // _SUMS)].astype(np.float64)
+    some = spread(_pixels(sums), _SUMS, period=math.prod(sums.shape[1:3])).astype(np.float64)
     if centred:
         some -= some.mean(axis=0)
     largest = np.maximum(np.abs(some).max(axis=0), 1e-30)
@@ -821,7 +822,7 @@ def _round_rows(
     largest = np.abs(targets).max(axis=1, keepdims=True)
     largest[largest == 0] = 1
     best_error = np.full(len(targets), np.inf)
-    integers, scales = np.zeros_like(targets), np.zeros(len(targets))
+    integers, scales = numbers.nearest(np.zeros_like(targets)), np.zeros(len(targets))
     weighted = targets @ metric
     triangle = _triangle(metric) if triangle is None else triangle
     scaled = np.concatenate(

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from golden.code import POWER_BITS, Code
 from golden.network import INPUT, Convolution, Generated, Rounding, Shape, Stored
@@ -57,8 +57,8 @@ __all__ = [
 Floats = NDArray[np.floating[Any]]
 Progress = Callable[[int, int | None, str], None]
 
-_VERSION = "2"
-"""Of the fits; another one makes those in folders worthless."""
+_VERSION = "3"
+"""Of fits and networks: to be raised when code would make other ones of the same inputs."""
 _SAMPLES = 128
 _SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8)
 """Basis kernels, of as many as there can be."""
@@ -110,11 +110,15 @@ class Menu:
 
     @property
     def best(self) -> "Menu":
-        """Those than which none is as good in memory, cycles and loss and better in one of them."""
+        """Those than which none is as good in all that limits count and in loss, and better in one.
+
+        That is weights and parameters, program, and cycles.
+        """
         kept: list[Option] = []
-        for one in sorted(self.options, key=lambda o: (o.bytes, o.loss, o.price.cycles)):
+        for one in sorted(self.options, key=_worth):
             if not any(
-                other.loss <= one.loss and other.price.cycles <= one.price.cycles for other in kept
+                all(a <= b for a, b in zip(_worth(other), _worth(one), strict=True))
+                for other in kept
             ):
                 kept.append(one)
         return Menu(self.name, tuple(kept))
@@ -123,6 +127,10 @@ class Menu:
     def stored(self) -> "Menu":
         """Those that store the weights."""
         return Menu(self.name, tuple(one for one in self.options if one.choice.stored))
+
+
+def _worth(option: Option) -> tuple[float, ...]:
+    return option.bytes, option.loss, option.price.cycles, option.price.program_bytes
 
 
 class Store:
@@ -482,7 +490,11 @@ def menus_for(
     key = digest(*base)
     meter = _Meter(network, samples)
     layers = compressible(network)
-    priced = [(layer, _priced(layer, sites[layer.name], config)) for layer in layers]
+    last = network.layers[-1].name
+    priced = [
+        (layer, _priced(layer, sites[layer.name], config, output=layer.name == last))
+        for layer in layers
+    ]
     total, done = sum(len(options) for _, options in priced), 0
     menus = []
     for layer, options in priced:
@@ -497,12 +509,17 @@ def menus_for(
 
 
 def _priced(
-    layer: FloatConvolution, site: Site, config: Configuration
+    layer: FloatConvolution, site: Site, config: Configuration, *, output: bool
 ) -> list[tuple[Choice, Price]]:
-    """Choices that can run, and that take less memory or fewer cycles than weights of few bits."""
+    """Choices that can run, and that take less memory or fewer cycles than weights of few bits.
+
+    The network's output is stored or factored, so that it can be retrained.
+    """
     found = []
     refused = None
     for choice in choices_for(layer, config):
+        if output and not (choice.stored or choice.factored):
+            continue
         try:
             found.append((choice, site.price(layer, choice, config)))
         except FitError as error:

@@ -51,6 +51,7 @@ __all__ = [
     "Calibration",
     "calibrate",
     "check_inputs",
+    "check_knowledge",
     "check_labels",
     "correct_bias",
     "in_shape",
@@ -62,6 +63,7 @@ __all__ = [
     "quantised_network",
     "round_weights",
     "run_layer",
+    "spread",
 ]
 
 Floats = NDArray[np.floating[Any]]
@@ -108,7 +110,7 @@ def load_inputs(
     ----------
     path : path
         `inputs`: uint8 (taken as value / 255) or float [N, C, H, W], as the ONNX model takes
-        them; [N, H, W] where C = 1. `labels`: integers [N], optional.
+        them; axes of length 1 may be left out. `labels`: integers [N], optional.
     input_shape : (int, int, int)
         Height, width, channels.
     labels : bool, optional
@@ -182,14 +184,12 @@ def check_inputs(
             f"{source} are of {inputs.dtype}",
             "give uint8, which stands for value / 255, or float32 as the model was trained with",
         )
-    shape = inputs.shape
-    if channels == 1 and inputs.ndim == 3:
-        inputs = inputs[:, np.newaxis]
-    if inputs.ndim != 4 or inputs.shape[1:] != (channels, height, width) or not len(inputs):
-        raise InputError(
-            f"{source} have shape {shape}, the network takes (N, {channels}, {height}, {width})",
-            "give inputs in the shape that the ONNX model takes",
-        )
+    inputs = in_shape(
+        inputs,
+        (channels, height, width),
+        source,
+        "give inputs in the shape that the ONNX model takes",
+    )
     values = inputs.transpose(0, 2, 3, 1).astype(np.float32)
     if inputs.dtype == np.uint8:
         values /= np.float32(255)
@@ -216,6 +216,17 @@ def _channels_last(
     if not np.isfinite(inputs).all():
         raise InputError(f"{source} hold infinities or NaN", "give finite inputs")
     return np.ascontiguousarray(inputs, np.float32)
+
+
+def check_knowledge(right: float, labels: NDArray[np.int64]) -> None:
+    """Raise InputError if a network, right on such a share of samples, knows nothing of them."""
+    most = float(np.unique(labels, return_counts=True)[1].max()) / len(labels)
+    if right <= most < 1:
+        raise InputError(
+            f"the network is right on {right:.1%} of the samples, of which {most:.1%} have one and "
+            "the same label: it knows nothing of them",
+            "check the samples' range against what the model was trained with, and their labels",
+        )
 
 
 def in_shape(
@@ -259,7 +270,7 @@ def calibrate(network: FloatNetwork, inputs: NDArray[np.float32]) -> Calibration
     Raises
     ------
     ModelError
-        If a map is zero for all samples.
+        If a map is zero for all samples, or not finite for some.
     """
     ties = _ties(network)
     last = network.layers[-1].name
@@ -271,6 +282,11 @@ def calibrate(network: FloatNetwork, inputs: NDArray[np.float32]) -> Calibration
         most = _KEPT * len(samples) // len(inputs)
         seen.setdefault(ties[INPUT], []).append(_sample(samples, most))
         for layer, x in network.maps(samples):
+            if not np.isfinite(x).all():
+                raise ModelError(
+                    f"the output of layer {layer.name!r} is infinite or NaN for some samples",
+                    "check the samples' scale against what the model was trained with",
+                )
             if x.any():
                 zero.pop(layer.name, None)
             seen.setdefault(ties[layer.name], []).append(_sample(x, most))
@@ -309,8 +325,19 @@ class _Sample:
 
 def _sample(x: NDArray[Any], most: int) -> _Sample:
     values = x.reshape(-1)
-    some = values[:: max(1, values.size // max(1, most))].astype(np.float64)
+    some = spread(values, most, period=math.prod(x.shape[1:])).astype(np.float64)
     return _Sample(float(values.min()), float(values.max()), some)
+
+
+def spread(values: NDArray[Any], most: int, period: int) -> NDArray[Any]:
+    """About so many of values [n, ...], of all places of what repeats with a period.
+
+    Every so-many-th alone would be of a few channels of a map, or of a few columns.
+    """
+    step = max(1, len(values) // max(1, most))
+    while math.gcd(step, period) > 1:
+        step += 1
+    return values[::step]
 
 
 def _range(maps: Sequence[_Sample], shrink: bool) -> tuple[float, int]:

@@ -21,6 +21,7 @@ from insitu.quantise import (
     quantised_layer,
     round_weights,
     run_layer,
+    spread,
 )
 from tests.insitu.models import branches, example
 
@@ -217,6 +218,36 @@ def test_the_bias_of_a_channel_of_tiny_weights_fits_its_word():
     assert 1 << 20 < integer.bias[1] < 1 << 26
     y = run_layer(integer, np.array([[[[-128]]], [[[127]]]], np.int8))[..., 1]
     np.testing.assert_allclose((y - zero_point) * output_scale, 3.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("wide", [0, 1, 5, 15])
+def test_every_channel_counts_in_a_maps_scale(wide, seed):
+    """Whichever the one is that has large values."""
+    rng = np.random.default_rng(seed)
+    weights = np.zeros((16, 1, 1))
+    weights[:] = 0.02
+    weights[wide] = 1.0
+    first = one_layer(weights, np.zeros(16), low=0.0)
+    last = replace(first, name="last", inputs=("one",), weights=np.eye(16)[:, :, None])
+    network = FloatNetwork("wide", (32, 32, 1), (first, last))
+    inputs = rng.uniform(0, 1, (256, 32, 32, 1)).astype(np.float32)
+    assert 255 * calibrate(network, inputs).scales[1] > 0.9
+
+
+def test_some_values_are_of_every_place(seed):
+    period = 16 * 8 * 8
+    values = np.arange(500 * period) % period
+    some = spread(values, 10 * period, period)
+    assert len(some) == pytest.approx(10 * period, rel=0.1)
+    assert set(some) == set(range(period))
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_maps_that_are_not_finite_are_named(value):
+    layer = one_layer(np.full((2, 1, 1), value), np.zeros(2))
+    network = FloatNetwork("odd", (2, 2, 1), (layer,))
+    with pytest.raises(ModelError, match="output of layer 'one' is infinite or NaN"):
+        calibrate(network, np.ones((4, 2, 2, 1), np.float32))
 
 
 def test_bias_is_corrected_for_the_mean(seed):
