@@ -187,18 +187,21 @@ def _measured(search: "Search", found: "Found", samples: "Labelled | None") -> d
 def _existing(path: Path, wanted: "FloatNetwork") -> "Network | None":
     """The network that would be overwritten, if there is one."""
     from golden.network import shapes
-    from insitu.network import load
+    from insitu.network import load, training_record
 
     if not path.exists():
         return None
     again = "name another file, or --force"
     try:
         network = load(path)
+        trained = training_record(path) is not None
     except NetworkError:
         raise InputError(f"{path} exists, and is no network to compare with", again) from None
     last = wanted.shapes[wanted.layers[-1].name]
     if (network.input_shape, shapes(network)[-1]) != (wanted.input_shape, last):
         raise InputError(f"{path} exists, and is a network of other inputs or outputs", again)
+    if trained:
+        raise InputError(f"{path} exists, and has been retrained", again)
     return network
 
 

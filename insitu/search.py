@@ -22,7 +22,7 @@ from insitu.float_network import FloatNetwork
 from insitu.menu import Menu, Store, digest, distance, menus_for, network_digest, place
 from insitu.network import from_bytes, to_bytes
 from insitu.plan import Plan, plan
-from insitu.quantise import Calibration, quantise_inputs
+from insitu.quantise import Calibration, check_knowledge, quantise_inputs
 from rtl.config import LARGEST_MEMORY, Configuration
 
 __all__ = ["Built", "Found", "Labelled", "Search", "check_samples"]
@@ -202,8 +202,13 @@ class Search:
         """
         limits = Limits(budget, cycles, self._room)
         roomy = replace(self.config, coefficient_bytes=LARGEST_MEMORY)
-        for _ in range(_ATTEMPTS):
-            allocation = allocate(menus, self.fixed, limits)
+        allocation = allocate(menus, self.fixed, limits)
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                try:
+                    allocation = allocate(menus, self.fixed, limits)
+                except FitError:
+                    break  # It would be of limits that nobody named.
             network = self._compressed(allocation)
             planned = plan(network, roomy, name=self.network.name)
             slow = 0 if cycles is None else planned.cycles - cycles
@@ -262,8 +267,11 @@ class Search:
         ------
         FitError
             If even the largest loses more.
+        InputError
+            If the float network knows nothing of the samples.
         """
         whole = self.accuracy(None, samples)
+        check_knowledge(whole, samples.labels)
         line = self.frontier(self.menus, cycles)
         if not line:
             self.build(self.menus, None, cycles)
@@ -287,7 +295,10 @@ class Search:
             )
         while low < high:
             middle = (low + high) // 2
-            found, lost = attempt(middle)
+            try:
+                found, lost = attempt(middle)
+            except FitError:  # In bands of rows, whose cycles prices only come near to.
+                lost = math.inf
             if lost <= points_lost:
                 least, high = found, middle
             else:

@@ -27,7 +27,7 @@ def within(search: Search, budget: int, *, plain: bool, whole: bool) -> Built:
         If it cannot be met.
     """
     menus = search.plain if plain else search.menus
-    limit = budget if whole else budget + 8 * KB
+    limit = budget if whole else None
     while True:
         built = search.build(menus, limit)
         size = built.plan.weight_bits // 8
@@ -35,4 +35,4 @@ def within(search: Search, budget: int, *, plain: bool, whole: bool) -> Built:
             size = built.bytes + built.plan.parameters_base
         if size <= budget:
             return built
-        limit = min(limit, built.bytes) - max(1, size - budget)
+        limit = built.bytes - max(1, size - budget)

@@ -133,6 +133,16 @@ def test_a_worse_network_does_not_overwrite_a_better_one(folder):
     assert (folder / "out.npz").read_bytes() == better
 
 
+def test_a_retrained_network_is_not_overwritten(folder):
+    """Its outputs may be further from the float network's, and right more often."""
+    worth = ("--budget", "1.5KB")
+    assert invoke(*arguments(folder, *worth)).status == 0
+    path = folder / "out.npz"
+    path.write_bytes(to_bytes(load(path), {"held_out": 91.5}))
+    refused(folder, *arguments(folder, *worth), cause="exists, and has been retrained")
+    assert invoke(*arguments(folder, *worth, "--force")).status == 0
+
+
 def test_what_cannot_be_compared_is_not_overwritten(folder):
     (folder / "out.npz").write_bytes(b"no network")
     refused(folder, *arguments(folder, "--budget", "3KB"), cause="is no network to compare with")

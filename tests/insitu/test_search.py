@@ -138,6 +138,45 @@ def test_the_smallest_that_loses_few_points(few, tmp_path, seed):
         search.least(samples, -1.0)
 
 
+def test_labels_of_which_the_network_knows_nothing(few, tmp_path, seed):
+    """Every network would be as good."""
+    rng = np.random.default_rng(seed)
+    search = searched(rng, tmp_path)
+    samples = labelled(rng, search.network)
+    wrong = replace(samples, labels=samples.labels + search.network.shapes["last"][-1])
+    with pytest.raises(InputError, match=r"right on 0.0% of the samples, .* knows nothing"):
+        search.least(wrong, 1.0)
+
+
+def test_a_limit_that_cannot_be_met_is_the_one_that_was_named(few, tmp_path, seed):
+    """Where bands of rows make the solver's tighter."""
+    search = searched(np.random.default_rng(seed), tmp_path)
+    fastest = search.fixed.cycles + sum(
+        min(option.price.cycles for option in menu.options) for menu in search.menus
+    )
+    # As if every layer took fewer cycles than it does: what it allocates never comes that near.
+    search.fixed -= type(search.fixed)(0, 0, 0, fastest // 2)
+    with pytest.raises(FitError, match=r"an allocation of [\d,]+ cycles takes .* bands of rows"):
+        search.build(search.menus, None, fastest // 2 + 10)
+
+
+def test_a_middle_that_cannot_be_built_ends_no_search(few, tmp_path, seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    search = searched(rng, tmp_path)
+    samples = labelled(rng, search.network)
+    largest = search.frontier(search.menus)[-1].bytes
+    find = search.find
+
+    def only_the_largest(budget, cycles=None):
+        if budget < largest:
+            raise FitError("in bands of rows", "allow more")
+        return find(budget, cycles)
+
+    monkeypatch.setattr(search, "find", only_the_largest)
+    found, tried = search.least(samples, 100.0)
+    assert [one["bytes"] for one in tried] == [found.best.bytes]
+
+
 def test_an_interrupted_search_resumes(few, tmp_path, seed, monkeypatch):
     class Interruption(Exception):
         pass
