@@ -409,7 +409,7 @@ def retrain(
         shift=shift,
         mirror=mirror,
         cutout=cutout,
-        held_out=min(5000, max(1, len(found) // 10)) if held_out is None else held_out,
+        held_out=held_out,
         bfloat16=bfloat16,
         seed=seed,
     )

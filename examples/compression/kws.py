@@ -44,7 +44,7 @@ from rtl.config import configuration
 
 WORK = Path("build/compression")
 CONFIGURATION = "up5k"
-OPTIONS = Options(epochs=20, batch=25, held_out=50)
+OPTIONS = Options(epochs=20, batch=25, orthonormality=0.0, held_out=50)
 SCALE, ZERO_POINT = 0.5847029, 83
 """Of the file's integers."""
 

@@ -58,7 +58,7 @@ COLLECTED = HERE / "rows.json"
 TRAINED = HERE.parent / "mlperf_tiny"
 """Networks that were trained by this project."""
 CONFIGURATION = "sim-8x1"
-OPTIONS = Options(epochs=10, orthonormality=0.1, shift=4, mirror=True, bfloat16=True)
+OPTIONS = Options(epochs=10, orthonormality=0.1, shift=4, mirror=True, held_out=5000, bfloat16=True)
 LONG = replace(OPTIONS, epochs=50)
 """As long as IC2 is trained (examples/mlperf_tiny/ic2.py)."""
 LABELS = replace(OPTIONS, epochs=25, distillation=0.0, cutout=8)

@@ -105,7 +105,15 @@ CHOICES = {
     "binary": plain(1),
 }
 RETRAINING = Options(
-    epochs=40, rate=0.004, distillation=0.8, shift=4, mirror=True, cutout=8, bfloat16=True
+    epochs=40,
+    rate=0.004,
+    distillation=0.8,
+    orthonormality=0.0,
+    shift=4,
+    mirror=True,
+    cutout=8,
+    held_out=5000,
+    bfloat16=True,
 )
 STAGES = RETRAINING, replace(RETRAINING, epochs=10, rate=0.0015, cutout=0, seed=1)
 """The second shows whole images, as they will be seen."""

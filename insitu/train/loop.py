@@ -4,6 +4,7 @@ The best of the epochs is chosen by the accuracy on samples that are held out fr
 random numbers are drawn on the CPU, so that a GPU sees the same batches.
 """
 
+import math
 import pickle
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
@@ -65,8 +66,8 @@ class Options:
         Half of the images are mirrored, left to right.
     cutout : int
         Side of a square that is hidden in each image.
-    held_out : int
-        Samples that are not trained on, but choose the best epoch.
+    held_out : int or None
+        Samples that are not trained on, but choose the best epoch; None is a tenth, at most 5,000.
     bfloat16 : bool
         Convolve in bfloat16, which is exact for the integers, and rounds their sums.
     seed : int
@@ -77,11 +78,11 @@ class Options:
     rate: float = 5e-3
     distillation: float = 0.7
     temperature: float = 3.0
-    orthonormality: float = 0.0
+    orthonormality: float = 0.1
     shift: int = 0
     mirror: bool = False
     cutout: int = 0
-    held_out: int = 5000
+    held_out: int | None = None
     bfloat16: bool = False
     seed: int = 0
 
@@ -124,7 +125,7 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def split(samples: Samples, held_out: int) -> tuple[Samples, Samples]:
+def split(samples: Samples, held_out: int | None) -> tuple[Samples, Samples]:
     """Samples to train on, and samples that choose the best epoch, always the same.
 
     Raises
@@ -132,6 +133,8 @@ def split(samples: Samples, held_out: int) -> tuple[Samples, Samples]:
     InputError
         If there are too few.
     """
+    if held_out is None:
+        held_out = min(5000, max(1, len(samples) // 10))
     if len(samples) <= 2 * held_out:
         raise InputError(
             f"{len(samples)} samples are too few to hold out {held_out}", "hold out fewer"
@@ -250,7 +253,8 @@ def fit(
     Raises
     ------
     InputError
-        If the checkpoint is damaged or of another training, or there are too few samples.
+        If the checkpoint is damaged or of another training, there are too few samples, or the loss
+        is no number any more.
     """
     device = best_device()
     training, held_out = (part.to(device) for part in split(samples, options.held_out))
@@ -266,11 +270,13 @@ def fit(
     if teacher is not None:
         teacher.to(device)
     optimizer = torch.optim.Adam(student.parameters(), options.rate, betas=(0.9, 0.99))
+    total_steps = options.epochs * steps
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         options.rate,
-        total_steps=options.epochs * steps,
-        pct_start=0.1,
+        total_steps=total_steps,
+        # A tenth; it divides by its length, less a step.
+        pct_start=min(0.9, max(0.1, 1.5 / total_steps)),
         cycle_momentum=False,
     )
     settings = repr((asdict(options), sorted(student.choices.items()), len(samples))) + source
@@ -291,7 +297,7 @@ def fit(
         student.train()
         total = 0.0
         for number, batch in enumerate(batches(training, options, epoch)):
-            progress(epoch * steps + number, options.epochs * steps, f"epoch {epoch + 1}")
+            progress(epoch * steps + number, total_steps, f"epoch {epoch + 1}")
             loss = objective(student, teacher, batch, options)
             optimizer.zero_grad()
             loss.backward()
@@ -299,6 +305,11 @@ def fit(
             schedule.step()
             student.limit()
             total += float(loss.detach())
+        if not math.isfinite(total):
+            raise InputError(
+                f"the loss of epoch {epoch + 1} is no number",
+                "lower the rate; the checkpoint is of the epoch before",
+            )
         student.settle(part.real() for part in settling)
         score = accuracy(student, held_out)
         figures.append({"epoch": epoch + 1, "loss": total / steps, "held_out": score})

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from golden.network import INPUT, Network, Rounding
+from golden.network import INPUT, Convolution, Network, Rounding
 from insitu.choice import Choice
 from insitu.compress import check_groups, check_names, check_ranks, pointwise
 from insitu.errors import FitError
@@ -70,6 +70,10 @@ class _Unit(nn.Module):
         super().__init__()
         self.weights = weights
         self.norm = nn.BatchNorm2d(len(weights()), affine=affine)
+
+    def store(self, real: Tensor, q: int) -> None:
+        """Begin with these weights, stored at q bits."""
+        self.weights = StoredWeights(real, q)
 
     def deviation(self) -> Tensor:
         """Of each channel's sums, as the normalisation takes it, [channels]."""
@@ -147,18 +151,23 @@ class _Output(nn.Module):
 
     Parameters
     ----------
-    weights : StoredWeights
     real : float [Co, Ci, T]
-        What they stand for.
+        What the weights stand for.
+    q : int
+        Their bits.
     bias : float [Co]
     """
 
-    def __init__(self, weights: StoredWeights, real: Tensor, bias: Tensor):
+    def __init__(self, real: Tensor, q: int, bias: Tensor):
         super().__init__()
-        self.weights = weights
         self.bias = nn.Parameter(bias.clone())
-        self.unit = float(real.abs().mean())
         self.scale = nn.Parameter(torch.ones(()))
+        self.store(real, q)
+
+    def store(self, real: Tensor, q: int) -> None:
+        """Begin with these weights."""
+        self.weights = StoredWeights(real, q)
+        self.unit = float(real.abs().mean())
 
     def gains(self, input_scale: float) -> tuple[Tensor, Tensor]:
         """What an accumulator's unit is worth, and what is added, [channels] each."""
@@ -252,8 +261,8 @@ class Student(nn.Module):
     Raises
     ------
     FitError
-        For a layer of another kind, ranks that a layer cannot have, or an output layer that is not
-        stored.
+        For a layer of another kind, ranks that a layer cannot have, or an output layer that is
+        neither stored nor factored.
     """
 
     def __init__(
@@ -281,16 +290,11 @@ class Student(nn.Module):
         """Add the modules of a layer; the real numbers of its stages."""
         given = self.quantisations[layer.inputs[0]]
         real = torch.from_numpy(layer.weights).float()
-        if layer.name == self.output:
-            if choice != Choice(q=choice.q):
-                raise FitError(
-                    f"layer {layer.name!r} gives the network's output, and is stored",
-                    "choose only q for it",
-                )
-            bias = torch.from_numpy(layer.bias).float()
-            self._stages[layer.name] = (_Stage(layer, given),)
-            self._register(layer, _Output(StoredWeights(real, choice.q), real, bias))
-            return (real,)
+        if layer.name == self.output and not (choice.stored or choice.factored):
+            raise FitError(
+                f"layer {layer.name!r} gives the network's output, and is stored or factored",
+                "choose only q for it, or a factored form",
+            )
         check_groups(layer, choice)
         check_ranks(layer.name, layer.weights, choice)
         parts = _parts(real, choice)
@@ -299,7 +303,12 @@ class Student(nn.Module):
         for stage, weights in zip(self._stages[layer.name][:-1], bases, strict=True):
             most = _LARGEST_MULTIPLIER * _BASIS_SCALE / stage.given.scale
             self._register(stage.layer, _Basis(weights, most, centred=stage.centred))
-        self._register(layer, _Unit(last))
+        if layer.name == self.output:
+            bits = choice.qv if choice.factored else choice.q
+            bias = torch.from_numpy(layer.bias).float()
+            self._register(layer, _Output(parts[-1], bits, bias))
+        else:
+            self._register(layer, _Unit(last))
         return parts
 
     def _register(self, layer: FloatConvolution, part: "_Unit | _Output") -> None:
@@ -336,7 +345,7 @@ class Student(nn.Module):
             for stage, real in zip(bases, kernels, strict=True):
                 basis = cast(_Basis, self._part(stage.layer))
                 v = v * basis.worth(real).float()[:, None]
-            self._part(last.layer).weights = StoredWeights(v, self.choices[name].qv)
+            self._part(last.layer).store(v, self.choices[name].qv)
         # Once more behind the channels that the first time has limited.
         self.settle([x])
         self.settle([x])
@@ -434,7 +443,9 @@ class Student(nn.Module):
         return builder.network()
 
 
-def _integer(unit, layer, given, result):  # type: ignore[no-untyped-def]
+def _integer(
+    unit: _Unit | _Output, layer: FloatConvolution, given: Quantisation, result: Quantisation
+) -> Convolution:
     gain, offset = (values.cpu().numpy() for values in unit.gains(given.scale))
     layer = replace(layer, bias=offset)
     integer, after = quantised_layer(

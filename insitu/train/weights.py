@@ -165,8 +165,8 @@ class CrossWeights(Weights):
         return replace(basis, V=v, qv=qv, s2=self.s2)
 
     def coherence(self) -> Tensor:
-        """Between the columns of V, and on the intra level."""
-        return _cosines(self.v.T) + self.basis.coherence()
+        """Between the columns of V; the basis, a module too, has its own."""
+        return _cosines(self.v.T)
 
 
 def truncated(weights: Tensor, kernels: int | None) -> tuple[Tensor, Tensor]:

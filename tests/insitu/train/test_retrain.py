@@ -181,7 +181,7 @@ def test_bad_samples_are_refused(folder: Path) -> None:
     bad("have shape (400, 9, 8, 3)", inputs=inputs.transpose(0, 2, 3, 1).astype(np.float32))
     bad("are of int16", inputs=inputs.astype(np.int16))
     bad("hold infinities or NaN", inputs=np.full_like(inputs, np.nan, np.float32))
-    bad("it has nothing to teach", labels=(labels + 1) % 5)
+    bad("it knows nothing of them", labels=(labels + 1) % 5)
     bad("have a scale, which is for uint8", inputs=inputs.astype(np.float32), scale=2.0)
     bad("have scale array(-1.)", scale=-1.0)
     bad("label 5 stands for no output: the network has 5", labels=labels + 1)
