@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from insitu import __version__
+from insitu.choice import Choice
 from insitu.errors import InputError
 from insitu.files import read_file
 from insitu.memory_map import STYLE, draw
@@ -131,7 +132,7 @@ def _entries(values: Report) -> list[Entry]:
         Entry(
             name=plan["network"],
             model=_stem(values["model"]),
-            plain=all(layer["dataflow"] in ("", "stored") for layer in plan["layers"]),
+            plain=all(Choice(**one).stored for one in values["choices"].values()),
             accuracy=record["held_out"],
             untrained=record["untrained"],
             bits=values["bits_a_weight"],

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from insitu import cli
+from insitu.choice import Choice
 from insitu.plan import plan
 from insitu.report import read_entries
 from rtl.config import CONFIGURATIONS
@@ -134,6 +136,30 @@ def test_a_row_need_not_be_retrained(tmp_path, row):
     trained, other = read_entries(path)
     assert (trained.accuracy, trained.untrained, trained.epochs) == (81.25, 40.5, 7)
     assert (other.accuracy, other.untrained, other.epochs) == (33.25, None, None)
+
+
+@pytest.mark.parametrize(
+    ("choice", "plain"),
+    [
+        ({"q": 3}, True),
+        ({"kernels": 8, "factored": True}, False),  # Two stored layers, as they run.
+        ({"terms": 2}, False),
+    ],
+)
+def test_a_retrained_network_is_plain_if_all_is_stored(tmp_path, row, choice, plain):
+    """Figures as insitu retrain writes them."""
+    values = {
+        "model": "net.onnx",
+        "choices": {"a": asdict(Choice(q=4)), "b": asdict(Choice(**choice))},
+        "training": {"epochs": [{}] * 7, "held_out": 81.25, "untrained": 40.5},
+        "plan": row["plan"],
+        "bits_a_weight": 1.25,
+    }
+    path = tmp_path / "net.json"
+    path.write_text(json.dumps(values))
+    (entry,) = read_entries(path)
+    assert entry.plain is plain
+    assert (entry.accuracy, entry.untrained, entry.epochs) == (81.25, 40.5, 7)
 
 
 def test_committed_rows_make_a_page(tmp_path):
