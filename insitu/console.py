@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
@@ -12,6 +13,9 @@ from insitu.errors import InsituError
 __all__ = ["complain", "output", "progress"]
 
 Report = Callable[[int, int | None, str], None]
+
+_LINE_EVERY = 60
+"""Seconds between lines about the same thing where there is no bar."""
 
 
 def output() -> Console:
@@ -35,17 +39,23 @@ def complain(error: InsituError) -> None:
 def progress() -> Iterator[Report]:
     """A bar, for functions that report what is done, what there is to do and what is going on.
 
-    Where standard error is no terminal: a line for each new thing that is going on.
+    Where standard error is no terminal: a line for each new thing, and one for each minute of it.
     """
     console = _errors()
     current: str | None = None
     if not console.is_terminal:
+        said = 0.0
 
         def line(done: int, total: int | None, what: str) -> None:
-            nonlocal current
+            nonlocal current, said
             if what != current:
-                current = what
-                console.print(f"{what} ...", markup=False)
+                text = f"{what} ..."
+            elif total is not None and monotonic() - said >= _LINE_EVERY:
+                text = f"{what}: {done:,} of {total:,}"
+            else:
+                return
+            current, said = what, monotonic()
+            console.print(text, markup=False)
 
         yield line
         return

@@ -54,22 +54,23 @@ def read_inputs(
     path: str | Path,
     network: Network,
     *,
-    channels_last: bool = False,
+    channels_last: bool | None = None,
     samples: int | None = None,
 ) -> Inputs:
     """Read inputs, and labels where there are any, from an .npz file.
 
     `inputs` are either int8 [N, H, W, C], quantised as the network takes them, or real values as
     the model takes them: float [N, H, W, C] where `channels_last`, else float or uint8 (which
-    stands for value / 255) [N, C, H, W]. Axes of length 1 may be left out. `labels` are integers
-    [N].
+    stands for value / 255) [N, C, H, W]. Where nobody knows, floats may be either: what has both
+    shapes is [N, C, H, W]. Axes of length 1 may be left out. `labels` are integers [N].
 
     Parameters
     ----------
     path : path
     network : Network
     channels_last : bool, optional
-        Whether the model's inputs are [N, H, W, C], as those of a `.tflite`.
+        Whether the model's inputs are [N, H, W, C], as those of a `.tflite`; nobody knows of an
+        integer network.
     samples : int, optional
         Take so many, the first ones.
 
@@ -88,15 +89,18 @@ def read_inputs(
         )
     given = arrays["inputs"]
     height, width, channels = network.input_shape
+    orders = {False: (channels, height, width), True: (height, width, channels)}
     last = channels_last or given.dtype == np.int8
-    shape = (height, width, channels) if last else (channels, height, width)
+    if channels_last is None and given.dtype in (np.float32, np.float64):
+        last = next((order for order in orders if _are(given, orders[order])), False)
+    shape = orders[last]
     if channels_last and given.dtype == np.uint8:
         raise InputError(
             f"{source} are of uint8, and the network takes int8 of scale "
             f"{network.input_scale:g} and zero point {network.input_zero_point}",
             "save them as int8 (images often as value - 128), or as float32",
         )
-    if given.ndim < 2 or _squeezed(given.shape[1:]) != _squeezed(shape) or not len(given):
+    if not _are(given, shape):
         raise InputError(
             f"{source} have shape {given.shape}, the network takes (N, "
             f"{', '.join(str(n) for n in shape)})",
@@ -116,8 +120,13 @@ def read_inputs(
     return Inputs(integers, real, None if labels is None else labels[:samples])
 
 
-def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(n for n in shape if n != 1)
+def _are(given: NDArray[Any], shape: tuple[int, ...]) -> bool:
+    """Whether these are one or more inputs of a shape, but for axes of length 1."""
+    return (
+        given.ndim >= 2
+        and len(given) > 0
+        and [n for n in given.shape[1:] if n != 1] == [n for n in shape if n != 1]
+    )
 
 
 def evaluate(

@@ -48,9 +48,12 @@ class Model:
     kept: dict[str, NDArray[np.intp]] = field(default_factory=dict)
 
     @property
-    def channels_last(self) -> bool:
-        """Whether inputs are [N, H, W, C] as the model takes them, not [N, C, H, W]."""
-        return self.path.suffix == ".tflite"
+    def channels_last(self) -> bool | None:
+        """Whether inputs are [N, H, W, C] as the model takes them, not [N, C, H, W].
+
+        None for an integer network, which may come from either.
+        """
+        return {".tflite": True, ".onnx": False}.get(self.path.suffix)
 
 
 def load_model(

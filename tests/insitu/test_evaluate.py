@@ -129,6 +129,38 @@ def test_real_inputs_are_quantised(model, integers, tmp_path):
     np.testing.assert_array_equal(found.integers, integers)
 
 
+def test_integer_network_takes_real_inputs_of_either_order(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    path = tmp_path / "net.onnx"
+    onnx.save(example(rng), path)
+    x = rng.random((5, 3, 9, 8), np.float32)
+    np.savez(tmp_path / "calibration.npz", inputs=x)
+    save(load_model(path).network, tmp_path / "net.npz")
+    model = load_model(tmp_path / "net.npz")
+    first = inputs(tmp_path, model, inputs=x)
+    last = inputs(tmp_path, model, inputs=x.transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(first.integers, last.integers)
+    np.testing.assert_array_equal(first.real, x.transpose(0, 2, 3, 1))
+    with pytest.raises(InputError, match=r"have shape \(5, 9, 3, 8\), the network takes"):
+        inputs(tmp_path, model, inputs=x.transpose(0, 2, 1, 3))
+    with pytest.raises(InputError, match=r"have shape \(5, 9, 8, 3\), the network takes"):
+        inputs(tmp_path, load_model(path), inputs=x.transpose(0, 2, 3, 1))
+
+
+def test_inputs_that_could_be_either_have_channels_first(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    builder = Quantised()
+    x = builder.input((3, 3, 3), 0.1, 4)
+    weights = rng.integers(-64, 65, (3, 3, 1, 1))
+    y = builder.linear("Conv", x, weights, np.float32(0.01), None, 0.2, 0)
+    onnx.save(builder.build(y), tmp_path / "net.onnx")
+    network = load_model(tmp_path / "net.onnx").network
+    cubes = rng.random((4, 3, 3, 3)).astype(np.float32)
+    np.savez(tmp_path / "inputs.npz", inputs=cubes)
+    found = read_inputs(tmp_path / "inputs.npz", network)
+    np.testing.assert_array_equal(found.real, cubes.transpose(0, 2, 3, 1))
+
+
 def test_fewer_samples(model, integers, tmp_path):
     np.savez(tmp_path / "inputs.npz", inputs=integers, labels=np.arange(SAMPLES))
     found = read_inputs(tmp_path / "inputs.npz", model.network, samples=7)
