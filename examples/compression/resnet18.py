@@ -80,7 +80,7 @@ def choice_for(layer: FloatConvolution, bits: Bits, form: str) -> Choice:
     )
 
 
-def choices_for(network: FloatNetwork, bits: Bits, form: str) -> dict[str, Choice]:
+def paper_choices(network: FloatNetwork, bits: Bits, form: str) -> dict[str, Choice]:
     """How a form keeps every layer with weights."""
     return {layer.name: choice_for(layer, bits, form) for layer in convolutions(network)}
 
@@ -325,7 +325,7 @@ def figures(
         "forms": {form: priced(network, sites, bits, form, config) for form in FORMS},
     }
     for form in FORMS[2:]:
-        made = Random(0).network(integer, choices_for(network, bits, form))
+        made = Random(0).network(integer, paper_choices(network, bits, form))
         found["forms"][form] |= {
             "plan": planned(made, config),
             "with_a_wider_generator": planned(made, wide),
@@ -352,7 +352,7 @@ def main() -> None:
     try:
         network = load_float(arguments.model)
         if arguments.choices:
-            write_choices(choices_for(network, bits, "factored"), arguments.choices)
+            write_choices(paper_choices(network, bits, "factored"), arguments.choices)
             return
         rng = np.random.default_rng(0)
         samples = rng.uniform(-1, 1, (2, *network.input_shape)).astype(np.float32)
