@@ -18,9 +18,18 @@ LARGEST_MEMORY = 1 << 20
 """Bytes of each memory at most: its address space on the bus."""
 
 
+def _integer(value):
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _positive(name, value):
-    if not isinstance(value, int) or value <= 0:
+    if not _integer(value) or value <= 0:
         raise ValueError(f"{name} must be a positive integer, not {value!r}")
+
+
+def _within(name, value, low, high):
+    if not _integer(value) or not low <= value <= high:
+        raise ValueError(f"{name} must be in {low}..{high}, not {value!r}")
 
 
 def _kilobytes(name, value):
@@ -49,7 +58,7 @@ class Configuration:
         Device family; chooses the primitives of memories and multipliers for synthesis. Arithmetic
         and cycle counts do not depend on it.
     lanes : int
-        Output channels computed in parallel (R), at most 255.
+        Output channels computed in parallel (R), at most 255 and 32 * `width`.
     width : int
         Input channels each lane multiplies per cycle (C): 1, 2, 4 or 8.
     activation_bytes : int
@@ -58,13 +67,15 @@ class Configuration:
         Bytes of one activation memory word, a power of two, a multiple of `width` and a divisor
         of `lanes`.
     activation_ports : 1 or 2
-        1: reads and writes share one port, writes first. 2: they do not, as where memory is slow.
+        1: reads and writes share one port, writes first, as on iCE40. 2: they do not, as where
+        memory is slow.
     coefficient_bytes : int
-        Size of the coefficient memory in bytes, a multiple of 1024, at most 1 MB.
+        Size of the coefficient memory in bytes, a multiple of 1024, at most 1 MB; two words of
+        it at least.
     coefficient_port : int
         Bits of one coefficient memory word, a power of two of at least 32; `lanes * width` divides
         it. Each of the R*C decoder stripes receives `coefficient_port / (lanes * width)` bits of
-        every word.
+        every word, at most 64.
     tile_bytes : int
         Size of the weight tile in bytes: a cross-level layer needs `lanes * Ci' * T` of it, with
         Ci' the input channels rounded up to `width`; a product with one pixel up to 9 words of
@@ -92,6 +103,8 @@ class Configuration:
     ------
     ValueError
         For a parameter outside its range; the message quotes it.
+    TypeError
+        For a `slow_memory` that is no bool.
     """
 
     name: str
@@ -130,6 +143,11 @@ class Configuration:
             raise ValueError(
                 f"lanes must be at most 255 and width at most 8, not {self.lanes} and {self.width}"
             )
+        most = self.width << record.FIELDS["last_block_steps"].width
+        if self.lanes > most:
+            raise ValueError(
+                f"lanes must be at most {most} where width is {self.width}, not {self.lanes}"
+            )
         for name in ("activation_bytes", "coefficient_bytes"):
             _kilobytes(name, getattr(self, name))
         for name in ("tile_bytes", "requantiser_outputs", "clock_hz"):
@@ -143,12 +161,23 @@ class Configuration:
             raise ValueError(
                 f"activation_word must divide lanes {self.lanes}, not {self.activation_word!r}"
             )
-        if self.activation_ports not in (1, 2):
+        if not _integer(self.activation_ports) or self.activation_ports not in (1, 2):
             raise ValueError(f"activation_ports must be 1 or 2, not {self.activation_ports!r}")
         if self.coefficient_port < 32 or self.coefficient_port % (self.lanes * self.width):
             raise ValueError(
                 f"coefficient_port must be at least 32 and a multiple of lanes * width "
                 f"{self.lanes * self.width}, not {self.coefficient_port!r}"
+            )
+        if self.stripe_bits > 64:
+            raise ValueError(
+                f"coefficient_port must be at most 64 * lanes * width {64 * self.stripes}, "
+                f"not {self.coefficient_port!r}"
+            )
+        word = self.coefficient_port // 8
+        if self.coefficient_bytes % word or self.coefficient_bytes < 2 * word:
+            raise ValueError(
+                f"coefficient_bytes must be two words or more of coefficient_port / 8 {word}, "
+                f"not {self.coefficient_bytes!r}"
             )
         if self.tile_bytes % (self.lanes * self.width):
             raise ValueError(
@@ -156,9 +185,7 @@ class Configuration:
                 f"not {self.tile_bytes!r}"
             )
         for name, low in (("terms", 1), ("u_bits", 2), ("b_bits", 2)):
-            value = getattr(self, f"generator_{name}")
-            if not low <= value <= 8:
-                raise ValueError(f"generator_{name} must be in {low}..8, not {value!r}")
+            _within(f"generator_{name}", getattr(self, f"generator_{name}"), low, 8)
         if self.basis_depth < 2 * self.basis_blocks:
             raise ValueError(
                 f"basis_depth must be at least twice basis_blocks {self.basis_blocks}, "
@@ -173,8 +200,12 @@ class Configuration:
             raise TypeError(f"slow_memory must be a bool, not {self.slow_memory!r}")
         if self.slow_memory and self.activation_ports == 1:
             raise ValueError("activation_ports must be 2 where memory is slow, not 1")
-        if not 16 <= self.accumulator_bits <= 32:
-            raise ValueError(f"accumulator_bits must be in 16..32, not {self.accumulator_bits!r}")
+        if self.family == "ice40" and self.activation_ports == 2:
+            raise ValueError(
+                "activation_ports must be 1 on ice40, whose memory has one port and is not slow, "
+                "not 2"
+            )
+        _within("accumulator_bits", self.accumulator_bits, 16, 32)
 
     @property
     def stripes(self):

@@ -32,10 +32,20 @@ CONFIGURATIONS = {
     "tall": replace(
         _UP5K,
         name="tall",
+        family="sim",
         lanes=16,
         width=2,
         activation_bytes=1 << 12,
         activation_ports=2,
+        requantiser_outputs=4,
+    ),
+    # A beat, a word of memory, the requantiser's output and all lanes are the same.
+    "whole": replace(
+        _UP5K,
+        name="whole",
+        lanes=4,
+        width=4,
+        activation_bytes=1 << 10,
         requantiser_outputs=4,
     ),
 }
