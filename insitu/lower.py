@@ -16,7 +16,7 @@ from insitu.errors import FitError
 from insitu.exact import digits
 from insitu.lower_channelwise import lower_channelwise
 from insitu.lower_convolution import lower_convolution
-from insitu.lowering import Site, Unable, by_lane, copied, lane_words, plain_walk
+from insitu.lowering import Site, Unable, bias_bits, by_lane, copied, lane_words, plain_walk
 from insitu.maps import Map, Placed
 from insitu.operation import Loop, Operation, Walk
 from rtl.config import Configuration
@@ -137,13 +137,17 @@ def _multiplied(operation: Operation, config: Configuration) -> list[Operation]:
     if not large.any():
         shift = np.maximum(operation.shift, 0)
         return [replace(operation, multiplier=multiplier.astype(np.int32), shift=shift)]
-    # The least sum that a byte stands for; that, and any below, gives the least output.
+    # The least sum that a byte stands for; that, and any below, gives the least output. A bias
+    # goes down by 0 to `MOST_LOWERED`, whatever the limits and the zero point.
     first = np.left_shift(np.int64(low - zero_point), 31 - left) // np.maximum(multiplier, 1)
     offset = first + 128
     bias = operation.bias - np.where(large, offset + zero_point, 0)
-    if (np.abs(bias) >= 1 << 31).any():
+    bits = bias_bits(config)
+    wide = np.flatnonzero((bias < -1 << bits - 1) | (bias >= 1 << bits - 1))
+    if len(wide):
         raise Unable(
-            f"has a bias of {np.abs(bias).max()} with a multiplier of 1 or more",
+            f"needs a bias of {bias[wide[0]]} in output channel {wide[0]}, whose multiplier is 1 "
+            f"or more, {config.name} holds {bits} bits",
             "give its output a larger scale",
         )
     sums = replace(

@@ -12,8 +12,10 @@ from golden.code import POWER_BITS, Code
 from golden.network import Convolution, Generated, Stored
 from golden.requantise import Rounding
 from insitu.lowering import (
+    MOST_LOWERED,
     Site,
     Unable,
+    bias_bits,
     by_lane,
     by_lane_and_channel,
     channelwise,
@@ -30,7 +32,7 @@ from insitu.lowering import (
 from insitu.maps import Map
 from insitu.operation import Loop, Operation, Segment, Walk
 from rtl.config import Configuration
-from rtl.record import CROSS, INTRA, PACKED_BIAS_BITS
+from rtl.record import CROSS, INTRA
 
 __all__ = ["lower_convolution"]
 
@@ -321,21 +323,20 @@ def _check_sums(layer: Convolution, config: Configuration) -> None:
     high = 127 * positive + 128 * negative
     low = -128 * positive - 127 * negative
     bias = layer.bias.astype(np.int64)
-    if config.parameters_packed:
-        most = 1 << PACKED_BIAS_BITS - 1
-        wide = np.flatnonzero((bias >= most) | (bias < -most))
-        if len(wide):
-            raise Unable(
-                f"has a bias of {bias[wide[0]]} in output channel {wide[0]}, "
-                f"{config.name} holds {PACKED_BIAS_BITS} bits",
-                "give the channel larger weights, or none",
-            )
-    left = np.zeros_like(bias)
-    if layer.rounding is Rounding.TWICE:
-        left[:] = np.where(layer.multiplier == 0, 0, np.maximum(-layer.shift.astype(np.int64), 0))
+    most = 1 << bias_bits(config) - 1
+    wide = np.flatnonzero((bias >= most) | (bias < -most))
+    if len(wide):
+        raise Unable(
+            f"has a bias of {bias[wide[0]]} in output channel {wide[0]}, "
+            f"{config.name} holds {bias_bits(config)} bits",
+            "give the channel larger weights, or none",
+        )
+    places = np.where(layer.multiplier == 0, 0, np.maximum(-layer.shift.astype(np.int64), 0))
+    left = places if layer.rounding is Rounding.TWICE else np.zeros_like(bias)
+    lowered = bias - np.where(places > 0, MOST_LOWERED, 0)
     for what, bits, lows, highs in (
         ("accumulator", config.accumulator_bits, low, high),
-        ("accumulator with its bias", 32, low + bias, high + bias),
+        ("accumulator with its bias", 32, low + lowered, high + bias),
         ("sum, shifted to the left,", 32, low + bias << left, high + bias << left),
     ):
         limit = 1 << (bits - 1)

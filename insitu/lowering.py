@@ -12,12 +12,14 @@ from golden.requantise import LARGEST_MULTIPLIER, Rounding
 from insitu.maps import Map
 from insitu.operation import Loop, Operation, Segment, Walk
 from rtl.config import Configuration
-from rtl.record import FIELDS
+from rtl.record import FIELDS, PACKED_BIAS_BITS
 
 __all__ = [
     "COPY",
+    "MOST_LOWERED",
     "Site",
     "Unable",
+    "bias_bits",
     "by_lane",
     "by_lane_and_channel",
     "channelwise",
@@ -39,9 +41,17 @@ Int8 = NDArray[np.int8]
 COPY: dict[str, Any] = {"multiplier": LARGEST_MULTIPLIER, "shift": 0, "rounding": Rounding.UP}
 """A requantisation that leaves a byte as it is: x * (1 - 2**-31), rounded."""
 
+MOST_LOWERED = 255
+"""How far `insitu.lower` takes a bias down at most, where a channel is multiplied by 1 or more."""
+
 
 class Unable(Exception):
     """What is in the way, and what to do about it."""
+
+
+def bias_bits(config: Configuration) -> int:
+    """Bits of a bias in coefficient memory."""
+    return PACKED_BIAS_BITS if config.parameters_packed else 32
 
 
 def check_tile(size: int, config: Configuration, advice: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.decode import encode_segment
+from golden.requantise import SHIFTS
 from insitu.image import Image
 from insitu.network import to_bytes
 from insitu.operation import Int32, Operation, Segment
@@ -103,5 +104,11 @@ def _channel_words(
     """32-bit words [channels, words] of each channel's parameters."""
     if not config.parameters_packed:
         return np.stack([bias, multiplier, shift], axis=1).astype("<u4")
+    most = 1 << PACKED_BIAS_BITS - 1
+    if ((bias < -most) | (bias >= most) | (shift < 0) | (shift > SHIFTS[1])).any():
+        raise RuntimeError(
+            f"biases of {bias.min()}..{bias.max()} and shifts of {shift.min()}..{shift.max()} "
+            f"are not proved to fit {PACKED_BIAS_BITS} and 5 bits"
+        )
     first = (bias & (1 << PACKED_BIAS_BITS) - 1) | shift.astype(np.int64) << PACKED_BIAS_BITS
     return np.stack([first, multiplier], axis=1).astype("<u4")

@@ -9,13 +9,14 @@ from golden.network import run
 from insitu.errors import FitError
 from insitu.image import Image
 from insitu.network import from_bytes
-from insitu.pack import make_image, pack
+from insitu.pack import _channel_words, make_image, pack
 from insitu.plan import plan
 from rtl.config import CONFIGURATIONS
 from rtl.record import CROSS, INTRA, STORED
 from tests.insitu.interpreter import Interpreter
 from tests.insitu.networks import random_generated, random_network, random_stored
 from tests.insitu.random_networks import random_layers, random_plan
+from tests.insitu.test_plan import multiplied
 
 CONFIGS = [
     replace(config, tile_bytes=max(config.tile_bytes, 256 * config.lanes))
@@ -193,6 +194,35 @@ def test_payloads_of_every_kind_of_layer(number, config, seed):
             name = planned.layers[index].layer.name
             assert not len(wrong), f"seed {seed}, network {number}, {name}: {len(wrong)} differ"
     assert done == ends[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "bias"),
+    [("up5k", 0, -(1 << 26) + 128), ("sim-8x1", 127, -(1 << 31) + 127 * 128 + 255)],
+)
+def test_the_least_biases_of_multipliers_of_1_or_more(name, weight, bias):
+    """As low as the first of their two passes lets them be."""
+    network = multiplied(weight, bias)
+    planned = plan(network, CONFIGURATIONS[name])
+    assert len(planned.operations) == 2
+    for value in (-128, 0, 127):
+        x = np.full((1, 1, 1), value, np.int8)
+        memory = bytearray(planned.configuration.activation_bytes)
+        memory[planned.input.address] = value & 0xFF
+        Interpreter(pack(planned), planned.configuration).run(memory)
+        got = planned.output.take(bytes(memory[planned.output.address :]))
+        assert got == run(network, x[np.newaxis])[0], f"for the input {value}"
+
+
+def test_parameters_that_do_not_fit_are_not_packed():
+    config = CONFIGURATIONS["up5k"]
+    good = {"bias": -(1 << 26), "multiplier": 1, "shift": 31}
+    for name, value in (("bias", 1 << 26), ("bias", -(1 << 26) - 1), ("shift", 32), ("shift", -1)):
+        words = {key: np.array([one], np.int32) for key, one in (good | {name: value}).items()}
+        with pytest.raises(RuntimeError, match="are not proved to fit 27 and 5 bits"):
+            _channel_words(**words, config=config)
+    words = {key: np.array([one], np.int32) for key, one in good.items()}
+    assert _channel_words(**words, config=config).tolist() == [[31 << 27 | 1 << 26, 1]]
 
 
 def test_dataflow_follows_the_weights(seed):

@@ -20,6 +20,7 @@ from golden.network import (
     Stored,
 )
 from insitu.errors import FitError
+from insitu.lowering import MOST_LOWERED
 from insitu.maps import Map, lay_out
 from insitu.plan import plan
 from insitu.prune import prune
@@ -544,6 +545,63 @@ def test_biases_wider_than_their_word_are_refused(seed):
         else:
             with pytest.raises(FitError, match=f"has a bias of {bias} in output channel 1"):
                 plan(wide, UP5K)
+
+
+def multiplied(weight, bias, *, multiplier=1 << 30, shift=-1, zero_point=0, low=0):
+    """A network of one channel, multiplied by 1 or more: by 1, where nothing else is said."""
+    layer = Convolution(
+        name="sharp",
+        inputs=("input",),
+        kernel=(1, 1),
+        weights=Stored(np.full((1, 1, 1), weight, np.int8), 8),
+        bias=np.array([bias], np.int32),
+        multiplier=np.array([multiplier], np.int32),
+        shift=np.array([shift], np.int8),
+        input_zero_point=0,
+        output_zero_point=zero_point,
+        activation_min=low,
+        rounding=Rounding.UP,
+    )
+    return graph((1, 1, 1), layer)
+
+
+def test_biases_are_proved_as_they_are_packed():
+    """Of a multiplier of 1 or more: the first pass has a lower bias, by 128 with these limits."""
+    least = -(1 << 26)
+    first, _ = plan(multiplied(0, least + 128), UP5K).operations
+    assert first.operation.bias[0] == least
+    for bias in (least + 127, least):
+        message = rf"'sharp' needs a bias of {bias - 128} in output channel 0, .* holds 27 bits"
+        with pytest.raises(FitError, match=message):
+            plan(multiplied(0, bias), UP5K)
+    plan(multiplied(0, least, shift=0), UP5K)
+
+
+def test_sums_are_proved_as_they_are_packed():
+    far = -(1 << 31) + 127 * 128
+    plan(multiplied(127, far + 255), SIM)
+    for bias in (far + 254, far + 200, far, -(1 << 31) + 200):
+        with pytest.raises(FitError, match="accumulator with its bias of output channel 0"):
+            plan(multiplied(127, bias), SIM)
+    # Nothing is taken from the bias of a multiplier below 1, or of 0.
+    plan(multiplied(127, far, shift=0), SIM)
+    plan(multiplied(127, far, multiplier=0), SIM)
+
+
+def test_no_bias_is_lowered_by_more_than_is_proved(seed):
+    rng = np.random.default_rng(seed)
+    seen = set()
+    for _ in range(300):
+        zero_point, low = (int(n) for n in rng.choice([-128, -127, -1, 0, 126, 127], 2))
+        multiplier = int(rng.choice([1 << 30, (1 << 31) - 1, rng.integers(1 << 30, 1 << 31)]))
+        shift = -int(rng.integers(1, 12))
+        made = multiplied(
+            1, 1000, multiplier=multiplier, shift=shift, zero_point=zero_point, low=low
+        )
+        lowered = 1000 - int(plan(made, UP5K).operations[0].operation.bias[0])
+        assert 0 <= lowered <= MOST_LOWERED, f"seed {seed}: {made.layers[0]}"
+        seen.add(lowered)
+    assert {0, MOST_LOWERED} <= seen
 
 
 def test_sums_that_can_wrap_around_are_refused(seed):
