@@ -7,13 +7,13 @@ trusts no length in the file.
 import json
 import struct
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from insitu.errors import ImageError
 from insitu.files import read_file, write_file
+from insitu.metadata import BadMetadata, activation_end, check_metadata
 from rtl.config import CONFIGURATIONS, Configuration
 
 __all__ = ["FORMAT_VERSION", "MAGIC", "Image", "read_image"]
@@ -119,9 +119,13 @@ class Image:
             raise damaged(f"has a payload of {len(payload)} bytes, not a multiple of 4")
         try:
             values = json.loads(metadata)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise damaged(f"has metadata that is not JSON: {error}") from None
-        return cls(digest, _checked_metadata(values, damaged), payload, network)
+        try:
+            check_metadata(values, len(payload))
+        except BadMetadata as bad:
+            raise damaged(f"has metadata {bad}") from None
+        return cls(digest, values, payload, network)
 
     def write(self, path: str | Path) -> None:
         """Write the image to a file, whole or not at all.
@@ -139,7 +143,7 @@ class Image:
         Raises
         ------
         ImageError
-            If it is not, or is larger than the configuration's coefficient memory.
+            If it is not, or does not fit the configuration's memories.
         """
         if self.digest != configuration.digest:
             names = [c.name for c in CONFIGURATIONS.values() if c.digest == self.digest]
@@ -156,6 +160,13 @@ class Image:
             raise ImageError(
                 f"{source} has a payload of {size} bytes; {configuration.name} takes a multiple "
                 f"of {word} and at most {configuration.coefficient_bytes}",
+                _COMPILE_AGAIN,
+            )
+        end = activation_end(self.metadata)
+        if end > configuration.activation_bytes:
+            raise ImageError(
+                f"{source} has maps up to byte {end} of activation memory; {configuration.name} "
+                f"has {configuration.activation_bytes}",
                 _COMPILE_AGAIN,
             )
 
@@ -180,84 +191,3 @@ def read_image(path: str | Path, configuration: Configuration | None = None) -> 
     if configuration is not None:
         image.check(configuration, f"image {path}")
     return image
-
-
-def _natural(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _shape(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 3
-        and all(_natural(v) and 0 < v < 1 << 20 for v in value)
-    )
-
-
-def _window(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and sorted(value) == ["columns", "dilation", "kernel", "left", "stride"]
-        and all(map(_natural, value.values()))
-        and all(value[key] for key in value if key != "left")
-    )
-
-
-def _holds(one: dict[str, Any]) -> bool:
-    """Whether the channels of a map are in its pixels."""
-    last, count = one["pieces"][-1]
-    kernel = one["window"]["kernel"] if one["window"] else 1
-    channels = sum(count for _, count in one["pieces"])
-    return channels == one["shape"][2] and (last + count) * kernel <= one["pitch"]
-
-
-_MAP: dict[str, Callable[[Any], bool]] = {
-    "name": lambda v: isinstance(v, str),
-    "shape": _shape,
-    "address": _natural,
-    "pitch": _natural,
-    "zero_point": lambda v: isinstance(v, int) and -128 <= v <= 127,
-    "window": lambda v: v is None or _window(v),
-    "pieces": lambda v: (
-        isinstance(v, list)
-        and bool(v)
-        and all(isinstance(p, list) and len(p) == 2 and all(map(_natural, p)) for p in v)
-    ),
-}
-
-
-def _checked_metadata(values: Any, damaged: Callable[[str], ImageError]) -> dict[str, Any]:
-    """The metadata, if it has what every user of an image relies on."""
-
-    def check_map(value: Any, where: str) -> None:
-        if not isinstance(value, dict):
-            raise damaged(f"has metadata without {where}")
-        for key, valid in _MAP.items():
-            if key not in value or not valid(value[key]):
-                raise damaged(f"has metadata with a bad {where}.{key}: {value.get(key)!r}")
-        if not _holds(value):
-            raise damaged(f"has metadata with a {where} whose channels do not fit its pixels")
-
-    if not isinstance(values, dict):
-        raise damaged("has metadata that is not an object")
-    for key in ("network", "configuration"):
-        if not isinstance(values.get(key), str):
-            raise damaged(f"has metadata with a bad {key}: {values.get(key)!r}")
-    layers = values.get("layers")
-    if not isinstance(layers, list) or not layers:
-        raise damaged("has metadata without layers")
-    check_map(values.get("input"), "input")
-    check_map(values.get("output"), "output")
-    for number, layer in enumerate(layers):
-        where = f"layers[{number}]"
-        if not isinstance(layer, dict):
-            raise damaged(f"has metadata without {where}")
-        inputs = layer.get("inputs")
-        if not isinstance(inputs, list) or not inputs:
-            raise damaged(f"has metadata without {where}.inputs")
-        for position, source in enumerate(inputs):
-            check_map(source, f"{where}.inputs[{position}]")
-        if not isinstance(layer.get("operations"), list):
-            raise damaged(f"has metadata without {where}.operations")
-        check_map(layer.get("output"), f"{where}.output")
-    return values

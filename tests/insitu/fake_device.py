@@ -275,9 +275,35 @@ def image(rng: Random, words: int = 40) -> Image:
         for name, size, address in (("input", inputs, source), ("output", outputs, target))
     }
     config = CONFIGURATIONS["up5k"]
-    metadata = {"network": "fake", "configuration": config.name, "cycles": 12_000, **maps}
-    layer = {"inputs": [maps["input"]], "operations": [], "output": maps["output"]}
-    return Image(config.digest, metadata | {"layers": [layer]}, payload, b"")
+    layer = {
+        "name": "fake",
+        "dataflow": "stored",
+        "inputs": [maps["input"]],
+        "output": maps["output"],
+        "operations": [],
+        "ranks": {},
+        "precisions": {},
+        "weight_bytes": 0,
+        "cost": {"cycles": 11_000, "ideal": 10_000, "bound": "array"},
+    }
+    metadata = {
+        "network": "fake",
+        "configuration": config.name,
+        **maps,
+        "layers": [layer],
+        "weight_bytes": 0,
+        "dense_int8_bytes": 0,
+        "program_bytes": 0,
+        "payload_bytes": len(payload),
+        "coefficient_bytes": config.coefficient_bytes,
+        "activation_bytes": config.activation_bytes,
+        "activation_bytes_used": 4096,
+        "cycles": 12_000,
+        "ideal_cycles": 10_000,
+        "frames_per_second": 2750.0,
+        "clock_mhz": config.clock_hz / 1e6,
+    }
+    return Image(config.digest, metadata, payload, b"")
 
 
 # --- the line, and what may happen on it ---

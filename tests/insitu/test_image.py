@@ -20,12 +20,35 @@ MAP = {
     "pieces": [[0, 1]],
     "window": None,
 }
+OUTPUT = MAP | {"name": "out", "address": 64}
+LAYER = {
+    "name": "out",
+    "dataflow": "stored",
+    "inputs": [MAP],
+    "operations": [],
+    "output": OUTPUT,
+    "ranks": {},
+    "precisions": {"w": 8},
+    "weight_bytes": 8,
+    "cost": {"cycles": 90, "ideal": 80, "bound": "array"},
+}
 METADATA = {
     "network": "test",
     "configuration": "up5k",
     "input": {**MAP, "scale": 0.5},
-    "output": {**MAP, "scale": 0.25, "name": "out"},
-    "layers": [{"name": "out", "inputs": [MAP], "operations": [], "output": MAP}],
+    "output": {**OUTPUT, "scale": 0.25},
+    "layers": [LAYER],
+    "cycles": 100,
+    "ideal_cycles": 80,
+    "weight_bytes": 8,
+    "dense_int8_bytes": 8,
+    "program_bytes": 40,
+    "payload_bytes": 64,
+    "coefficient_bytes": 65536,
+    "activation_bytes": 65536,
+    "activation_bytes_used": 128,
+    "frames_per_second": 330000.0,
+    "clock_mhz": 33.0,
 }
 PAYLOAD = bytes(range(64))
 NETWORK = b"as insitu.network writes it"
@@ -114,26 +137,41 @@ def test_damage_is_named(damage, message):
     ("changes", "message"),
     [
         ({"network": 3}, "bad network: 3"),
+        ({"cycles": None}, "bad cycles: None"),
+        ({"ideal_cycles": -1}, "bad ideal_cycles: -1"),
         ({"layers": []}, "without layers"),
-        ({"layers": [1]}, r"without layers\[0\]"),
-        ({"input": None}, "without input"),
-        ({"input": {**MAP, "shape": [1, -1, 1]}}, "bad input.shape"),
-        ({"input": {**MAP, "zero_point": 200}}, "bad input.zero_point: 200"),
-        ({"input": {**MAP, "pieces": [[0]]}}, "bad input.pieces"),
-        ({"input": {**MAP, "window": {"kernel": 1}}}, "bad input.window"),
-        ({"input": {**MAP, "pieces": [[0, 2]]}}, "input whose channels do not fit its pixels"),
-        ({"input": {**MAP, "pieces": [[4, 1]]}}, "input whose channels do not fit its pixels"),
-        ({"layers": [{"inputs": [], "output": MAP}]}, r"without layers\[0\].inputs"),
-        ({"layers": [{"inputs": [MAP], "output": MAP}]}, r"without layers\[0\].operations"),
-        (
-            {"layers": [{"inputs": [MAP], "operations": [], "output": {}}]},
-            r"layers\[0\].output.name",
-        ),
+        ({"payload_bytes": 60}, "metadata for a payload of 60 bytes, not 64"),
     ],
 )
 def test_metadata_is_checked(changes, message):
-    with pytest.raises(ImageError, match=message):
+    with pytest.raises(ImageError, match=message) as error:
         Image.from_bytes(image(**changes).to_bytes())
+    assert error.value.next_step
+
+
+def test_deep_metadata_is_no_metadata():
+    metadata = b"[" * 100_000
+    data = image().to_bytes()
+    data = data[:12] + struct.pack("<I", len(metadata)) + data[16:HEADER] + metadata + PAYLOAD
+    with pytest.raises(ImageError, match="metadata that is not JSON"):
+        Image.from_bytes(resealed(data + NETWORK))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"input": METADATA["input"] | {"address": CONFIG.activation_bytes - 60}},
+        {"layers": [LAYER | {"inputs": [MAP | {"address": CONFIG.activation_bytes - 60}]}]},
+    ],
+)
+def test_maps_beyond_the_memory_are_refused(changes):
+    fits = image(input=METADATA["input"] | {"address": CONFIG.activation_bytes - 64})
+    fits.check(CONFIG)
+    wrong = Image.from_bytes(image(**changes).to_bytes())
+    with pytest.raises(
+        ImageError, match="has maps up to byte 65540 of activation memory; up5k has"
+    ):
+        wrong.check(CONFIG)
 
 
 def test_payload_of_odd_length_is_refused():
