@@ -15,6 +15,14 @@ def test_fmax_is_that_of_the_constrained_clock() -> None:
     assert fmax(netlists.timing(), 24_000_000) == 26.5
 
 
+def test_constraints_are_rounded() -> None:
+    """Of 12 MHz an iCE40's PLL makes 33 with a period of 83333 // 88 * 32 ps."""
+    assert fmax(netlists.timing(34.1, 1e6 / 30_272), 33_000_000) == 34.1
+    for far in (32.9, 33.1):
+        with pytest.raises(ValueError, match="no clock is constrained to 33 MHz"):
+            fmax(netlists.timing(34.1, far), 33_000_000)
+
+
 def test_fmax_without_the_constraint_does_not_count() -> None:
     with pytest.raises(ValueError, match=r"no clock is constrained to 30 MHz, of .*24.0015"):
         fmax(netlists.timing(), 30_000_000)
