@@ -80,9 +80,9 @@ class HostPort(wiring.Component):
     runs or a range is being checked.
 
     A *range* is checked word by word while the engine does not run, in turn with accesses to
-    registers. Its address wraps at the size of the larger memory, or the power of
-    two above it. The CRC is zlib's CRC-32 of the
-    bytes, in order of their addresses.
+    registers. Its address wraps at the size of the larger memory, or the power of two above it,
+    and its length counts modulo twice that. The CRC is zlib's CRC-32 of the bytes, in order of
+    their addresses.
 
     Latency, in cycles from the first with `stb` to that with `ack` or `err`, with
     N = 32 / `serial_bits`, and M cycles from `request` to `acknowledge`, both included:

@@ -104,7 +104,8 @@ REGISTERS = {
     "CRC_LENGTH": Register(
         0x24,
         "wo",
-        "32-bit words of the range to check; writing it starts the check; reads as CRC_VALUE",
+        "32-bit words of the range to check, modulo twice those of the larger memory or of the "
+        "power of two above it; writing it starts the check; reads as CRC_VALUE",
     ),
     "CRC_VALUE": Register(0x28, "ro", "CRC-32 of the range last checked"),
 }
@@ -130,12 +131,17 @@ CONTROL_BITS = {
 }
 
 
+_MAP_ADDRESS = (
+    "byte address on the bus of the {} map, a multiple of 4: "
+    f"0x{ACTIVATIONS:06x} and the map's address in the image's metadata"
+)
+
 STREAM_REGISTERS = {
     "STREAM_CONTROL": Register(0x40, "rw", "see below; reads as the bits that stay"),
     "STREAM_STATUS": Register(0x44, "ro", "see below"),
-    "INPUT_ADDRESS": Register(0x48, "rw", "byte address of the input map, a multiple of 4"),
+    "INPUT_ADDRESS": Register(0x48, "rw", _MAP_ADDRESS.format("input")),
     "INPUT_WORDS": Register(0x4C, "rw", "32-bit words of an input frame"),
-    "OUTPUT_ADDRESS": Register(0x50, "rw", "byte address of the output map, a multiple of 4"),
+    "OUTPUT_ADDRESS": Register(0x50, "rw", _MAP_ADDRESS.format("output")),
     "OUTPUT_WORDS": Register(0x54, "rw", "32-bit words of an output frame, 1 at least"),
 }
 """What there is in addition where inputs and outputs are streams."""

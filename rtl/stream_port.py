@@ -79,6 +79,9 @@ class StreamPort(wiring.Component):
         self._cause = {
             name: Signal(name=name) for name in STREAM_STATUS_BITS if name != "active"
         }  # why the frame at work has no output
+        self._fails = {
+            name: Signal(name=f"{name}_now") for name in self._cause
+        }  # the cycle in which it comes about
         own = Signal()
         m.d.comb += own.eq(
             (self.host.adr[4:] == FIRST >> 4)
@@ -92,7 +95,8 @@ class StreamPort(wiring.Component):
 
     def _run_frames(self, m):
         """Frame by frame: take and write its words, start, wait, read and send."""
-        bus, taken, sent, cause = self.bus, self.s_axis, self.m_axis, self._cause
+        bus, taken, sent = self.bus, self.s_axis, self.m_axis
+        cause, fails = self._cause, self._fails
         address = Signal(ADDRESS_BITS, reset_less=True)
         left = Signal(WORDS_BITS, reset_less=True)
         data = Signal(32, reset_less=True)
@@ -121,7 +125,7 @@ class StreamPort(wiring.Component):
                         m.next = "WRITE"
                     with m.Else():
                         with m.If(~wrong):
-                            m.d.sync += cause["long_frame"].eq(1)
+                            m.d.comb += fails["long_frame"].eq(1)
                         with m.If(taken.tlast):
                             m.next = "FAIL"
 
@@ -130,9 +134,9 @@ class StreamPort(wiring.Component):
                 with m.If(self._served):
                     m.d.sync += [address.eq(address + 1), left.eq(left - 1)]
                     with m.If(bus.err):
-                        m.d.sync += cause["run_failed"].eq(1)
+                        m.d.comb += fails["run_failed"].eq(1)
                     with m.Elif(last & (left != 1)):
-                        m.d.sync += cause["short_frame"].eq(1)
+                        m.d.comb += fails["short_frame"].eq(1)
                     with m.If(~last):
                         m.next = "TAKE"
                     with m.Elif(bus.err | (left != 1)):
@@ -157,7 +161,7 @@ class StreamPort(wiring.Component):
                     with m.If(good & self._map["OUTPUT_WORDS"].any()):
                         m.next = "READ"
                     with m.Else():
-                        m.d.sync += cause["run_failed"].eq(1)
+                        m.d.comb += fails["run_failed"].eq(1)
                         m.next = "FAIL"
 
             with m.State("READ"):
@@ -166,7 +170,7 @@ class StreamPort(wiring.Component):
                 with m.If(self._served):
                     m.next = "SEND"
                     with m.If(bus.err):
-                        m.d.sync += cause["run_failed"].eq(1)
+                        m.d.comb += fails["run_failed"].eq(1)
                         m.next = "FAIL"
 
             with m.State("SEND"):
@@ -187,6 +191,10 @@ class StreamPort(wiring.Component):
                     m.d.comb += sent.tdata[STREAM_STATUS_BITS[name].number].eq(flag)
                 with m.If(sent.tready):
                     m.next = "IDLE"
+
+        for name, failing in fails.items():
+            with m.If(failing):
+                m.d.sync += cause[name].eq(1)
 
     def _take_turns(self, m, own):
         """The accelerator's bus: an access of the host's, then one of a frame's."""
@@ -233,7 +241,6 @@ class StreamPort(wiring.Component):
         kept = {name: Signal(name=f"{name}_kept") for name in self._cause}
         answer = Signal()
         found = Signal(32, reset_less=True)
-        m.d.sync += [kept[name].eq(kept[name] | flag) for name, flag in self._cause.items()]
         m.d.sync += answer.eq(host.cyc & host.stb & own & ~answer)
         with m.If(answer & host.cyc & host.stb):
             m.d.comb += host.ack.eq(1)
@@ -247,6 +254,10 @@ class StreamPort(wiring.Component):
                         with m.Case(INDEX[name]):
                             low = 2 if name.endswith("ADDRESS") else 0
                             m.d.sync += value.eq(host.dat_w >> low)
+        # Set once a frame, so that a clear holds while its error waits to be taken.
+        for name, failing in self._fails.items():
+            with m.If(failing):
+                m.d.sync += kept[name].eq(1)
         flags = {"active": self._active, **kept}
         with m.Switch(host.adr[:4]):
             with m.Case(INDEX["STREAM_CONTROL"]):

@@ -9,14 +9,17 @@ __all__ = ["UartReceiver", "UartTransmitter", "bit_cycles"]
 
 
 def bit_cycles(clk_hz, baud):
-    """Clock cycles of one bit.
+    """Clock cycles of one bit, N.
+
+    The other side may be off by 2 %. A receiver reads the last of ten bits up to
+    9 N + N // 2 + 2 cycles after the first began; where that side is quick, the bit is over after
+    9.8 `clk_hz` / `baud`.
 
     Raises
     ------
     ValueError
-        If a bit takes fewer than 8 cycles, or whole cycles miss the rate by more than 2 %: with the
-        2 % that the other side may be off, the last of ten bits is then still read in its middle
-        half.
+        If a bit takes fewer than 8 cycles, whole cycles miss the rate by more than 2 %, or, which
+        is stricter for up to 18, the last bit might be over before it is read.
     """
     for name, value in (("clk_hz", clk_hz), ("baud", baud)):
         if not isinstance(value, int) or value <= 0:
@@ -28,6 +31,13 @@ def bit_cycles(clk_hz, baud):
         raise ValueError(
             f"baud must be within 2 % of clk_hz {clk_hz} divided by an integer, not {baud!r}"
         )
+    # 10 bits of a side that is 2 % quick, in cycles: 9.8 clk_hz / baud.
+    most = 98 * clk_hz // (10 * (9 * cycles + cycles // 2 + 2))
+    if baud > most:
+        raise ValueError(
+            f"baud must be at most {most} where a bit of clk_hz {clk_hz} takes {cycles} cycles, "
+            f"not {baud!r}"
+        )
     return cycles
 
 
@@ -35,7 +45,8 @@ class UartReceiver(wiring.Component):
     """Receives bytes.
 
     A falling edge begins a byte if the line is still low in the middle of the start bit. Each bit
-    is sampled once, in its middle. A byte whose stop bit is low is lost, and reported.
+    is sampled once, 1 to 2 cycles after its middle, or half a cycle less where it takes an odd
+    number. A byte whose stop bit is low is lost, and reported.
 
     Latency: a byte is out half a bit after its stop bit began, plus 4 cycles. It is out for one
     cycle; there is no buffer.

@@ -94,6 +94,11 @@ class Streams:
         """Queue a frame; returns at once."""
         self._source.send_nowait(AxiStreamFrame(data))
 
+    def stall(self, stalled: bool) -> None:
+        """Take nothing, or all that comes, from now on."""
+        self._sink.clear_pause_generator()
+        self._sink.pause = stalled
+
     async def receive(self) -> tuple[bytes, list[bool]]:
         """The next frame: its bytes, and `tuser` of each word."""
         frame = await self._sink.recv(compact=False)

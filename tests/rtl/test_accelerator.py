@@ -19,12 +19,16 @@ from insitu.quantise import calibrate
 from rtl.accelerator import Accelerator
 from rtl.config import configuration
 from rtl.record import OP_END, OP_LAYER, RECORD_WORDS, pack_step
-from sim.accelerator import Job, Result, Step, simulate
+from rtl.registers import CONTROL_BITS, REGISTERS
+from sim import Bench, SimulationError, testbench
+from sim.accelerator import Job, Result, Step, simulate, work
+from sim.accelerator import load as load_payload
 from sim.build import ROOT
 from tests.insitu.networks import random_generated, random_network, random_stored
 from tests.rtl.weights import refuses_other_configurations
 
 EXAMPLE = ROOT / "examples" / "fashion"
+START = 1 << CONTROL_BITS["start"].number
 
 
 def layer_steps(planned: Plan) -> list[Step]:
@@ -276,6 +280,30 @@ def test_intra_level_adds_no_stall(terms: int) -> None:
         cycles[name] = result.cycles
     groups = 4
     assert cycles["intra"] - cycles["stored"] <= groups * 9 * terms + 16
+
+
+@testbench
+async def loses_the_second_start(bench: Bench) -> None:
+    """As `sim.accelerator.drive` does it, on a bus that loses a word: after the first run."""
+    bus = bench.wishbone("bus")
+    write, control = bus.write, REGISTERS["CONTROL"].offset // 4
+
+    async def lossy(address: int, word: int) -> None:
+        lost = address == control and (bench.directory / "output0_0").exists()
+        await write(address, word & ~START if lost else word)
+
+    bus.write = lossy  # type: ignore[method-assign]
+    await load_payload(bench, bus)
+    await work(bench, bus)
+
+
+def test_a_run_that_was_not_is_seen(seed: int) -> None:
+    """Two programs of no layer: what is there is of the first run."""
+    job = Job(bytes(4), 0, [bytes(4)], [Step([OP_END], 0, 4)] * 2)
+    driver = __name__, "loses_the_second_start"
+    with pytest.raises(SimulationError, match="expected done locked, got locked"):
+        simulate(configuration("up5k"), job, driver=driver, seed=seed, cycles=100_000)
+    assert len(simulate(configuration("up5k"), job, seed=seed, cycles=100_000)[0]) == 2
 
 
 def test_refuses() -> None:

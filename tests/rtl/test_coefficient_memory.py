@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cocotb
 import pytest
 
@@ -9,9 +11,27 @@ import sim
 from rtl.coefficient_decoder import word_delay, word_marks_layout
 from rtl.coefficient_memory import WORD_TURNS, CoefficientMemory, fetch_layout
 from sim import Bench, testbench
-from tests.rtl.weights import CONFIGURATIONS, PAUSES, column, join, refuses_other_configurations
+from tests.rtl.weights import CONFIGURATIONS as SHARED
+from tests.rtl.weights import PAUSES, column, join, refuses_other_configurations
 
 WORDS = 32
+CONFIGURATIONS = {
+    **SHARED,
+    # Slow words of one part and of two, of which there are four and more elsewhere.
+    **{
+        f"slow {port}": replace(
+            SHARED["ecp5-25f"],
+            name=f"slow {port}",
+            lanes=8,
+            width=1,
+            activation_word=8,
+            coefficient_bytes=1 << 10,
+            coefficient_port=port,
+        )
+        for port in (32, 64)
+    },
+}
+NAMES = ["sim-8x1", "up5k", "ecp5-45f", "least", "slow 32", "slow 64"]
 
 
 class Reader:
@@ -154,7 +174,7 @@ async def shares(bench: Bench) -> None:
     assert set(sim.intervals(sink.cycles[100:])) == {1, 2}
 
 
-@pytest.mark.parametrize("config", ["sim-8x1", "up5k", "ecp5-45f", "least"])
+@pytest.mark.parametrize("config", NAMES)
 @pytest.mark.parametrize(("idle", "stall"), PAUSES)
 @pytest.mark.parametrize("asking", ["never", "often"])
 def test_reads(config: str, idle: str, stall: str, asking: str, seed: int) -> None:
@@ -163,7 +183,7 @@ def test_reads(config: str, idle: str, stall: str, asking: str, seed: int) -> No
     sim.run(dut, __name__, "reads", parameters=parameters, seed=seed)
 
 
-@pytest.mark.parametrize("config", ["sim-8x1", "up5k", "ecp5-45f", "least"])
+@pytest.mark.parametrize("config", NAMES)
 def test_shares(config: str) -> None:
     dut = CoefficientMemory(CONFIGURATIONS[config])
     sim.run(dut, __name__, "shares", parameters={"config": config})

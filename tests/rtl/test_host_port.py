@@ -325,6 +325,9 @@ async def checks_all(bench: Bench) -> None:
         assert await world.crc(base, size // 4) == world.expected_crc(base, size // 4)
         last = base + world.wrap - 8
         assert await world.crc(last, 5) == world.expected_crc(last, 5)
+        # Words count modulo twice the larger memory.
+        assert await world.crc(base, world.wrap // 2 + 5) == world.expected_crc(base, 5)
+        assert await world.crc(base, 1 << 31 | world.wrap // 2) == 0
 
 
 @testbench

@@ -257,6 +257,36 @@ async def reports(bench: Bench) -> None:
 
 
 @testbench
+async def clears_for_good(bench: Bench) -> None:
+    """Flags that are cleared while the frame's error still waits do not come back."""
+    maps = {
+        "INPUT_ADDRESS": ACTIVATIONS,
+        "INPUT_WORDS": 3,
+        "OUTPUT_ADDRESS": ACTIVATIONS + 0x100,
+        "OUTPUT_WORDS": 1,
+    }
+    FakeAccelerator(bench, maps, lambda: "refused")
+    streams = Streams(bench)
+    host = bench.wishbone("host")
+    for name, value in maps.items():
+        await host.write(AT[name], value)
+    await host.write(AT["STREAM_CONTROL"], ENABLE)
+    for _ in range(2):
+        for name, words in (("short_frame", 2), ("long_frame", 4), ("run_failed", 3)):
+            streams.stall(True)
+            streams.send(bytes(4 * words))
+            while not bench.dut.m_axis__tvalid.value:
+                await bench.cycles()
+            assert await host.read(AT["STREAM_STATUS"]) == CAUSE["active"] | CAUSE[name]
+            await host.write(AT["STREAM_CONTROL"], ENABLE | CLEAR)
+            await bench.cycles(5)
+            assert await host.read(AT["STREAM_STATUS"]) == CAUSE["active"], name
+            streams.stall(False)
+            assert await streams.receive() == (CAUSE[name].to_bytes(4, "little"), [True])
+            assert await host.read(AT["STREAM_STATUS"]) == 0, name
+
+
+@testbench
 async def keeps_time(bench: Bench) -> None:
     """Cycles of a word in and out, where an access takes one, and what comes between."""
     taken = []
@@ -350,6 +380,10 @@ def test_answers_every_frame(pause: str, words: tuple[int, int], seed: int) -> N
 @pytest.mark.parametrize("pause", ["never", "often"])
 def test_reports(pause: str, seed: int) -> None:
     sim.run(StreamPort(), __name__, "reports", parameters={"pause": pause}, seed=seed)
+
+
+def test_clears_for_good(seed: int) -> None:
+    sim.run(StreamPort(), __name__, "clears_for_good", parameters={"pause": "never"}, seed=seed)
 
 
 def test_keeps_time(seed: int) -> None:

@@ -161,7 +161,7 @@ async def reads_and_writes(bench: Bench) -> None:
     """Words and bursts, with the far end off in rate, with gaps, on a slow bus."""
     cycles = bench.parameters["cycles_a_bit"]
     line = Line(bench, cycles, skew=bench.parameters["skew"])
-    slave = Slave(bench, slowest=5 * cycles)
+    slave = Slave(bench, slowest=round(5 * cycles))
     rng, model = bench.rng, {}
     await line.quiet(rng.random() * 20)
     for count in (1, 1, 2, 3, 7, 16):
@@ -441,7 +441,7 @@ def make(cycles_a_bit: int) -> UartBone:
     return UartBone(cycles_a_bit * BAUD, BAUD, timeout=TIMEOUT_BITS / BAUD)
 
 
-def run(name: str, cycles_a_bit: int, seed: int, dut: wiring.Component | None = None, **more):
+def run(name: str, cycles_a_bit: float, seed: int, dut: wiring.Component | None = None, **more):
     parameters = {"cycles_a_bit": cycles_a_bit, **more}
     return sim.run(
         dut or make(cycles_a_bit),
@@ -457,6 +457,38 @@ def run(name: str, cycles_a_bit: int, seed: int, dut: wiring.Component | None = 
 @pytest.mark.parametrize("cycles_a_bit", [8, 24, 25])
 def test_reads_and_writes(cycles_a_bit: int, skew: float, seed: int) -> None:
     run("reads_and_writes", cycles_a_bit, seed, skew=skew)
+
+
+def slowest_and_quickest(clk_hz: int, cycles: int) -> tuple[int, int]:
+    """The rates between which `bit_cycles` makes a bit as many cycles."""
+
+    def accepted(baud: int) -> bool:
+        try:
+            return bit_cycles(clk_hz, baud) == cycles
+        except ValueError:
+            return False
+
+    inside = clk_hz // cycles
+    ends = []
+    for step in (-1, 1):
+        near, far = 0, inside // 10
+        while far - near > 1:
+            middle = (near + far) // 2
+            near, far = (middle, far) if accepted(inside + step * middle) else (near, middle)
+        ends.append(inside + step * near)
+    return ends[0], ends[1]
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("cycles", [8, 9, 10, 18, 21])
+def test_whatever_rate_is_accepted_may_be_missed_by_2_percent(
+    cycles: int, quick: bool, seed: int
+) -> None:
+    clk_hz = cycles * BAUD
+    baud = slowest_and_quickest(clk_hz, cycles)[quick]
+    dut = UartBone(clk_hz, baud, timeout=TIMEOUT_BITS / BAUD)
+    skew = -0.02 if quick else 0.02
+    run("reads_and_writes", clk_hz / baud, seed, dut, skew=skew)
 
 
 @pytest.mark.parametrize("cycles_a_bit", [8, 25])
@@ -490,6 +522,8 @@ def test_bad_arguments() -> None:
         (12_000_000, -1, "baud must be a positive integer, not -1"),
         (12_000_000, 2_000_000, "baud must be at most an eighth of clk_hz 12000000, not 2000000"),
         (12_000_000, 1_152_000, "baud must be within 2 % of clk_hz 12000000 .*, not 1152000"),
+        (18_000_000, 1_020_000, "at most 1019653 where a bit of .* takes 18 cycles, not 1020000"),
+        (8_000_000, 1_005_129, "at most 1005128 where a bit of .* takes 8 cycles, not 1005129"),
     ):
         with pytest.raises(ValueError, match=says):
             bit_cycles(clk_hz, baud)
