@@ -90,7 +90,10 @@ def compress(
         ),
     ] = CACHE,
     force: Annotated[
-        bool, typer.Option("--force", help="Overwrite a network even if it is the better one.")
+        bool,
+        typer.Option(
+            "--force", help="Overwrite a network even if it is the better one or was retrained."
+        ),
     ] = False,
     json_file: JsonOption = None,
 ) -> None:
@@ -105,7 +108,7 @@ def compress(
     from insitu.models import calibration_beside, load_float
     from insitu.network import save
     from insitu.quantise import calibrate, load_inputs
-    from insitu.search import Labelled, Search, check_samples
+    from insitu.search import Labelled, Search, check_labelled, check_samples
 
     configuration = named_configuration(config)
     if (budget is None) == (max_loss is None):
@@ -131,12 +134,13 @@ def compress(
                 labelled = Labelled(values, labels)
         source = f"calibration samples {calibration}"
         check_samples(samples, None if labelled is None else labelled.inputs, source)
+        store = Store(cache)
+        if labelled is not None:
+            check_labelled(network, labelled, store, tell)
         before = None if force else _existing(network_file, network)
         tell(0, None, "calibrating")
         scales = calibrate(network, samples)
-        search = Search(
-            network, scales, configuration, store=Store(cache), seed=seed, progress=tell
-        )
+        search = Search(network, scales, configuration, store=store, seed=seed, progress=tell)
         tried: list[dict[str, Any]] = []
         if max_loss is not None and labelled is not None:
             found, tried = search.least(labelled, max_loss, cycles)

@@ -218,13 +218,14 @@ def _channels_last(
     return np.ascontiguousarray(inputs, np.float32)
 
 
-def check_knowledge(right: float, labels: NDArray[np.int64]) -> None:
-    """Raise InputError if a network, right on such a share of samples, knows nothing of them."""
-    most = float(np.unique(labels, return_counts=True)[1].max()) / len(labels)
-    if right <= most < 1:
+def check_knowledge(right: int, labels: NDArray[np.int64]) -> None:
+    """Raise InputError if a network, right on so many samples, knows nothing of them."""
+    count = len(labels)
+    most = int(np.unique(labels, return_counts=True)[1].max())
+    if right <= most < count:
         raise InputError(
-            f"the network is right on {right:.1%} of the samples, of which {most:.1%} have one and "
-            "the same label: it knows nothing of them",
+            f"the network is right on {right / count:.1%} of the samples, of which "
+            f"{most / count:.1%} have one and the same label: it knows nothing of them",
             "check the samples' range against what the model was trained with, and their labels",
         )
 

@@ -25,7 +25,7 @@ from insitu.plan import Plan, plan
 from insitu.quantise import Calibration, check_knowledge, quantise_inputs
 from rtl.config import LARGEST_MEMORY, Configuration
 
-__all__ = ["Built", "Found", "Labelled", "Search", "check_samples"]
+__all__ = ["Built", "Found", "Labelled", "Search", "check_labelled", "check_samples"]
 
 Floats = NDArray[np.floating[Any]]
 Progress = Callable[[int, int | None, str], None]
@@ -267,11 +267,8 @@ class Search:
         ------
         FitError
             If even the largest loses more.
-        InputError
-            If the float network knows nothing of the samples.
         """
         whole = self.accuracy(None, samples)
-        check_knowledge(whole, samples.labels)
         line = self.frontier(self.menus, cycles)
         if not line:
             self.build(self.menus, None, cycles)
@@ -284,7 +281,14 @@ class Search:
             return found, 100 * (whole - accuracy)
 
         low, high = 0, len(line) - 1
-        least, lost = attempt(high)
+        while True:
+            try:
+                least, lost = attempt(high)
+                break
+            except FitError:  # In bands of rows, whose cycles prices only come near to.
+                if high == 0:
+                    raise
+                high -= 1
         if lost > points_lost:
             enough = math.ceil(100 * lost) / 100
             raise FitError(
@@ -297,7 +301,7 @@ class Search:
             middle = (low + high) // 2
             try:
                 found, lost = attempt(middle)
-            except FitError:  # In bands of rows, whose cycles prices only come near to.
+            except FitError:
                 lost = math.inf
             if lost <= points_lost:
                 least, high = found, middle
@@ -307,19 +311,8 @@ class Search:
 
     def accuracy(self, network: Network | None, samples: Labelled) -> float:
         """Share of samples that a network, or the float network, gets right."""
-        one = self._key[0] if network is None else to_bytes(network)
-        key = digest("accuracy", one, samples.inputs, samples.labels)
-        return self._store.figures(key, lambda: {"right": self._right(network, samples)})["right"]
-
-    def _right(self, network: Network | None, samples: Labelled) -> float:
-        what = "float network" if network is None else "compressed network"
-        right = 0
-        for start in range(0, len(samples.labels), _BATCH):
-            self._tell(start, len(samples.labels), f"evaluating the {what}")
-            batch = slice(start, start + _BATCH)
-            outputs = _outputs(self.network if network is None else network, samples.inputs[batch])
-            right += int((outputs.argmax(axis=1) == samples.labels[batch]).sum())
-        return right / len(samples.labels)
+        measured = self.network if network is None else network
+        return _accuracy(measured, samples, self._store, self._tell)
 
     def loss(self, network: Network) -> float:
         """`distance` of a network's outputs from the float one's, on the calibration samples."""
@@ -363,6 +356,40 @@ def _outputs(network: Network | FloatNetwork, inputs: Floats) -> Floats:
     integers = quantise_inputs(inputs, network.input_scale, network.input_zero_point)
     outputs = run(network, integers).reshape(len(inputs), -1)
     return network.output_scale * (outputs - np.float64(network.output_zero_point))
+
+
+def _accuracy(
+    network: FloatNetwork | Network, samples: Labelled, store: Store, tell: Progress
+) -> float:
+    floating = isinstance(network, FloatNetwork)
+    what = f"evaluating the {'float' if floating else 'compressed'} network"
+
+    def right() -> dict[str, float]:
+        found = 0
+        for start in range(0, len(samples.labels), _BATCH):
+            tell(start, len(samples.labels), what)
+            batch = slice(start, start + _BATCH)
+            outputs = _outputs(network, samples.inputs[batch])
+            found += int((outputs.argmax(axis=1) == samples.labels[batch]).sum())
+        return {"right": found / len(samples.labels)}
+
+    one = network_digest(network) if isinstance(network, FloatNetwork) else to_bytes(network)
+    key = digest("accuracy", one, samples.inputs, samples.labels)
+    return store.figures(key, right)["right"]
+
+
+def check_labelled(
+    network: FloatNetwork, samples: Labelled, store: Store, progress: Progress
+) -> None:
+    """Refuse samples of which a network knows nothing: any other would be as good.
+
+    Raises
+    ------
+    InputError
+        If it is right on no more of them than have one and the same label.
+    """
+    share = _accuracy(network, samples, store, progress)
+    check_knowledge(round(share * len(samples.labels)), samples.labels)
 
 
 def check_samples(calibration: Floats, inputs: Floats | None, source: str) -> None:

@@ -192,7 +192,7 @@ def outputs(network: torch.nn.Module, samples: Samples, batch: int = 500) -> Ten
 def accuracy(network: torch.nn.Module, samples: Samples) -> float:
     """Share of right answers in percent."""
     right = outputs(network, samples).argmax(dim=1) == samples.labels
-    return 100 * float(right.float().mean())
+    return 100 * int(right.sum()) / len(samples)
 
 
 def objective(
@@ -308,7 +308,7 @@ def fit(
         if not math.isfinite(total):
             raise InputError(
                 f"the loss of epoch {epoch + 1} is no number",
-                "lower the rate; the checkpoint is of the epoch before",
+                f"lower the rate, with another checkpoint than {checkpoint}",
             )
         student.settle(part.real() for part in settling)
         score = accuracy(student, held_out)

@@ -215,7 +215,7 @@ def _check_labels(labels: NDArray[np.int64], network: FloatNetwork) -> None:
 
 def _teacher_accuracy(teacher: FloatModule, held_out: Samples) -> float:
     found = accuracy(teacher, held_out)
-    check_knowledge(found / 100, held_out.labels.cpu().numpy())
+    check_knowledge(round(found / 100 * len(held_out)), held_out.labels.cpu().numpy())
     return found
 
 

@@ -332,7 +332,8 @@ class Student(nn.Module):
         """
         x = torch.from_numpy(calibration.inputs).permute(0, 3, 1, 2)
         x = x.contiguous(memory_format=torch.channels_last)
-        for name, (mean, deviation) in FloatModule(self.network).moments(x).items():
+        moments = FloatModule(self.network).moments(x)
+        for name, (mean, deviation) in moments.items():
             unit = self._part(self._stages[name][-1].layer)
             if isinstance(unit, _Unit):
                 unit.norm.weight.copy_(deviation)
@@ -349,6 +350,11 @@ class Student(nn.Module):
         # Once more behind the channels that the first time has limited.
         self.settle([x])
         self.settle([x])
+        if self.choices[self.output].factored:  # What centring took from V's inputs.
+            output = cast(_Output, self._part(self._stages[self.output][-1].layer))
+            self.eval()
+            made = self(x).reshape(len(x), len(output.bias), -1).mean(dim=(0, 2))
+            output.bias.add_(moments[self.output][0] - made)
 
     @torch.no_grad()
     def settle(self, batches: Iterable[Tensor]) -> None:

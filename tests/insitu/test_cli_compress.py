@@ -196,6 +196,19 @@ def test_no_calibration_samples(folder):
     )
 
 
+@pytest.mark.parametrize("worth", [("--budget", "1.5KB"), ("--max-loss", "6")])
+def test_labels_of_which_the_network_knows_nothing(folder, worth, monkeypatch):
+    """Before anything is fitted."""
+    monkeypatch.setattr(insitu.menu, "effective_weights", None)
+    found = dict(np.load(folder / "labelled.npz"))
+    np.savez(folder / "wrong.npz", inputs=found["inputs"], labels=np.arange(50) % 3 + 100)
+    refused(
+        folder,
+        *arguments(folder, *worth, "--inputs", folder / "wrong.npz"),
+        cause="it knows nothing of them",
+    )
+
+
 def test_inputs_without_labels(folder):
     refused(
         folder,

@@ -18,7 +18,7 @@ from insitu.menu import Store, distance
 from insitu.network import to_bytes
 from insitu.plan import plan
 from insitu.quantise import calibrate, load_inputs, quantise_inputs
-from insitu.search import Found, Labelled, Search, check_samples
+from insitu.search import Found, Labelled, Search, check_labelled, check_samples
 from rtl.config import CONFIGURATIONS
 from sim.build import ROOT
 from tests.insitu.test_menu import calibrated, few, small_network
@@ -138,14 +138,24 @@ def test_the_smallest_that_loses_few_points(few, tmp_path, seed):
         search.least(samples, -1.0)
 
 
-def test_labels_of_which_the_network_knows_nothing(few, tmp_path, seed):
+def test_labels_of_which_the_network_knows_nothing(tmp_path, seed):
     """Every network would be as good."""
     rng = np.random.default_rng(seed)
-    search = searched(rng, tmp_path)
-    samples = labelled(rng, search.network)
-    wrong = replace(samples, labels=samples.labels + search.network.shapes["last"][-1])
+    network = small_network(rng)
+    samples = labelled(rng, network)
+
+    def check(samples):
+        check_labelled(network, samples, Store(tmp_path), lambda done, total, what: None)
+
+    check(samples)
+    wrong = replace(samples, labels=samples.labels + network.shapes["last"][-1])
     with pytest.raises(InputError, match=r"right on 0.0% of the samples, .* knows nothing"):
-        search.least(wrong, 1.0)
+        check(wrong)
+    # It gives the same answer whatever it sees, right as often as that is.
+    same = replace(samples, inputs=np.repeat(samples.inputs[:1], 60, axis=0))
+    labels = np.arange(60) % 3 + samples.labels[0]
+    with pytest.raises(InputError, match=r"right on 33.3% of the samples, of which 33.3% have"):
+        check(replace(same, labels=labels))
 
 
 def test_a_limit_that_cannot_be_met_is_the_one_that_was_named(few, tmp_path, seed):
@@ -160,21 +170,28 @@ def test_a_limit_that_cannot_be_met_is_the_one_that_was_named(few, tmp_path, see
         search.build(search.menus, None, fastest // 2 + 10)
 
 
-def test_a_middle_that_cannot_be_built_ends_no_search(few, tmp_path, seed, monkeypatch):
+@pytest.mark.parametrize("possible", [[0, 1], [-1]])
+def test_what_cannot_be_built_ends_no_search(few, tmp_path, seed, monkeypatch, possible):
+    """Neither the largest nor one in the middle."""
     rng = np.random.default_rng(seed)
     search = searched(rng, tmp_path)
     samples = labelled(rng, search.network)
-    largest = search.frontier(search.menus)[-1].bytes
+    line = search.frontier(search.menus)
+    budgets = {line[number].bytes for number in possible}
     find = search.find
 
-    def only_the_largest(budget, cycles=None):
-        if budget < largest:
+    def some(budget, cycles=None):
+        if budget not in budgets:
             raise FitError("in bands of rows", "allow more")
         return find(budget, cycles)
 
-    monkeypatch.setattr(search, "find", only_the_largest)
+    monkeypatch.setattr(search, "find", some)
     found, tried = search.least(samples, 100.0)
-    assert [one["bytes"] for one in tried] == [found.best.bytes]
+    assert len(tried) == len(budgets)
+    assert found.best.bytes == min(one["bytes"] for one in tried)
+    budgets.clear()
+    with pytest.raises(FitError, match="in bands of rows"):
+        search.least(samples, 100.0)
 
 
 def test_an_interrupted_search_resumes(few, tmp_path, seed, monkeypatch):

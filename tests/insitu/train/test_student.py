@@ -147,6 +147,8 @@ def test_so_does_that_of_a_factored_output(
     x = torch.from_numpy(rng.uniform(0, 1, (200, 3, SIZE, SIZE)).astype(np.float32))
     close, wanted = outputs(student, Samples(x, x[:, 0, 0, 0])), FloatModule(made[0])(x)
     assert float(torch.corrcoef(torch.stack([close.flatten(), wanted.flatten()]))[0, 1]) > 0.5
+    apart = (close.mean(dim=0) - wanted.mean(dim=0)).abs().max()
+    assert apart < 0.1 * wanted.abs().max()
     fit(student, None, bright(rng, 600), BRIEF, tmp_path / "checkpoint")
     check_against_golden(student, rng)
 
