@@ -342,7 +342,7 @@ def retrain(
         typer.Option(
             min=1,
             metavar="N",
-            help="Samples that are not trained on, but choose the best epoch.",
+            help="Samples that are not trained on, but choose the epoch.",
             show_default="a tenth, at most 5000",
         ),
     ] = None,

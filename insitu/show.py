@@ -337,7 +337,7 @@ def training(report: Report) -> RenderableType:
         rows.append(("right, float network", f"{record['teacher']:.2f} %"))
     rows += [
         ("right, not retrained", f"{record['untrained']:.2f} %"),
-        ("right, best epoch", f"{record['held_out']:.2f} %"),
+        (f"right, epoch {record['epoch']}", f"{record['held_out']:.2f} %"),
     ]
     parts: list[RenderableType] = [
         _table("Training", ("epoch", "loss", "held out"), epochs),

@@ -39,7 +39,7 @@ from insitu.models import Model
 from insitu.network import load, to_bytes
 from insitu.plan import plan
 from insitu.train.float_module import FloatModule
-from insitu.train.loop import Options, fit
+from insitu.train.loop import Options, chosen, fit
 from insitu.train.retrain import calibration_from
 from insitu.train.student import Student
 from rtl.config import configuration
@@ -143,7 +143,8 @@ def retrain(form: str) -> None:
         )
         source += repr(figures)
         epochs += figures
-    record = {"epochs": epochs, "held_out": max(one["held_out"] for one in figures)}
+    taken = chosen(figures, RETRAINING.held_out or 0)
+    record = {"epochs": epochs, "held_out": taken["held_out"]}
     write_file(compressed(form), to_bytes(student.golden(), record), "network")
 
 

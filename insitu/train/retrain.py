@@ -25,7 +25,16 @@ from insitu.quantise import (
     in_shape,
 )
 from insitu.train.float_module import FloatModule
-from insitu.train.loop import Options, Samples, accuracy, best_device, fit, samples_from, split
+from insitu.train.loop import (
+    Options,
+    Samples,
+    accuracy,
+    best_device,
+    chosen,
+    fit,
+    samples_from,
+    split,
+)
 from insitu.train.student import Student
 from rtl.config import Configuration
 
@@ -43,11 +52,12 @@ class Retrained:
     Parameters
     ----------
     network : Network
-        That of the best epoch.
+        That of the epoch chosen.
     record : dict
-        Plain data: `held_out`, the best epoch's accuracy on `held_out_samples` samples that were
-        not trained on, in percent; `untrained` and `teacher`, that of the student before the first
-        epoch and of the float network (absent without distillation); `epochs`, each one's figures.
+        Plain data: `held_out`, accuracy of the `epoch` chosen on `held_out_samples` samples that
+        were not trained on, in percent; `untrained` and `teacher`, that of the student before the
+        first epoch and of the float network (absent without distillation); `epochs`, each one's
+        figures.
     """
 
     network: Network
@@ -199,7 +209,8 @@ def retrain(
         progress=lambda done, total, what: tell(done, total, f"{what}{last}"),
         report=epoch,
     )
-    record["held_out"] = max(figures["held_out"] for figures in record["epochs"])
+    taken = chosen(record["epochs"], len(held_out))
+    record |= {name: taken[name] for name in ("epoch", "held_out")}
     return Retrained(student.golden(), record)
 
 
