@@ -1,0 +1,67 @@
+"""Networks for CIFAR-10 on `up5k`, those that fit and those that do not: memory, cycles, accuracy.
+
+    python examples/compression/up5k.py examples/mlperf_tiny/ic2_up5k.npz [NETWORK.npz ...]
+    python examples/compression/up5k.py NETWORK.npz --test ~/.cache/insitu/cifar10.npz
+
+Prints Markdown. A network that is too large is planned as if coefficient memory were larger. With
+`--test` golden runs on all its images, two minutes or so for each network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from insitu.console import progress
+from insitu.errors import InsituError
+from insitu.evaluate import evaluate, read_inputs
+from insitu.models import Model
+from insitu.network import load
+from insitu.plan import plan
+from rtl.config import LARGEST_MEMORY, configuration
+
+CONFIG = configuration("up5k")
+
+
+def row(path: Path, test: Path | None) -> str:
+    """Name, bytes and what is too much of them, cycles, accuracy."""
+    network = load(path)
+    roomy = replace(CONFIG, coefficient_bytes=LARGEST_MEMORY)
+    report = plan(network, roomy, name=path.stem).report()
+    parts = [report[f"{what}_bytes"] for what in ("weight", "parameter", "program")]
+    over = report["payload_bytes"] - CONFIG.coefficient_bytes
+    cells = [
+        f"`{path.stem}`",
+        f"{' + '.join(f'{part:,}' for part in parts)} = {sum(parts):,}",
+        f"{over:,} too much" if over > 0 else "fits",
+        f"{report['cycles']:,}",
+    ]
+    if test is not None:
+        with progress() as tell:
+            found = evaluate(Model(path, network), read_inputs(test, network), progress=tell)
+        cells.append(f"{found['accuracy']:.2%}")
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Print a row for each network."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("networks", nargs="+", type=Path, metavar="NETWORK.npz")
+    parser.add_argument("--test", type=Path, metavar="FILE.npz", help="inputs and labels")
+    arguments = parser.parse_args()
+    names = ["network", "weights + parameters + program", "coefficient memory", "cycles"]
+    names += ["right"] * (arguments.test is not None)
+    print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
+    try:
+        for path in arguments.networks:
+            print(row(path, arguments.test), flush=True)
+    except InsituError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
