@@ -149,7 +149,7 @@ def test_best_of_a_menu(seed):
     (menu,) = random_menus(rng, 1, 60)
 
     def key(one):
-        return one.bytes, one.price.cycles, one.loss
+        return one.bytes, one.price.program_bytes, one.price.cycles, one.loss
 
     kept = set(map(key, menu.best.options))
     for one in menu.options:

@@ -13,8 +13,6 @@ from insitu.compress import compress, compressible
 from insitu.errors import FitError
 from insitu.float_network import FloatAdd, FloatConvolution, FloatNetwork, FloatPooling
 from insitu.menu import (
-    Menu,
-    Option,
     Sensitivity,
     Store,
     choices_for,
@@ -147,21 +145,6 @@ def test_the_output_is_stored_or_factored(few, seed):
     assert any(one.factored for one in choices)
     assert all(one.stored or one.factored for one in choices)
     assert not all(one.stored or one.factored for one in choices_for(last, UP5K))
-
-
-def test_the_best_are_all_that_any_limit_could_want():
-    def option(size, loss, cycles, program):
-        return Option(Choice(), Price(size, 0, program, cycles), loss)
-
-    kept = [
-        option(1000, 1.0, 50, 240),
-        option(1010, 1.0, 50, 120),  # As good in all but the program.
-        option(1020, 1.0, 40, 240),
-        option(1030, 0.5, 60, 240),
-    ]
-    worse = [option(1010, 1.0, 50, 121), option(1030, 0.5, 61, 240), option(1000, 1.1, 50, 240)]
-    menu = Menu("any", tuple(kept + worse))
-    assert set(menu.best.options) == set(kept)
 
 
 def test_choices_are_within_the_configuration(seed):
