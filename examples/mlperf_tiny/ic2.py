@@ -143,7 +143,7 @@ def retrain(form: str) -> None:
         )
         source += repr(figures)
         epochs += figures
-    taken = chosen(figures, RETRAINING.held_out or 0)
+    taken = chosen(figures, RETRAINING.held_out)
     record = {"epochs": epochs, "held_out": taken["held_out"]}
     write_file(compressed(form), to_bytes(student.golden(), record), "network")
 
