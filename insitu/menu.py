@@ -115,12 +115,12 @@ class Menu:
         That is weights and parameters, program, and cycles.
         """
         kept: list[Option] = []
+        worths: list[tuple[float, ...]] = []
         for one in sorted(self.options, key=_worth):
-            if not any(
-                all(a <= b for a, b in zip(_worth(other), _worth(one), strict=True))
-                for other in kept
-            ):
+            worth = _worth(one)
+            if not any(all(a <= b for a, b in zip(w, worth, strict=True)) for w in worths):
                 kept.append(one)
+                worths.append(worth)
         return Menu(self.name, tuple(kept))
 
     @property

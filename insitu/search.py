@@ -361,19 +361,21 @@ def _outputs(network: Network | FloatNetwork, inputs: Floats) -> Floats:
 def _accuracy(
     network: FloatNetwork | Network, samples: Labelled, store: Store, tell: Progress
 ) -> float:
-    floating = isinstance(network, FloatNetwork)
-    what = f"evaluating the {'float' if floating else 'compressed'} network"
+    kind, one = (
+        ("float", network_digest(network))
+        if isinstance(network, FloatNetwork)
+        else ("compressed", to_bytes(network))
+    )
 
     def right() -> dict[str, float]:
         found = 0
         for start in range(0, len(samples.labels), _BATCH):
-            tell(start, len(samples.labels), what)
+            tell(start, len(samples.labels), f"evaluating the {kind} network")
             batch = slice(start, start + _BATCH)
             outputs = _outputs(network, samples.inputs[batch])
             found += int((outputs.argmax(axis=1) == samples.labels[batch]).sum())
         return {"right": found / len(samples.labels)}
 
-    one = network_digest(network) if isinstance(network, FloatNetwork) else to_bytes(network)
     key = digest("accuracy", one, samples.inputs, samples.labels)
     return store.figures(key, right)["right"]
 
