@@ -339,6 +339,11 @@ def training(report: Report) -> RenderableType:
         ("right, not retrained", f"{record['untrained']:.2f} %"),
         (f"right, epoch {record['epoch']}", f"{record['held_out']:.2f} %"),
     ]
+    agreement = record["agreement"]
+    differ = f"{agreement['differ']:,} of {agreement['outputs']:,}"
+    if agreement["differ"]:
+        differ += f", by at most {agreement['steps']} of 255 steps"
+    rows.append(("outputs other than PyTorch's", differ))
     parts: list[RenderableType] = [
         _table("Training", ("epoch", "loss", "held out"), epochs),
         _pairs(report["model"], rows),

@@ -113,6 +113,7 @@ ROWS = {
     "resnet20_43kb": Row(_RESNET20, 43, False),
     "resnet20_34kb": Row(_RESNET20, 34, False),
     "resnet20_up5k": Row(_RESNET20, 64, False, options=LONG, configuration="up5k"),
+    "resnet20_up5k_plain": Row(_RESNET20, 64, True, options=LONG, configuration="up5k"),
     "resnet20_ternary": Row(_RESNET20, None, True, options=LONG),
     "resnet20_binary": Row(_RESNET20, None, True, options=LONG),
     "ic_4bits_long": Row(_IC, None, True, "ic_4bits", LONG),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from golden.network import Network
+from golden.network import Network, run
 from insitu.choice import Choice
 from insitu.errors import InputError
 from insitu.files import read_arrays
@@ -23,6 +23,7 @@ from insitu.quantise import (
     check_knowledge,
     check_labels,
     in_shape,
+    quantise_inputs,
 )
 from insitu.train.float_module import FloatModule
 from insitu.train.loop import (
@@ -32,6 +33,7 @@ from insitu.train.loop import (
     best_device,
     chosen,
     fit,
+    outputs,
     samples_from,
     split,
 )
@@ -43,6 +45,8 @@ __all__ = ["Retrained", "calibration_from", "read_samples", "retrain"]
 _FORMAT = "save them with numpy.savez(FILE, inputs=array, labels=classes)"
 _CALIBRATION = 256
 """Training samples that set the scales of maps."""
+_COMPARED = 1000
+"""Samples that the student and the network it becomes both run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +61,9 @@ class Retrained:
         Plain data: `held_out`, accuracy of the `epoch` chosen on `held_out_samples` samples that
         were not trained on, in percent; `untrained` and `teacher`, that of the student before the
         first epoch and of the float network (absent without distillation); `epochs`, each one's
-        figures.
+        figures; `agreement`, how many `outputs` of the network were compared with those of the
+        student, for up to 1,000 of the samples held out, how many `differ`, and by at most how many
+        `steps` of int8.
     """
 
     network: Network
@@ -211,7 +217,10 @@ def retrain(
     )
     taken = chosen(record["epochs"], len(held_out))
     record |= {name: taken[name] for name in ("epoch", "held_out")}
-    return Retrained(student.golden(), record)
+    integers = student.golden()
+    some = held_out.at(torch.arange(min(_COMPARED, len(held_out))))
+    record["agreement"] = _agreement(student, integers, some, device)
+    return Retrained(integers, record)
 
 
 def _check_labels(labels: NDArray[np.int64], network: FloatNetwork) -> None:
@@ -228,6 +237,24 @@ def _teacher_accuracy(teacher: FloatModule, held_out: Samples) -> float:
     found = accuracy(teacher, held_out)
     check_knowledge(round(found / 100 * len(held_out)), held_out.labels.cpu().numpy())
     return found
+
+
+def _agreement(
+    student: Student, network: Network, samples: Samples, device: torch.device
+) -> dict[str, int]:
+    """How far the network's outputs are from those of the student in evaluation mode."""
+    scale, zero_point = network.input_scale, network.input_zero_point
+    integers = quantise_inputs(samples.real().permute(0, 2, 3, 1).numpy(), scale, zero_point)
+    real = (integers.astype(np.float32) - zero_point) * np.float32(scale)
+    found = outputs(student, samples_from(real, samples.labels.numpy()).to(device))
+    steps = np.rint(found.cpu().numpy() / network.output_scale)
+    expected = run(network, integers).reshape(steps.shape).astype(int)
+    apart = np.abs(steps + network.output_zero_point - expected)
+    return {
+        "outputs": apart.size,
+        "differ": int(np.count_nonzero(apart)),
+        "steps": int(apart.max()),
+    }
 
 
 def _digest(network: FloatNetwork, samples: Samples) -> str:

@@ -1,6 +1,7 @@
 """`insitu retrain`: what it leaves, when it goes on, and what it refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
-from golden.network import run
+from golden.network import Network, run
 from insitu import cli
 from insitu.choice import Choice, write_choices
 from insitu.errors import InputError
@@ -113,6 +114,31 @@ def test_leaves_a_network_that_is_as_accurate_as_it_says(folder: Path) -> None:
     answers = run(network, found.integers[held_out]).reshape(100, -1).argmax(axis=1)
     right = 100 * float(np.mean(answers == found.labels[held_out]))
     assert abs(right - record["held_out"]) <= 2  # Sums in single precision, rarely.
+    agreement = record["agreement"]
+    assert agreement["outputs"] == 500
+    assert agreement["differ"] <= 5
+    assert f"{agreement['differ']} of 500" in output
+
+
+def test_says_where_the_network_is_not_what_was_trained(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the last layer were exported with biases that are two steps of the output too large."""
+
+    def off(self: Student) -> Network:
+        made = golden(self)
+        last = made.layers[-1]
+        two_steps = np.rint(2 * 2.0 ** (31 + last.shift) / last.multiplier).astype(np.int32)
+        return replace(made, layers=(*made.layers[:-1], replace(last, bias=last.bias + two_steps)))
+
+    golden = Student.golden
+    monkeypatch.setattr(Student, "golden", off)
+    status, output, errors = retrain(folder)
+    assert status == 0, errors
+    agreement = (training_record(folder / "out.npz") or {})["agreement"]
+    assert agreement["differ"] > 450  # Some are at the end of the range.
+    assert agreement["steps"] in (2, 3)
+    assert f"by at most {agreement['steps']} of 255 steps" in output
 
 
 def test_goes_on_from_the_checkpoint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
