@@ -28,7 +28,7 @@ from insitu.cli_options import (
     write_json,
 )
 from insitu.console import complain, output, progress
-from insitu.errors import FitError, InputError, InsituError
+from insitu.errors import FitError, ImageError, InputError, InsituError
 from insitu.files import check_writable, write_file
 from rtl.config import CONFIGURATIONS
 
@@ -135,6 +135,9 @@ def compile_(
     calibration: CalibrationOption = None,
     stored: StoredOption = None,
     prune: PruneOption = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite IMAGE even if it is of another model.")
+    ] = False,
     json_file: JsonOption = None,
 ) -> None:
     """Compress a trained network, plan it for a configuration and write its image."""
@@ -145,6 +148,8 @@ def compile_(
 
     configuration = named_configuration(config)
     check_outputs(image, json_file, "image")
+    if image.exists() and not force:
+        _check_replaced(image, model.stem, config)
     with progress() as tell:
         loaded = load_model(
             model,
@@ -950,6 +955,22 @@ def _check_torch() -> None:
         raise InputError(
             "retraining needs PyTorch, which is not installed",
             "install it in the clone: pip install -c constraints.txt -e '.[train]'",
+        )
+
+
+def _check_replaced(path: Path, network: str, configuration: str) -> None:
+    """Refuse to overwrite what was not made of a model of that name for that configuration."""
+    from insitu.image import read_image
+
+    again = "name another file, or --force"
+    try:
+        before = read_image(path).metadata
+    except ImageError:
+        raise InputError(f"{path} exists, and is no image", again) from None
+    if (before["network"], before["configuration"]) != (network, configuration):
+        raise InputError(
+            f"{path} exists, and is an image of {before['network']} for {before['configuration']}",
+            again,
         )
 
 

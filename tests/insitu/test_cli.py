@@ -196,6 +196,32 @@ def test_compile_finds_the_samples_beside_the_model(files):
     assert invoke(*arguments, "--stored", 8).status == 0
 
 
+def test_compile_overwrites_images_of_the_same_model_alone(files):
+    compiling = ("compile", files / "net.npz", "-o", files / "a.image", "--config")
+    assert invoke(*compiling, "up5k").status == 0
+    made = (files / "a.image").read_bytes()
+    assert invoke(*compiling, "up5k").status == 0
+    other = files / "other.npz"
+    other.write_bytes((files / "net.npz").read_bytes())
+    (files / "text.image").write_text("kept")
+    for arguments, cause in (
+        ((*compiling, "ecp5-45f"), "is an image of net for up5k"),
+        (("compile", other, *compiling[2:], "up5k"), "is an image of net for up5k"),
+        (
+            ("compile", other, "-o", files / "text.image", "--config", "up5k"),
+            "text.image exists, and is no image",
+        ),
+    ):
+        refused = invoke(*arguments)
+        assert refused.status == 2
+        assert cause in refused.errors
+        assert (files / "a.image").read_bytes() == made
+        assert (files / "text.image").read_text() == "kept"
+        assert invoke(*arguments, "--force").status == 0
+        (files / "a.image").write_bytes(made)
+        (files / "text.image").write_text("kept")
+
+
 @pytest.fixture
 def tflite(files, seed):
     """An int8 model that can be planned, and inputs for it."""
