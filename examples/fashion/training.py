@@ -16,6 +16,8 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional
 
+from insitu.train.loop import write_checkpoint
+
 SIDE = 28
 
 console = Console()
@@ -144,6 +146,6 @@ def fit(
             "optimizer": optimizer.state_dict(),
             "schedule": schedule.state_dict(),
         }
-        torch.save(state, run.checkpoint)
+        write_checkpoint(state, run.checkpoint)
     network.load_state_dict(state["network"])
     console.print(f"best held out: {state['best']:.2f} % after epoch {state['best_epoch']}")

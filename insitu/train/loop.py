@@ -4,12 +4,13 @@ An epoch is chosen by the accuracy on samples that are held out from training. A
 random numbers are drawn on the CPU, so that a GPU sees the same batches.
 """
 
+import io
 import math
-import pickle
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from insitu.errors import InputError
+from insitu.files import write_file
 from insitu.train.float_module import FloatModule
 from insitu.train.student import Student
 
@@ -343,10 +345,16 @@ def chosen(figures: Sequence[dict[str, Any]], held_out: int) -> dict[str, Any]:
 
 
 def write_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint; the one before it is replaced only at the end."""
-    part = path.with_name(f".{path.name}.part")
-    torch.save(state, part)
-    part.replace(path)
+    """Write a checkpoint; the one before it is replaced only at the end.
+
+    Raises
+    ------
+    FileError
+        If it cannot be written.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_file(path, buffer.getvalue(), "checkpoint")
 
 
 def read_checkpoint(path: Path, device: torch.device, keys: Collection[str]) -> dict[str, Any]:
@@ -359,9 +367,10 @@ def read_checkpoint(path: Path, device: torch.device, keys: Collection[str]) -> 
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, LookupError, ValueError, UnpicklingError) as error:
+        cause = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
-            f"{path} is no checkpoint, or a damaged one: {str(error).splitlines()[0]}",
+            f"{path} is no checkpoint, or a damaged one: {cause}",
             "delete it, or name another file for it",
         ) from None
     if not isinstance(state, dict) or not state.keys() >= set(keys):

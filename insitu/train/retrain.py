@@ -219,7 +219,8 @@ def retrain(
     record |= {name: taken[name] for name in ("epoch", "held_out")}
     integers = student.golden()
     some = held_out.at(torch.arange(min(_COMPARED, len(held_out))))
-    record["agreement"] = _agreement(student, integers, some, device)
+    tell(0, None, "comparing with the network in integers")
+    record["agreement"] = _agreement(student, integers, some)
     return Retrained(integers, record)
 
 
@@ -239,15 +240,13 @@ def _teacher_accuracy(teacher: FloatModule, held_out: Samples) -> float:
     return found
 
 
-def _agreement(
-    student: Student, network: Network, samples: Samples, device: torch.device
-) -> dict[str, int]:
+def _agreement(student: Student, network: Network, samples: Samples) -> dict[str, int]:
     """How far the network's outputs are from those of the student in evaluation mode."""
     scale, zero_point = network.input_scale, network.input_zero_point
     integers = quantise_inputs(samples.real().permute(0, 2, 3, 1).numpy(), scale, zero_point)
     real = (integers.astype(np.float32) - zero_point) * np.float32(scale)
-    found = outputs(student, samples_from(real, samples.labels.numpy()).to(device))
-    steps = np.rint(found.cpu().numpy() / network.output_scale)
+    found = outputs(student, samples_from(real, samples.labels.numpy()))
+    steps = np.rint(found.numpy() / network.output_scale)
     expected = run(network, integers).reshape(steps.shape).astype(int)
     apart = np.abs(steps + network.output_zero_point - expected)
     return {

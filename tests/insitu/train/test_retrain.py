@@ -247,8 +247,12 @@ def test_checkpoints_of_others_are_refused(folder: Path) -> None:
     refused(folder, cause="of a training with other settings", samples="other.npz")
     refused(folder, "--seed", 1, cause="of a training with other settings")
     checkpoint = folder / "out.npz.checkpoint"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-300])
-    refused(folder, cause="is no checkpoint, or a damaged one")
+    whole = checkpoint.read_bytes()
+    bent = bytearray(whole)
+    bent[len(whole) // 3 :: 997] = bytes(len(bent[len(whole) // 3 :: 997]))
+    for damaged in (whole[:-300], b"", b"notes", bytes(bent)):
+        checkpoint.write_bytes(damaged)
+        refused(folder, cause="is no checkpoint, or a damaged one")
 
 
 def test_pixels_of_a_tflite_have_a_scale(tmp_path: Path, seed: int) -> None:
