@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 
+from golden.code import Code
 from golden.network import Network, Stored, run
 from insitu.choice import Choice
 from insitu.compress import compress
@@ -145,31 +147,57 @@ def test_random_layers(config: str, dataflow: str, seed: int) -> None:
         compare_layers(plan(network, configuration(config)), x, what)
 
 
-@pytest.mark.parametrize("config", ["up5k", "sim-8x1"])
-def test_fully_factored(config: str, seed: int) -> None:
-    """A compressed layer of 3 x 3 taps as U, B and V, each a layer of its own."""
-    rng = np.random.default_rng(seed)
+def random_factored(rng: np.random.Generator, config: str, form: str) -> Plan:
+    """A compressed layer of a random shape, in as many layers as the form has."""
+    bounds = configuration(config)
+    kernel = int(rng.integers(1, 4)), int(rng.integers(2, 4))
+    taps = kernel[0] * kernel[1]
+    inputs, outputs = (int(n) for n in rng.integers(4, 40, 2))
+    bits = {
+        "qb": int(rng.integers(1, bounds.generator_b_bits + 1)),
+        "qu": int(rng.integers(2, bounds.generator_u_bits + 1)),
+        "qv": int(rng.integers(2, 9)),
+        "terms": int(rng.integers(1, 1 + min(bounds.generator_terms, taps, inputs))),
+        "kernels": int(rng.integers(1, 1 + min(outputs, inputs * taps, 24))),
+    }
+    if form == "stored":
+        bits |= {"terms": None, "qu": int(rng.integers(1, 9))}
+    if form == "powers":
+        bits |= {"qu": 3, "code": Code.POWER_OF_TWO}
+    choice = Choice(**bits, factored=True, fully=form == "fully")
+    size = *(int(rng.integers(side, 10)) for side in kernel), inputs
     layer = FloatConvolution(
         name="conv",
-        kernel=(3, 3),
-        stride=(2, 1),
-        padding=(1, 1, 0, 1),
-        weights=rng.standard_normal((20, 12, 9)) / 10,
-        bias=rng.standard_normal(20),
-        low=0.0,
+        kernel=kernel,
+        stride=(int(rng.integers(1, 4)), int(rng.integers(1, 4))),
+        padding=tuple(int(rng.integers(0, 3)) for _ in range(4)),
+        weights=rng.standard_normal((outputs, inputs, taps)) / 10,
+        bias=rng.standard_normal(outputs),
+        low=0.0 if rng.integers(2) else -math.inf,
     )
-    floating = FloatNetwork("one", (9, 7, 12), (layer,))
-    samples = rng.uniform(-1, 2, (20, 9, 7, 12)).astype(np.float32)
-    choice = Choice(terms=2, kernels=8, qb=3, qu=4, qv=4, factored=True, fully=True)
-    network, _ = compress(
-        floating, calibrate(floating, samples), {"conv": choice}, configuration(config)
-    )
-    planned = plan(network, configuration(config))
-    names = [one.layer.name for one in planned.layers]
-    assert names == ["conv.coefficients", "conv.basis", "conv"]
-    x = rng.integers(-128, 128, (2, *network.input_shape)).astype(np.int8)
-    compare_layers(planned, x, f"{config}, seed {seed}")
-    compare_output(planned, x, f"{config}, seed {seed}")
+    floating = FloatNetwork("one", size, (layer,))
+    samples = rng.uniform(-1, 2, (20, *size)).astype(np.float32)
+    network, _ = compress(floating, calibrate(floating, samples), {"conv": choice}, bounds)
+    return plan(network, bounds)
+
+
+STAGES = {"fully": ["conv.coefficients", "conv.basis", "conv"]}
+
+
+@pytest.mark.parametrize("form", ["stored", "intra", "powers", "fully"])
+@pytest.mark.parametrize(
+    "config",
+    ["up5k", "sim-8x1", pytest.param("ecp5-45f", marks=pytest.mark.slow)],
+)
+def test_random_factored_layers(config: str, form: str, seed: int) -> None:
+    """W1, stored or generated, and V, each a layer of its own; or U, B and V."""
+    for number in range(2):
+        rng = np.random.default_rng([seed, number])
+        planned = random_factored(rng, config, form)
+        names = [one.layer.name for one in planned.layers]
+        assert names == STAGES.get(form, ["conv.basis", "conv"])
+        x = rng.integers(-128, 128, (1, *planned.input.shape)).astype(np.int8)
+        compare_layers(planned, x, f"{config}, {form}, seed {seed}, case {number}")
 
 
 @pytest.mark.parametrize("dataflow", ["stored", "intra", "cross"])
