@@ -304,19 +304,29 @@ def table() -> None:
     found = [rows[name] for name in sorted(rows)]
     lines = ",\n".join(json.dumps(one) for one in found)  # a row a line
     write_file(COLLECTED, f"[\n{lines}\n]\n".encode(), "rows")
-    print(
-        "| row | bits a weight | memory: weights + parameters + program | untrained | retrained |"
+    names = (
+        "row",
+        "bits a weight",
+        "memory: weights + parameters + program",
+        "untrained",
+        "retrained",
+        "epochs",
+        "cycles",
+        "of stored int8, times as many",
     )
-    print("|---|---|---|---|---|")
+    print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
     for one in sorted(found, key=lambda one: -one["memory"]["total"]):
         memory, right = one["memory"], one["accuracy"]
         parts = " + ".join(f"{memory[key]:,}" for key in ("weights", "parameters", "program"))
         over = one["budget_bytes"] is not None and memory["total"] > one["budget_bytes"]
         retrained = f"{right['retrained']:.2f} %" if "retrained" in right else ""
+        epochs = one["options"]["epochs"] if "options" in one else ""
+        stored = one["cycles_stored_int8"]
+        ratio = "" if stored is None else f"{stored / one['cycles']:.2f}"
         print(
             f"| {one['row']} | {one['bits_a_weight']:.2f} | {parts} = {memory['total']:,}"
             f"{' (over)' if over else ''} | {right['untrained']:.2f} % "
-            f"| {retrained} |"
+            f"| {retrained} | {epochs} | {one['cycles']:,} | {ratio} |"
         )
 
 
