@@ -99,6 +99,8 @@ _RESNET18 = "resnet18.onnx"
 ROWS = {
     "ic_21kb": Row(_IC, 21, False),
     "ic_21kb_plain": Row(_IC, 21, True),
+    "ic_18kb": Row(_IC, 18, False),
+    "ic_18kb_plain": Row(_IC, 18, True),
     "ic_14kb": Row(_IC, 14, False),
     "ic_14kb_plain": Row(_IC, 14, True),
     "ic_38kb": Row(_IC, 38, False),
@@ -122,12 +124,19 @@ ROWS = {
     "resnet18": Row(_RESNET18, None, False, options=LABELS),
 }
 SEEDS = (
+    "ic_18kb",
+    "ic_18kb_plain",
     "ic_21kb",
     "ic_21kb_plain",
+    "ic_21kb_more_terms",
     "ic_21kb_solver",
     "ic_21kb_rule",
+    "ic_21kb_power_of_two",
+    "ic_21kb_uniform",
     "ic_21kb_without_orthonormality",
     "ic_21kb_without_distillation",
+    "ic_15kb_power_of_two",
+    "ic_15kb_uniform",
 )
 """Rows that are trained three times."""
 ABLATION = {
@@ -138,6 +147,8 @@ ABLATION = {
     "ic_21kb_rule": Row(_IC, 21, False),
     "ic_21kb_power_of_two": Row(_IC, 21, False),
     "ic_21kb_uniform": Row(_IC, 21, False),
+    "ic_21kb_narrow_b": Row(_IC, 21, False),
+    "ic_21kb_narrow_stored": Row(_IC, 21, False),
     "ic_21kb_without_orthonormality": Row(
         _IC, 21, False, "ic_21kb", replace(OPTIONS, orthonormality=0.0)
     ),
@@ -158,7 +169,8 @@ ABLATION |= {
 `ic_21kb_solver` is what `insitu compress` chooses for as much memory, `ic_21kb_rule` has one form
 for all layers of 3 x 3 taps and 6 bits for the others.
 `ic_21kb_uniform` and `ic_21kb_power_of_two` have 3 bits for all U, and differ in their code, as do
-those of `ic_15kb`.
+those of `ic_15kb`. `ic_21kb_narrow_b` has 3 bits for all B, `ic_21kb_narrow_stored` one less for
+what is stored.
 """
 ALL = ROWS | ABLATION
 
