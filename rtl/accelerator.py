@@ -41,9 +41,10 @@ class Accelerator(wiring.Component):
     Parameters
     ----------
     config : Configuration
-    technology : str
-        "ice40" for its primitives; by default those of the configuration's family, in synthesis.
-        "sim" for a model that any simulator can run.
+    technology : "sim", "ice40" or "ecp5"
+        "sim", the default: no primitives, all memories and multipliers are inferred; any simulator
+        runs it, and any tool synthesises it. "ice40" and "ecp5": primitives of that family
+        (`Storage`, `ByteMultipliers`, `WideMultiplier`). On hardware pass `config.family`.
 
     Members
     -------

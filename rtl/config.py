@@ -55,8 +55,9 @@ class Configuration:
     name : str
         Name, as used on the command line.
     family : "sim", "ice40" or "ecp5"
-        Device family; chooses the primitives of memories and multipliers for synthesis. Arithmetic
-        and cycle counts do not depend on it.
+        Device family. A board's tools follow from it, and it is the `technology` that boards and
+        `insitu verilog --primitives` give the `Accelerator`, which does not take it from here by
+        itself. Arithmetic and cycle counts do not depend on it.
     lanes : int
         Output channels computed in parallel (R), at most 255 and 32 * `width`.
     width : int

@@ -40,8 +40,8 @@ class AxiLiteAccelerator(_Core):
     Parameters
     ----------
     config : Configuration
-    technology : str
-        See `Accelerator`.
+    technology : "sim", "ice40" or "ecp5"
+        See `Accelerator`: by default "sim"; on hardware pass `config.family`.
 
     Members
     -------
@@ -62,8 +62,8 @@ class StreamAccelerator(_Core):
     Parameters
     ----------
     config : Configuration
-    technology : str
-        See `Accelerator`.
+    technology : "sim", "ice40" or "ecp5"
+        See `Accelerator`: by default "sim"; on hardware pass `config.family`.
 
     Members
     -------
