@@ -161,9 +161,16 @@ class WideMultiplier(wiring.Component):
 
     On iCE40 four SB_MAC16 that also add, and six LUTs; on ECP5 four MULT18X18D; elsewhere inferred.
 
-    Between the registers of the SB_MAC16 there is a product and an addition, then two additions,
-    none of which nextpnr sees: at most 17 ns by the tables of icestorm (8 ns a product, 4 an
-    addition) with 4 ns for each wire.
+    On iCE40 nextpnr does not see what lies between a port of an SB_MAC16 and its registers. By the
+    tables of icestorm (8 ns a product, 4 an addition, 1 from a clock to an output, 1 a LUT), with 4
+    for each wire, the paths through outputs without a register take
+
+        a product, an addition                               8 + 4 + 4             = 16 ns
+        two additions                                        1 + 4 + 4 + 4 + 4     = 17 ns
+        the same, by way of the sum's sign (a LUT)           17 + 1 + 4            = 22 ns
+        a product, whether its 16 lower bits are 0 (2 LUTs)  8 + 4 + 1 + 4 + 1     = 18 ns
+
+    at most, which fits 33 MHz (30.3 ns).
 
     Parameters
     ----------
