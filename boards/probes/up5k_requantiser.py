@@ -9,6 +9,9 @@
 
 Each is the way from operands to bytes of `up5k`: MAC array, sums shifted out, requantiser. Fed from
 a shift register and read through a parity, neither of which is counted.
+
+Depthwise work, `uniform`, `look_up` and the table are in neither: (b) has none, and those of (a)
+are left undriven, so that synthesis removes them.
 """
 
 from __future__ import annotations
