@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,6 +115,15 @@ def _report(faults: dict[Path, list[str]]) -> str:
 def test_layering(package: str) -> None:
     faults = {path: list(layering_faults(_parse(path), package)) for path in _sources(package)}
     assert not _report(faults)
+
+
+def test_document_says_who_may_import_whom() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    table = {
+        package: {package, *re.findall(r"`([\w.]+)`", allowed)}
+        for package, allowed in re.findall(r"^\| `(\w+)/` \|.*\| (.*) \|$", text, re.MULTILINE)
+    }
+    assert {package: table[package] for package in PACKAGES} == MAY_IMPORT
 
 
 @pytest.mark.parametrize("folder", sorted(PROJECT))
