@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from math import gcd
 from typing import NamedTuple
 
+from rtl import activation_buffer, coefficient_memory
+from rtl.coefficient_decoder import vector_delay
+from rtl.coefficient_memory import WORD_TURNS, words_delay
 from rtl.config import Configuration
 from rtl.record import CROSS, INTRA, STORED, TABLE_WORDS, TILE
-from rtl.weight_generator import blocks_ahead
+from rtl.weight_generator import blocks_ahead, weight_delay
 
-__all__ = ["WORD_TURNS", "Delays", "Segments", "Shape", "Trace", "trace"]
-
-WORD_TURNS = 4
-"""Of so many words from the coefficient memory one may be a 32-bit word."""
+__all__ = ["Delays", "Segments", "Shape", "Trace", "trace"]
 
 _BASIS, _STREAM, _CROSS = range(3)
 
@@ -109,10 +109,10 @@ class Delays:
     def __init__(self, config: Configuration):
         self.slow = config.slow_memory
         slow = int(config.slow_memory)
-        self.word = 2 + (config.coefficient_port > 32) + 2 * slow
+        self.word = words_delay(config)
         self.found = 2 + 2 * slow
-        self.weights = 2 + 2 * slow
-        self.generated = 3 + 4 * slow + (config.generator_sum_bits > 8)
+        self.weights = vector_delay(config)
+        self.generated = weight_delay(config)
         self.sums = 3 + config.width.bit_length()
         self.released = 3 + 2 * slow
         self.results = 8 + 5 * slow
@@ -181,13 +181,14 @@ class _CoefficientFetch:
 
 
 class _CoefficientMemory:
-    def __init__(self, delays: Delays):
+    def __init__(self, config: Configuration, delays: Delays):
         self.asked = 0
         self.turn = WORD_TURNS - 1
         self.read: int | None = None
         self.slow = delays.slow
-        self.room = 8  # where memory is slow
-        self.caught: deque[int | None] = deque([None, None])  # likewise, on the way to the queue
+        self.depth = self.room = coefficient_memory.queue_depth(config)
+        # On the way to the queue, where memory is slow.
+        self.caught: deque[int | None] = deque([None, None])
         self.queue: deque[int] = deque()
         self.delay = delays.word
         self.served = 0  # a bit a cycle, this one's lowest
@@ -199,7 +200,7 @@ class _CoefficientMemory:
             free = self.room > 0
             served = self.asked > 0 and (not (fetch.valid and free) or not self.turn)
         else:
-            pushed = self.read if len(self.queue) < 2 else None
+            pushed = self.read if len(self.queue) < self.depth else None
             free = self.read is None or pushed is not None
             served = free and self.asked > 0 and (not fetch.valid or not self.turn)
         taken = free and fetch.valid and not served
@@ -356,7 +357,7 @@ class _Steps:
     """Address generator, queue of the activation buffer, and issue."""
 
     def __init__(self, config: Configuration, delays: Delays):
-        self.room = 8 if config.slow_memory else 4
+        self.room = activation_buffer.queue_depth(config)
         self.level = 0
         self.delay = delays.found
         self.fetched = 0  # a bit a cycle, this one's lowest
@@ -402,7 +403,7 @@ class _Control:
         self.delays = delays = Delays(config)
         self.loader = _ParameterLoader(shape)
         self.fetch = _CoefficientFetch(shape)
-        self.memory = _CoefficientMemory(delays)
+        self.memory = _CoefficientMemory(config, delays)
         self.decoder = _CoefficientDecoder(shape, config)
         self.generator = _WeightGenerator(shape, delays)
         self.broadcast = _WeightBroadcast(shape, config)

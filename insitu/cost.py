@@ -23,7 +23,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 
 from golden.decode import segment_words
-from insitu.control import WORD_TURNS, Delays, Segments, Shape, trace
+from insitu.control import Delays, Segments, Shape, trace
+from rtl.coefficient_memory import WORD_TURNS
 from rtl.config import Configuration
 from rtl.record import CROSS, INTRA, RECORD_WORDS, STORED
 

@@ -21,6 +21,7 @@ __all__ = [
     "Output",
     "host_delay",
     "kernels_layout",
+    "queue_depth",
     "values_delay",
 ]
 

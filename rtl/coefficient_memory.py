@@ -12,7 +12,14 @@ from .delay import delayed
 from .queue import Queue
 from .storage import Storage
 
-__all__ = ["CoefficientMemory", "WordPort", "fetch_layout"]
+__all__ = [
+    "WORD_TURNS",
+    "CoefficientMemory",
+    "WordPort",
+    "fetch_layout",
+    "queue_depth",
+    "words_delay",
+]
 
 WORD_TURNS = 4
 """A 32-bit word is read once in so many words, while the stream wants them all."""
@@ -21,6 +28,11 @@ WORD_TURNS = 4
 def queue_depth(config):
     """Words of the stream that wait for the decoder; where memory is slow, also those under way."""
     return 8 if config.slow_memory else 2
+
+
+def words_delay(config):
+    """Cycles from the read of a 32-bit word to the word."""
+    return 2 + (config.coefficient_port > 32) + 2 * config.slow_memory
 
 
 def fetch_layout(config):
@@ -85,7 +97,6 @@ class CoefficientMemory(wiring.Component):
             raise TypeError(f"config must be a Configuration, not {config!r}")
         self.config = config
         self.technology = technology
-        self.words_delay = 2 + (config.coefficient_port > 32) + 2 * config.slow_memory
         super().__init__(
             {
                 "fetch": In(stream.Signature(fetch_layout(config))),
@@ -159,7 +170,7 @@ class CoefficientMemory(wiring.Component):
                     part_row=part[near:],
                 )
             chosen = chosen.word_select(part, 32)
-        (comes,) = delayed(m, self.words_delay - 1, comes=served)
+        (comes,) = delayed(m, words_delay(config) - 1, comes=served)
         m.d.sync += words.valid.eq(comes)
         with m.If(comes):
             m.d.sync += words.data.eq(chosen)
