@@ -33,7 +33,8 @@ class Limits:
         Loads, at least 1: up to so many are no reason to copy it if they are near each other, and
         up to so few, wherever they are. Logic with up to `most` is not copied.
     reach : float
-        Width and height together of where loads are that are near each other.
+        Loads are near each other whose bounding box has at most this width plus height, in tiles of
+        nextpnr's grid.
     """
 
     most: int

@@ -59,7 +59,7 @@ class Configuration:
         `insitu verilog --primitives` give the `Accelerator`, which does not take it from here by
         itself. Arithmetic and cycle counts do not depend on it.
     lanes : int
-        Output channels computed in parallel (R), at most 255 and 32 * `width`.
+        Output channels computed in parallel (R): a power of two in 4..128, at most 32 * `width`.
     width : int
         Input channels each lane multiplies per cycle (C): 1, 2, 4 or 8.
     activation_bytes : int
@@ -131,7 +131,8 @@ class Configuration:
     def __post_init__(self):
         if self.family not in FAMILIES:
             raise ValueError(f"family must be one of {', '.join(FAMILIES)}, not {self.family!r}")
-        _positive("lanes", self.lanes)
+        if not _integer(self.lanes) or self.lanes not in (4, 8, 16, 32, 64, 128):
+            raise ValueError(f"lanes must be a power of two in 4..128, not {self.lanes!r}")
         for name in (
             "width",
             "activation_word",
@@ -140,10 +141,8 @@ class Configuration:
             "basis_blocks",
         ):
             _power_of_two(name, getattr(self, name))
-        if self.lanes > 255 or self.width > 8:
-            raise ValueError(
-                f"lanes must be at most 255 and width at most 8, not {self.lanes} and {self.width}"
-            )
+        if self.width > 8:
+            raise ValueError(f"width must be at most 8, not {self.width}")
         most = self.width << record.FIELDS["last_block_steps"].width
         if self.lanes > most:
             raise ValueError(

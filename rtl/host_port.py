@@ -68,13 +68,15 @@ class HostPort(wiring.Component):
 
     - a *register* always, but CRC_ADDRESS and those after it only when no range is being checked;
     - a *memory* when the engine does not run and no range is being checked; else it waits;
-    - with `err`, setting access_error: an access to no register and no memory, or to less than a
-      whole word;
+    - with `err`, setting access_error: an access beyond the registers' 64 bytes and the memories,
+      or to less than a whole word;
     - with `err`, setting write_refused: a write to coefficient memory while it is locked, as it is
       at reset.
 
-    Writes to read-only registers do nothing. A master may end a cycle at any time: what has been
-    begun is then completed and not answered, and the next access waits for that.
+    Writes to read-only registers do nothing. Addresses 0x2C to 0x3C are reserved: they count as
+    registers, writes to them do nothing, and they read as CRC_VALUE. A master may end a cycle at
+    any time: what has been begun is then completed and not answered, and the next access waits for
+    that.
 
     A start is refused, and start_refused set, while the coefficient memory is unlocked, the engine
     runs or a range is being checked.

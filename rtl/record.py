@@ -142,7 +142,9 @@ FIELDS = {
     "cross_vectors": Field(13, 16, 16),
     "cross_base": Field(16, 0, 20),  # of V
     "stream_repeats": Field(15, 0, 20),  # - 1: output pixels, or segments of the cross stream
-    "taps": Field(15, 20, 8),  # kernel_height * kernel_width - 1
+    # Taps as generator and tile count them: kernel_height * kernel_width - 1 (INTRA, CROSS); output
+    # pixels - 1 where results go to the tile (`to_tile`); else 0
+    "taps": Field(15, 20, 8),
     "blocks": Field(16, 20, 6),  # ceil(Bo / lanes) - 1 (CROSS), 0 (INTRA)
     "last_block_steps": Field(16, 26, 5),  # ceil((Bo - blocks * lanes) / width) - 1 (CROSS)
     # Requantiser: 32-bit word address of the parameters. A CROSS layer has one channel more, in

@@ -50,7 +50,8 @@ class Sequencer(wiring.Component):
     parameters are there. Other layers go through all lane groups without a stop. The next step is
     read when a layer's last result has been written.
 
-    Latency: RECORD_WORDS + 8 cycles from the end of a layer to `layer_start` of the next.
+    Latency: RECORD_WORDS + 4 + 2 * words_delay cycles from `start`, or from `written` at the end of
+    a layer, to `layer_start` (`rtl.coefficient_memory.words_delay`).
 
     Parameters
     ----------

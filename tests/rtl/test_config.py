@@ -25,8 +25,11 @@ WIDEST = {
     ("wrong", "says"),
     [
         ({"family": "xc7"}, "family must be one of sim, ice40, ecp5, not 'xc7'"),
-        ({"lanes": 256}, "lanes must be at most 255 and width at most 8, not 256 and 1"),
-        ({"lanes": 16, "width": 16}, "width at most 8, not 16 and 16"),
+        ({"lanes": 256}, r"lanes must be a power of two in 4\.\.128, not 256"),
+        ({"lanes": 2}, r"lanes must be a power of two in 4\.\.128, not 2"),
+        ({"lanes": 12}, r"lanes must be a power of two in 4\.\.128, not 12"),
+        ({"lanes": 8.0}, r"lanes must be a power of two in 4\.\.128, not 8\.0"),
+        ({"lanes": 16, "width": 16}, "width must be at most 8, not 16"),
         ({"lanes": 64, "coefficient_port": 64}, "at most 32 where width is 1, not 64"),
         (
             {"slow_memory": True, "activation_ports": 1},

@@ -108,6 +108,10 @@ async def has_registers(bench: Bench) -> None:
         assert await host.write(name, 0xFFFF_FFFF) == 2
     for name in REGISTERS:
         assert await host.read(name) == values.get(name, 0), name
+    for offset in range(max(register.offset for register in REGISTERS.values()) + 4, 0x40, 4):
+        assert await host.write(offset, 0xFFFF_FFFF) == 2
+        assert await host.read(offset) == 0, "reserved registers read as CRC_VALUE"
+    assert await world.status() == {"locked"}
     assert world.memories.accesses == []
     assert world.engine.starts == 0
 

@@ -43,10 +43,13 @@ def drawn_record(rng: np.random.Generator, dataflow: int, groups: int) -> dict[s
 
 
 class Memory:
-    """The word port of a coefficient memory that grants as it likes."""
+    """The word port of a coefficient memory that grants as it likes.
 
-    def __init__(self, bench: Bench, words: dict[int, int], grants: float) -> None:
-        self.bench, self.words, self.grants = bench, words, grants
+    Where it always does, words take `delay` cycles from their reads, as `words_delay` counts them.
+    """
+
+    def __init__(self, bench: Bench, words: dict[int, int], grants: float, delay: int = 2) -> None:
+        self.bench, self.words, self.grants, self.delay = bench, words, grants, delay
         cocotb.start_soon(self.serve())
 
     async def serve(self) -> None:
@@ -57,7 +60,7 @@ class Memory:
             await self.bench.cycles()
             now = self.bench.cycle
             if dut.words__request.value and dut.words__grant.value:
-                delay = 2 if self.grants == 1 else rng.randint(2, 5)
+                delay = self.delay if self.grants == 1 else rng.randint(2, 5)
                 due.append((now + delay, self.words.get(int(dut.words__address.value), 0)))
             here = bool(due) and due[0][0] <= now
             dut.words__valid.value = int(here)
@@ -94,7 +97,8 @@ async def runs(bench: Bench) -> None:
         at = RECORDS + index * RECORD_WORDS
         words[index] = pack_step(OP_LAYER, at)
         words |= {at + n: word for n, word in enumerate(pack_record(**values))}
-    Memory(bench, words, bench.parameters["grants"])
+    delay = bench.parameters["delay"]
+    Memory(bench, words, bench.parameters["grants"], delay)
 
     await pulse(bench, "start")
     started = bench.cycle
@@ -106,7 +110,7 @@ async def runs(bench: Bench) -> None:
             await bench.cycles()
         if bench.parameters["grants"] == 1 and index == 0:
             # A step, its record, and what lies between.
-            assert bench.cycle - started == RECORD_WORDS + 8
+            assert bench.cycle - started == RECORD_WORDS + 4 + 2 * delay
         at = RECORDS + index * RECORD_WORDS + FIRST_WALK_WORD
         expected = [words[at + entry] for entry in range(len(WALK_WORDS))]
         bench.compare(expected, [walk_words.get(n) for n in range(len(WALK_WORDS))], what="steps")
@@ -159,9 +163,10 @@ async def faults(bench: Bench) -> None:
         await bench.cycles()
 
 
-@pytest.mark.parametrize("grants", [1, 0.5, 0.1])
-def test_runs(grants: float, seed: int) -> None:
-    sim.run(Sequencer(CONFIG), __name__, "runs", parameters={"grants": grants}, seed=seed)
+@pytest.mark.parametrize(("grants", "delay"), [(1, 2), (1, 3), (1, 5), (0.5, 2), (0.1, 2)])
+def test_runs(grants: float, delay: int, seed: int) -> None:
+    parameters = {"grants": grants, "delay": delay}
+    sim.run(Sequencer(CONFIG), __name__, "runs", parameters=parameters, seed=seed)
 
 
 def test_faults(seed: int) -> None:
