@@ -93,8 +93,31 @@ class Configuration:
     requantiser_outputs : int
         Outputs requantised per cycle (P), a divisor of `activation_word`.
     slow_memory : bool
-        Block memories take most of a cycle to give a word, and lie far apart: registers in front of
-        them, and before arithmetic.
+        Block memories take most of a cycle to give a word, and lie far apart: the switch of the
+        deep pipeline, which has two `activation_ports`. Results are the same, latencies those in
+        brackets in docs/architecture.md. It adds
+
+        - registers at memories: in front of those of activations and coefficients, one for reads
+          and two for writes, and one behind (`Storage`, `ActivationBuffer`, `CoefficientMemory`);
+          behind the basis buffer; in front of the writes of tile, U, and the requantiser's
+          parameters and table; on the host's way;
+        - registers in arithmetic: between the additions of `WideMultiplier`, before the
+          requantiser's parameters are read, in the middle of its shift, before its limits and its
+          table, between the additions of W1, in the choice of a 32-bit word from a wide one;
+        - registers on ways: two from the decoder's decision to its values, two from activations to
+          the array, one until basis buffer and generator hear of a vector;
+        - longer queues: 8 words of coefficients (else 2), granted by the room there is, 2 requests
+          of 32-bit words (1), 8 steps (4), 16 blocks of W1 (1);
+        - copies of registers that reach a whole datapath (`rtl.delay.copies`): of the memories'
+          addresses and writes, the decoder's control, the choice of the weights' source, the step
+          of the accumulators;
+        - registers for what decides much, worked out a cycle before: the ends of segments, loops
+          and blocks of W1, the room for steps, the begin of a walk, which word of a record
+          arrives, what is in front of the queues of words and steps;
+
+        and it chooses between the weights' sources by a multiplexer. Without it that is an OR, and
+        decoder and tile are silent where they are not the source
+        (`rtl.issue.sources_are_silent`).
     accumulator_bits : int
         Width of the accumulators (16..32); the compiler proves that no layer overflows it.
     clock_hz : int
