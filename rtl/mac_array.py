@@ -1,6 +1,8 @@
 """The multipliers and accumulators: R lanes, each a dot product of C channels a cycle."""
 
-from amaranth import Cat, Module, Mux, Signal, signed
+from typing import NamedTuple
+
+from amaranth import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -52,6 +54,19 @@ def sums_layout(config):
     )
 
 
+class _View(NamedTuple):
+    """What accumulators see of the work: at each step, and when its sum is in them."""
+
+    step: Value
+    """Products are added in this cycle."""
+    marks: data.View
+    """Those of the step."""
+    first: Value
+    """The step is its pixel's first."""
+    summed: Value
+    """The accumulators hold a finished pixel."""
+
+
 class MacArray(wiring.Component):
     """Multiply-accumulate array, output stationary.
 
@@ -99,36 +114,55 @@ class MacArray(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config = self.config
-        lanes, width, outputs = config.lanes, config.width, config.requantiser_outputs
-        i, o = self.i, self.o
-        accumulator = signed(config.accumulator_bits)
+        lanes = self.config.lanes
+        products = self._multiply(m)
+        summed, summed_marks, parts = self._control(m)
+        views = [parts[lane * len(parts) // lanes] for lane in range(lanes)]
+        sums = [
+            self._accumulate(m, lane, view, [column[lane] for column in products])
+            for lane, view in enumerate(views)
+        ]
+        self._shift_out(m, summed, summed_marks, views, sums)
+        return m
 
-        products = []  # [k][lane]
-        for k in range(width):
+    def _multiply(self, m):
+        """Products of the operands, `LATENCY` cycles later: [k][lane]."""
+        config, operands = self.config, self.i.payload
+        products = []
+        for k in range(config.width):
             column = []
-            for lane in range(0, lanes, 2):
+            for lane in range(0, config.lanes, 2):
                 m.submodules[f"multiply{lane}_{k}"] = multiply = ByteMultipliers(self.technology)
                 for n in range(2):
-                    channel = i.payload.activations[k]
+                    channel = operands.activations[k]
                     if k == 0:
-                        own = i.payload.activations[(lane + n) % config.activation_word]
+                        own = operands.activations[(lane + n) % config.activation_word]
                         channel = Mux(self.depthwise, own, channel)
                     m.d.comb += [
                         multiply.activations[n].eq(channel),
-                        multiply.weights[n].eq(i.payload.weights[(lane + n) * width + k]),
+                        multiply.weights[n].eq(operands.weights[(lane + n) * config.width + k]),
                     ]
                 column += [multiply.products[0], multiply.products[1]]
             products.append(column)
-        stages = LATENCY + ceil_log2(width)
+        return products
+
+    def _control(self, m):
+        """Steps and their marks, delayed until their sums of products are there.
+
+        Returns whether the accumulators hold a finished pixel, with its marks `group_last` and
+        `final`, and a `_View` for each part of the lanes: one for all, or, where the way to them is
+        long, four copies.
+        """
         early, early_marks = delayed(
-            m, stages - 2, early=i.valid, early_marks=i.payload.marks.as_value()
+            m,
+            LATENCY + ceil_log2(self.config.width) - 2,
+            early=self.i.valid,
+            early_marks=self.i.payload.marks.as_value(),
         )
         step, marks = delayed(m, 2, step=early, marks=early_marks)
         marks = data.View(marks_layout(), marks)
-
         first = Signal(init=1)
-        summed = Signal()  # the accumulators hold a finished pixel
+        summed = Signal()
         summed_marks = Signal(2)
         m.d.sync += [
             summed.eq(step & marks.last),
@@ -136,53 +170,54 @@ class MacArray(wiring.Component):
         ]
         with m.If(step):
             m.d.sync += first.eq(marks.last)
+        if not self.config.slow_memory:
+            return summed, summed_marks, [_View(step, marks, first, summed)]
 
-        # What the accumulators see of these; where the way to them is long, a copy for some lanes.
-        views = [(step, marks, first, summed)]
-        if config.slow_memory:
-            views = []
-            begins = Signal(init=1)  # the next step that comes early is its pixel's first
-            with m.If(early):
-                m.d.sync += begins.eq(data.View(marks_layout(), early_marks).last)
-            for part, (stepped, marked, begun) in enumerate(
-                copies(m, 2, 4, step=early, marks=early_marks, begins=begins)
-            ):
-                marked = data.View(marks_layout(), marked)
-                done = Signal(name=f"summed_{part}", reset_less=True)
-                m.d.sync += done.eq(stepped & marked.last)
-                views.append((stepped, marked, begun, done))
-        accumulators = []
-        for lane in range(lanes):
-            step, marks, first, _ = views[lane * len(views) // lanes]
-            # A tree of additions, each with a register.
-            terms = [products[k][lane] for k in range(width)]
-            while len(terms) > 1:
-                pairs = [low + high for low, high in zip(terms[::2], terms[1::2], strict=True)]
-                level = len(pairs)
-                terms = []
-                for n, pair in enumerate(pairs):
-                    term = Signal(pair.shape(), name=f"dot{lane}_{level}_{n}", reset_less=True)
-                    m.d.sync += term.eq(pair)
-                    terms.append(term)
-            (dot,) = terms
-            accumulated = Signal(accumulator, name=f"accumulator{lane}", reset_less=True)
-            # One choice a bit, in front of the adder.
-            before = Signal(accumulator, name=f"before{lane}")
-            afresh = Signal(name=f"afresh{lane}")
-            m.d.comb += [
-                afresh.eq(first | (marks.rectify & accumulated[-1])),
-                before.eq(Mux(afresh, 0, Mux(marks.shift, accumulated << SUM_SHIFT, accumulated))),
-            ]
-            with m.If(step):
-                m.d.sync += accumulated.eq(before + dot)
-            accumulators.append(accumulated)
+        # Nothing looks at `first` here: synthesis removes it.
+        begins = Signal(init=1)  # the next step that comes early is its pixel's first
+        with m.If(early):
+            m.d.sync += begins.eq(data.View(marks_layout(), early_marks).last)
+        parts = []
+        for part, (stepped, marked, begun) in enumerate(
+            copies(m, 2, 4, step=early, marks=early_marks, begins=begins)
+        ):
+            marked = data.View(marks_layout(), marked)
+            done = Signal(name=f"summed_{part}", reset_less=True)
+            m.d.sync += done.eq(stepped & marked.last)
+            parts.append(_View(stepped, marked, begun, done))
+        return summed, summed_marks, parts
 
-        # Finished sums, shifted out P lanes at a time.
+    def _accumulate(self, m, lane, view, terms):
+        """The lane's accumulator."""
+        # A tree of additions, each with a register.
+        while len(terms) > 1:
+            pairs = [low + high for low, high in zip(terms[::2], terms[1::2], strict=True)]
+            level = len(pairs)
+            terms = []
+            for n, pair in enumerate(pairs):
+                term = Signal(pair.shape(), name=f"dot{lane}_{level}_{n}", reset_less=True)
+                m.d.sync += term.eq(pair)
+                terms.append(term)
+        (dot,) = terms
+        shape = signed(self.config.accumulator_bits)
+        accumulated = Signal(shape, name=f"accumulator{lane}", reset_less=True)
+        # One choice a bit, in front of the adder.
+        before = Signal(shape, name=f"before{lane}")
+        afresh = Signal(name=f"afresh{lane}")
+        m.d.comb += [
+            afresh.eq(view.first | (view.marks.rectify & accumulated[-1])),
+            before.eq(Mux(afresh, 0, Mux(view.marks.shift, accumulated << SUM_SHIFT, accumulated))),
+        ]
+        with m.If(view.step):
+            m.d.sync += accumulated.eq(before + dot)
+        return accumulated
+
+    def _shift_out(self, m, summed, summed_marks, views, sums):
+        """Finished sums to a second set of registers, and out of these P lanes at a time."""
+        lanes, outputs, o = self.config.lanes, self.config.requantiser_outputs, self.o
         rows = lanes // outputs
         left = Signal(range(rows + 1))
-        drained = [
-            Signal(accumulator, name=f"drained{lane}", reset_less=True) for lane in range(lanes)
-        ]
+        drained = [Signal.like(one, name=f"drained{lane}") for lane, one in enumerate(sums)]
         with m.If(summed):
             m.d.sync += [
                 left.eq(rows),
@@ -197,8 +232,6 @@ class MacArray(wiring.Component):
                 o.payload.last.eq(left == 2),
             ]
         for lane in range(lanes):
-            _, _, _, summed = views[lane * len(views) // lanes]
             onward = drained[lane + outputs] if lane + outputs < lanes else drained[lane]
-            m.d.sync += drained[lane].eq(Mux(summed, accumulators[lane], onward))
+            m.d.sync += drained[lane].eq(Mux(views[lane].summed, sums[lane], onward))
         m.d.comb += [o.payload.values[n].eq(drained[n]) for n in range(outputs)]
-        return m
