@@ -25,7 +25,7 @@ from insitu.errors import BuildError
 from . import find_board
 from .attribution import owners
 from .board import Board
-from .fan_out import LIMITS, Limits, divide
+from .fan_out import LIMITS, Limits, replicate_registers
 from .floorplan import DEVICES, floorplan
 from .flow import FLOWS, Flow, allow_collisions, synthesis_script
 from .quadratic import positions
@@ -248,10 +248,10 @@ class _Job:
         return report
 
     def _plan(self, limits: Limits) -> None:
-        """Give multipliers and block RAMs their sites, and copy registers that reach far."""
+        """Give multipliers and block RAMs their sites, and replicate registers that reach far."""
         netlist = self._read("top.json")
         if floorplan(netlist, DEVICES[self.platform.device[-3:]], self.board.config):
-            divide(netlist, positions(netlist), limits)
+            replicate_registers(netlist, positions(netlist), limits)
         (self.directory / "top.json").write_text(json.dumps(netlist), encoding="utf-8")
 
     def _save(self, report: dict[str, Any]) -> None:

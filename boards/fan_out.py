@@ -1,8 +1,8 @@
-"""Registers that reach far are made several, each with a part of what looks at them.
+"""Registers that reach far are replicated, each replica with a part of the sinks.
 
-For the ECP5: nextpnr does not copy registers, and yosys makes one of those that are equal. A copy
-costs a cell; a net that lies all over the device takes most of a cycle. Logic with very many loads,
-as enables are, is copied too.
+For the ECP5: nextpnr does not replicate registers, and yosys makes one of those that are equal. A
+replica costs a cell; a net that lies all over the device takes most of a cycle. Logic with very
+many sinks, as enables have, is replicated too.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LIMITS", "Limits", "Place", "divide"]
+__all__ = ["LIMITS", "Limits", "Place", "replicate_registers"]
 
 REGISTER = "TRELLIS_FF"
 LOGIC = "LUT4"
-COPY = "_copy"
+REPLICA = "_copy"
+"""What the name of a replica has behind that of the cell, in front of a number."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Which registers are copied.
+    """Which registers are replicated.
 
     Parameters
     ----------
     most, few : int
-        Loads, at least 1: up to so many are no reason to copy it if they are near each other, and
-        up to so few, wherever they are. Logic with up to `most` is not copied.
+        Sinks, at least 1: up to so many are no reason to replicate a register if they are near each
+        other, and up to so few, wherever they are. Logic with up to `most` is not replicated.
     reach : float
-        Loads are near each other whose bounding box has at most this width plus height, in tiles of
+        Sinks are near each other whose bounding box has at most this width plus height, in tiles of
         nextpnr's grid.
     """
 
@@ -46,20 +47,24 @@ LIMITS = {
     "ecp5-45f": Limits(most=48, few=8, reach=60),
     "ecp5-85f": Limits(most=80, few=16, reach=80),
 }
-"""By configuration. With twice the copies `ecp5-85f` has too many wires."""
+"""By configuration. With twice the replicas `ecp5-85f` has too many wires."""
 
-Load = tuple[str, str, int]
-"""Cell, port, bit of the port."""
+Sink = tuple[str, str, int]
+"""An input that a net drives: cell, port, bit of the port."""
 
 Place = NDArray[np.float64]
-"""x and y."""
+"""x and y in nextpnr's grid."""
 
 
-def divide(netlist: dict[str, Any], places: Mapping[str, Place], limits: Limits) -> dict[str, int]:
-    """Copy registers until none has many loads, or far ones, and logic until none has very many.
+def replicate_registers(
+    netlist: dict[str, Any], places: Mapping[str, Place], limits: Limits
+) -> dict[str, int]:
+    """Replicate registers until none has many sinks, or far ones, and once logic of very many.
 
-    Loads that are near each other share a copy. The copies of a register are loads of what it
-    looks at, so these may be copied because of them. What drives a pin stays as it is.
+    Sinks that are near each other share a replica. The replicas of a register are sinks of what
+    drives it, so a register may be replicated because of them. LUTs are looked at once: in a loop
+    of logic each replica would be a sink more for the next, without end. What drives a pin stays as
+    it is.
 
     Parameters
     ----------
@@ -72,24 +77,14 @@ def divide(netlist: dict[str, Any], places: Mapping[str, Place], limits: Limits)
     Returns
     -------
     dict
-        Copies made of a cell, by its name.
+        Replicas made of a cell, by its name.
     """
     module = netlist["modules"]["top"]
-    cells, names = module["cells"], module["netnames"]
+    cells = module["cells"]
     places = dict(places)
-    drivers: dict[int, str] = {}
-    loads: dict[int, list[Load]] = defaultdict(list)
-    for name, cell in cells.items():
-        for port, bits in cell["connections"].items():
-            for place, bit in enumerate(bits):
-                if not isinstance(bit, int):
-                    continue
-                if cell["port_directions"][port] == "output":
-                    drivers[bit] = name
-                else:
-                    loads[bit].append((name, port, place))
-    fixed = {bit for port in module["ports"].values() for bit in port["bits"]}
-    last = max([*drivers, *loads])
+    drivers, sinks = _connectivity(cells)
+    pins = {bit for port in module["ports"].values() for bit in port["bits"]}
+    last = max([*drivers, *sinks])
 
     made: Counter[str] = Counter()
     waiting = list(drivers)
@@ -97,48 +92,76 @@ def divide(netlist: dict[str, Any], places: Mapping[str, Place], limits: Limits)
         bit = waiting.pop()
         name = drivers[bit]
         enough = {REGISTER: limits.few, LOGIC: limits.most}.get(cells[name]["type"])
-        if enough is None or len(loads[bit]) <= enough or bit in fixed:
+        if enough is None or len(sinks[bit]) <= enough or bit in pins:
             continue
-        original = name.partition(COPY)[0]
-        loads[bit], *others = _clusters(loads[bit], places, limits)
-        places[name] = _middle(loads[bit], places)
-        for sharing in others:
+        sinks[bit], *others = _clusters(sinks[bit], places, limits)
+        places[name] = _middle(sinks[bit], places)
+        original = name.partition(REPLICA)[0]
+        for cluster in others:
             last += 1
+            replica = f"{original}{REPLICA}{last}"
             made[original] += 1
-            copy = f"{original}{COPY}{last}"
-            cells[copy] = cell = deepcopy(cells[name])
-            names[f"{copy}_Q"] = {"hide_name": 0, "bits": [last], "attributes": {}}
-            drivers[last] = copy
-            loads[last] = sharing
-            places[copy] = _middle(sharing, places)
-            for load, port, place in sharing:
-                cells[load]["connections"][port][place] = last
-            for port, seen in cell["connections"].items():
-                if cell["port_directions"][port] == "output":
-                    seen[:] = [last]
-                elif isinstance(seen[0], int):
-                    loads[seen[0]].append((copy, port, 0))
-                    # Logic is looked at once: in a loop it would have to be copied for ever.
-                    if seen[0] in drivers and cells[drivers[seen[0]]]["type"] == REGISTER:
-                        waiting.append(seen[0])
+            drivers[last], sinks[last] = replica, cluster
+            places[replica] = _middle(cluster, places)
+            for source, sink in _replicate(module, name, replica, last, cluster):
+                sinks[source].append(sink)
+                if source in drivers and cells[drivers[source]]["type"] == REGISTER:
+                    waiting.append(source)
     return dict(made)
 
 
-def _clusters(loads: list[Load], places: Mapping[str, Place], limits: Limits) -> list[list[Load]]:
-    """Loads that are near each other: halved across where they lie widest, as often as it takes."""
-    points = np.array([places[name] for name, _, _ in loads])
+def _connectivity(cells: dict[str, Any]) -> tuple[dict[int, str], dict[int, list[Sink]]]:
+    """The cell that drives each net, and the inputs that the net drives."""
+    drivers: dict[int, str] = {}
+    sinks: dict[int, list[Sink]] = defaultdict(list)
+    for name, cell in cells.items():
+        for port, bits in cell["connections"].items():
+            for index, bit in enumerate(bits):
+                if not isinstance(bit, int):
+                    continue
+                if cell["port_directions"][port] == "output":
+                    drivers[bit] = name
+                else:
+                    sinks[bit].append((name, port, index))
+    return drivers, sinks
+
+
+def _replicate(
+    module: dict[str, Any], name: str, replica: str, net: int, sinks: list[Sink]
+) -> list[tuple[int, Sink]]:
+    """Add a replica of a cell that drives `sinks` by a net of its own.
+
+    Returns its inputs, each with the net that drives it.
+    """
+    cells = module["cells"]
+    cells[replica] = cell = deepcopy(cells[name])
+    module["netnames"][f"{replica}_Q"] = {"hide_name": 0, "bits": [net], "attributes": {}}
+    for sink, port, index in sinks:
+        cells[sink]["connections"][port][index] = net
+    inputs = []
+    for port, bits in cell["connections"].items():
+        if cell["port_directions"][port] == "output":
+            bits[:] = [net]
+        elif isinstance(bits[0], int):
+            inputs.append((bits[0], (replica, port, 0)))
+    return inputs
+
+
+def _clusters(sinks: list[Sink], places: Mapping[str, Place], limits: Limits) -> list[list[Sink]]:
+    """Sinks that are near each other: halved across where they lie widest, as often as it takes."""
+    points = np.array([places[name] for name, _, _ in sinks])
     extents = np.ptp(points, axis=0)
-    near = len(loads) <= limits.most and extents.sum() <= limits.reach
-    if near or len(loads) <= limits.few:
-        return [loads]
+    near = len(sinks) <= limits.most and extents.sum() <= limits.reach
+    if near or len(sinks) <= limits.few:
+        return [sinks]
     order = np.argsort(points[:, extents.argmax()], kind="stable")
-    half = len(loads) // 2
+    half = len(sinks) // 2
     return [
         cluster
         for part in (order[:half], order[half:])
-        for cluster in _clusters([loads[n] for n in part], places, limits)
+        for cluster in _clusters([sinks[n] for n in part], places, limits)
     ]
 
 
-def _middle(loads: list[Load], places: Mapping[str, Place]) -> Place:
-    return np.mean([places[name] for name, _, _ in loads], axis=0)
+def _middle(sinks: list[Sink], places: Mapping[str, Place]) -> Place:
+    return np.mean([places[name] for name, _, _ in sinks], axis=0)

@@ -12,7 +12,7 @@ import numpy as np
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 
-from .fan_out import Limits, divide
+from .fan_out import Limits, replicate_registers
 from .flow import FLOWS, allow_collisions, synthesis_script
 from .tools import step
 
@@ -23,7 +23,7 @@ TOP = "top"
 
 
 def netlist(
-    component: wiring.Component, family: str, *, directory: Path, copied: bool = False
+    component: wiring.Component, family: str, *, directory: Path, replicated: bool = False
 ) -> str:
     """Synthesise a block; Verilog of the family's cells.
 
@@ -35,8 +35,8 @@ def netlist(
         "ice40" or "ecp5".
     directory
         An existing folder, for the tools' files and logs.
-    copied
-        Every load of a register gets a copy of its own (`boards.fan_out`).
+    replicated
+        Every sink of a register gets a replica of its own (`boards.fan_out`).
 
     Raises
     ------
@@ -51,11 +51,11 @@ def netlist(
     (directory / "top.il").write_text(design, encoding="utf-8")
     (directory / "netlist.ys").write_text(synthesis_script(FLOWS[family], design), encoding="utf-8")
     step("yosys", ["-Q", "-T", "netlist.ys"], directory=directory, log="yosys.log")
-    if copied:
+    if replicated:
         path = directory / "top.json"
         design = json.loads(path.read_text(encoding="utf-8"))
         nowhere = dict.fromkeys(design["modules"][TOP]["cells"], np.zeros(2))
-        divide(design, nowhere, Limits(most=1, few=1, reach=0))
+        replicate_registers(design, nowhere, Limits(most=1, few=1, reach=0))
         path.write_text(json.dumps(design), encoding="utf-8")
     write = f"read_json top.json; write_verilog -noattr {TOP}.v"
     step("yosys", ["-Q", "-T", "-p", write], directory=directory, log="write_verilog.log")

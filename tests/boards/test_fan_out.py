@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boards.fan_out import Limits, Place, divide
+from boards.fan_out import Limits, Place, replicate_registers
 from tests.boards.netlists import cell
 
 
@@ -57,7 +57,7 @@ def groups(design: dict[str, Any], looks: int) -> list[list[int]]:
 
 def test_neighbours_share_a_copy_and_what_stands_before_is_copied() -> None:
     design = chain(320)
-    made = divide(design, row(320), Limits(most=8, few=8, reach=1e9))
+    made = replicate_registers(design, row(320), Limits(most=8, few=8, reach=1e9))
     cells = design["modules"]["top"]["cells"]
     # 64 of the second, halved six times; they are 64 loads of the first.
     assert made == {"second": 63, "first": 7}
@@ -80,7 +80,7 @@ def test_logic_is_copied_where_very_many_look_at_it(looks: int) -> None:
     design = chain(looks)
     cells = design["modules"]["top"]["cells"]
     cells["second"] = cell("LUT4", A=("input", [2]), Z=("output", [3]))
-    made = divide(design, row(looks, pitch=100), Limits(most=8, few=2, reach=50))
+    made = replicate_registers(design, row(looks, pitch=100), Limits(most=8, few=2, reach=50))
     if looks > 8:
         assert len(groups(design, looks)) == 1 + made["second"] > 1
         assert {cells[name]["type"] for name in cells if "_copy" in name} >= {"LUT4"}
@@ -91,20 +91,20 @@ def test_logic_is_copied_where_very_many_look_at_it(looks: int) -> None:
 
 def test_far_loads_are_divided_unless_few() -> None:
     design = chain(40)
-    assert divide(design, row(40), Limits(most=40, few=8, reach=20)) == {"second": 1}
+    assert replicate_registers(design, row(40), Limits(most=40, few=8, reach=20)) == {"second": 1}
     assert [len(group) for group in groups(design, 40)] == [20, 20]
     design = chain(8)
-    assert divide(design, row(8, pitch=100), Limits(most=40, few=8, reach=20)) == {}
+    assert replicate_registers(design, row(8, pitch=100), Limits(most=40, few=8, reach=20)) == {}
 
 
 @pytest.mark.parametrize("most", [40, 41])
 def test_leaves_what_has_few_and_near(most: int) -> None:
     design, same = chain(40), chain(40)
-    assert divide(design, row(40), Limits(most=most, few=8, reach=39)) == {}
+    assert replicate_registers(design, row(40), Limits(most=most, few=8, reach=39)) == {}
     assert design == same
 
 
 def test_does_not_copy_what_drives_a_pin() -> None:
     design = chain(40)
     design["modules"]["top"]["ports"]["o"] = {"bits": [3]}
-    assert divide(design, row(40), Limits(most=8, few=8, reach=39)) == {}
+    assert replicate_registers(design, row(40), Limits(most=8, few=8, reach=39)) == {}

@@ -78,11 +78,12 @@ def test_block(test: str, family: str, seed: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("test", ["remembers", "keeps_order"])
-def test_copied_registers(test: str, seed: int, tmp_path: Path) -> None:
-    """Where each register has but one load, a block is as it was."""
+def test_replicated_registers(test: str, seed: int, tmp_path: Path) -> None:
+    """Where each register has but one sink, a block is as it was."""
     make, _ = BLOCKS[test]
     before, source = (
-        netlist(make("ecp5"), "ecp5", directory=tmp_path, copied=copied) for copied in (False, True)
+        netlist(make("ecp5"), "ecp5", directory=tmp_path, replicated=replicated)
+        for replicated in (False, True)
     )
     assert source.count("TRELLIS_FF #(") > before.count("TRELLIS_FF #(")
     check(test, "ecp5", source, seed)
