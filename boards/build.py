@@ -27,7 +27,7 @@ from .attribution import owners
 from .board import Board
 from .fan_out import LIMITS, Limits, replicate_registers
 from .floorplan import DEVICES, floorplan
-from .flow import FLOWS, Flow, allow_collisions, synthesis_script
+from .flow import FLOWS, Flow, allow_collisions, run_yosys, synthesis_script
 from .quadratic import positions
 from .report import critical_path, fmax, over_full, summary
 from .tools import ToolFailed, run, step, versions
@@ -206,15 +206,8 @@ class _Job:
 
         self.report.unlink(missing_ok=True)
         self.bitstream.unlink(missing_ok=True)
-        for name, content in files.items():
-            (self.directory / name).write_text(content, encoding="utf-8")
         self.tell("synthesising")
-        step(
-            "yosys",
-            ["-q", "-l", "yosys.log", "synthesis.ys"],
-            directory=self.directory,
-            log="yosys.out",
-        )
+        run_yosys(files, self.directory)
         if self.limits:
             self._plan(self.limits)
         synthesised = time.monotonic()

@@ -1,14 +1,20 @@
-"""What yosys, nextpnr and the bitstream packer are told, for each family."""
+"""What yosys, nextpnr and the bitstream packer are told, for each family; and yosys, told it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from .attribution import marking
+from amaranth.back.rtlil import convert
+from amaranth.lib import wiring
 
-__all__ = ["FLOWS", "Flow", "allow_collisions", "synthesis_script"]
+from .attribution import marking
+from .tools import step
+
+__all__ = ["FLOWS", "Flow", "allow_collisions", "run_yosys", "synthesis_script", "synthesise"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,3 +143,46 @@ def synthesis_script(flow: Flow, rtlil: str) -> str:
         f"{flow.synthesis} -run map_luts:\n"
         "write_json top.json\n"
     )
+
+
+def run_yosys(files: Mapping[str, str], directory: Path) -> None:
+    """Write the files that a synthesis starts from, and run yosys: ``top.json``.
+
+    Parameters
+    ----------
+    files
+        Contents by name: ``top.il``, as `allow_collisions` leaves it, ``synthesis.ys``, its
+        `synthesis_script`, and what else belongs beside them.
+    directory
+        An existing folder, also for yosys' logs.
+
+    Raises
+    ------
+    BuildError
+        If yosys is missing or fails.
+    """
+    for name, content in files.items():
+        (directory / name).write_text(content, encoding="utf-8")
+    arguments = ["-q", "-l", "yosys.log", "synthesis.ys"]
+    step("yosys", arguments, directory=directory, log="yosys.out")
+
+
+def synthesise(component: wiring.Component, flow: Flow, directory: Path) -> None:
+    """Synthesise a block by itself, as a build would: ``top.json``, whose module is top.
+
+    Parameters
+    ----------
+    component
+        The block, made for the family's primitives if it has any.
+    flow
+        Of that family.
+    directory
+        An existing folder, for yosys' files and logs.
+
+    Raises
+    ------
+    BuildError
+        If yosys is missing or fails.
+    """
+    rtlil = allow_collisions(convert(component, name="top", emit_src=False))
+    run_yosys({"top.il": rtlil, "synthesis.ys": synthesis_script(flow, rtlil)}, directory)

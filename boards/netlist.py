@@ -9,11 +9,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-from amaranth.back import rtlil
 from amaranth.lib import wiring
 
 from .fan_out import Limits, replicate_registers
-from .flow import FLOWS, allow_collisions, synthesis_script
+from .flow import FLOWS, synthesise
 from .tools import step
 
 __all__ = ["TOP", "netlist"]
@@ -47,10 +46,7 @@ def netlist(
     """
     if family not in FLOWS:
         raise ValueError(f"family must be one of {', '.join(FLOWS)}, not {family!r}")
-    design = allow_collisions(rtlil.convert(component, TOP, emit_src=False))
-    (directory / "top.il").write_text(design, encoding="utf-8")
-    (directory / "netlist.ys").write_text(synthesis_script(FLOWS[family], design), encoding="utf-8")
-    step("yosys", ["-Q", "-T", "netlist.ys"], directory=directory, log="yosys.log")
+    synthesise(component, FLOWS[family], directory)
     if replicated:
         path = directory / "top.json"
         design = json.loads(path.read_text(encoding="utf-8"))

@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 
 from amaranth import Cat, Module, Signal, Value
-from amaranth.back import rtlil
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..attribution import count_cells, owners
-from ..flow import FLOWS, allow_collisions, synthesis_script
+from ..flow import FLOWS, synthesise
 from ..tools import ToolFailed, run
 
 __all__ = ["Harness", "placed"]
@@ -49,10 +48,7 @@ def placed(
     """Cells of the block by part and kind ("accelerator" is its own), and Fmax seed by seed."""
     directory.mkdir(parents=True, exist_ok=True)
     flow = FLOWS[family]
-    text = allow_collisions(rtlil.convert(Harness(block), name="top", emit_src=False))
-    (directory / "top.il").write_text(text)
-    (directory / "synthesis.ys").write_text(synthesis_script(flow, text))
-    run("yosys", ["-q", "-l", "yosys.log", "synthesis.ys"], directory=directory, log="yosys.out")
+    synthesise(Harness(block), flow, directory)
     fmax = []
     for seed in range(1, seeds + 1):
         results = ["--write", "placed.json", "--report", "timing.json", "--seed", str(seed)]

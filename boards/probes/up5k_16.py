@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from amaranth import Module
-from amaranth.back import rtlil
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
@@ -28,7 +27,7 @@ from rtl.uart_bone import UartBone
 
 from ..attribution import count_cells, owners
 from ..board import BAUD
-from ..flow import FLOWS, allow_collisions, synthesis_script
+from ..flow import FLOWS, synthesise
 from ..tools import run
 from .harness import DEVICES
 
@@ -60,11 +59,8 @@ def packed(name: str, directory: Path) -> dict[str, dict[str, int]]:
     """Cells of a variant, by block and kind."""
     directory.mkdir(parents=True, exist_ok=True)
     config = replace(configuration("up5k"), name="probe", **VARIANTS[name])
-    text = allow_collisions(rtlil.convert(Design(config), name="top", emit_src=False))
     flow = FLOWS["ice40"]
-    (directory / "top.il").write_text(text)
-    (directory / "synthesis.ys").write_text(synthesis_script(flow, text))
-    run("yosys", ["-q", "-l", "yosys.log", "synthesis.ys"], directory=directory, log="yosys.out")
+    synthesise(Design(config), flow, directory)
     arguments = [*DEVICES["ice40"], "--json", "top.json", "--pack-only", "--write", "packed.json"]
     run(flow.place, arguments, directory=directory, log="nextpnr.log")
     module = json.loads((directory / "packed.json").read_text())["modules"]["top"]
