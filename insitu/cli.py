@@ -148,7 +148,7 @@ def compile_(
 
     configuration = named_configuration(config)
     check_outputs(image, json_file, "image")
-    if image.exists() and not force:
+    if image.is_file() and not force:
         _check_replaced(image, model.stem, config)
     with progress() as tell:
         loaded = load_model(
@@ -394,7 +394,7 @@ def retrain(
     checkpoint = checkpoint or network.with_name(f"{network.name}.checkpoint")
     check_writable(checkpoint, "checkpoint")
     before = None
-    if network.exists() and not force:
+    if network.is_file() and not force:
         before = (training_record(network) or {}).get("held_out")
         if not isinstance(before, float):
             raise InputError(
@@ -817,8 +817,8 @@ def serve(
     if flash is not None:
         contents = flash_contents(read_image(flash, configuration), configuration)
     check_outputs(None, json_file)
-    if json_file is not None:
-        json_file.unlink(missing_ok=True)
+    if json_file is not None and json_file.is_file():
+        json_file.resolve().unlink()
 
     def ready(port: str) -> None:
         report = {"port": port, "configuration": config, "level": level, "pid": os.getpid()}

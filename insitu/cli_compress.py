@@ -193,7 +193,7 @@ def _existing(path: Path, wanted: "FloatNetwork") -> "Network | None":
     from golden.network import shapes
     from insitu.network import load, training_record
 
-    if not path.exists():
+    if not path.is_file():
         return None
     again = "name another file, or --force"
     try:

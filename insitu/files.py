@@ -84,6 +84,11 @@ def parse_arrays(
     raise error(f"{source} {fault}", next_step)
 
 
+def _special(path: Path) -> bool:
+    """Whether there is something that no file may take the place of: a pipe, a device."""
+    return path.exists() and not path.is_file()
+
+
 def check_writable(path: str | Path, what: str) -> None:
     """Check that a file can be written, before the work whose result goes there.
 
@@ -95,13 +100,16 @@ def check_writable(path: str | Path, what: str) -> None:
     path = Path(path)
     if path.is_dir():
         raise FileError(f"{what} {path} is a folder", "name a file in it")
-    if not path.parent.is_dir():
+    if _special(path):
+        return
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
         raise FileError(
-            f"{what} {path} cannot be written: there is no folder {path.parent}",
-            f"make it: mkdir -p {path.parent}",
+            f"{what} {path} cannot be written: there is no folder {folder}",
+            f"make it: mkdir -p {folder}",
         )
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise FileError(
@@ -113,21 +121,28 @@ def check_writable(path: str | Path, what: str) -> None:
 def write_file(path: str | Path, data: bytes, what: str) -> None:
     """Write a file whole or not at all; an existing file is replaced only at the end.
 
+    What a symbolic link names is written in its place; what is no regular file, a pipe or a
+    device, is written to.
+
     Raises
     ------
     FileError
-        If it cannot be written; what was there before is untouched.
+        If it cannot be written; a file that was there before is untouched.
     """
     path = Path(path)
     temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        if _special(path):
+            path.write_bytes(data)
+            return
+        target = Path(os.path.realpath(path))
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
         umask = os.umask(0)
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
+        Path(temporary).replace(target)
     except OSError as error:
         raise FileError(
             f"{what} {path} cannot be written: {error.strerror}",

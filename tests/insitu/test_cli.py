@@ -1,8 +1,10 @@
 """The command line: what each verb leaves, and what it says of bad input."""
 
 import json
+import os
 import subprocess
 import sys
+from threading import Thread
 from types import SimpleNamespace
 
 import numpy as np
@@ -175,6 +177,18 @@ def test_compile_integer_network(files):
     assert report["configuration"] == "up5k"
     assert report["image_bytes"] == (files / "a.image").stat().st_size
     assert [layer["dataflow"] for layer in report["layers"]] == ["cross", "stored"]
+
+
+def test_compile_into_a_pipe(files):
+    pipe = files / "pipe"
+    os.mkfifo(pipe)
+    made = []
+    reader = Thread(target=lambda: made.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    result = invoke("compile", files / "net.npz", "-o", pipe, "--config", "up5k")
+    assert result.status == 0, result.errors
+    reader.join(timeout=10)
+    assert Image.from_bytes(*made).metadata["network"] == "net"
 
 
 @pytest.mark.parametrize("options", [(), ("--stored", 5)])

@@ -220,8 +220,12 @@ def test_serve(flash, tmp_path, seed, monkeypatch):
 
     monkeypatch.setattr(insitu.serve, "board", lambda config, level, self_load: None)
 
+    (tmp_path / "b.json").write_text("of another run")
+    (tmp_path / "a.json").symlink_to("b.json")
+
     def run(config, level, *, flash, ready):
         assert (config.name, level, flash) == ("up5k", "bit", held)
+        assert not (tmp_path / "a.json").exists()
         ready("/dev/pts/9")
         raise KeyboardInterrupt
 
@@ -230,7 +234,7 @@ def test_serve(flash, tmp_path, seed, monkeypatch):
     result = invoke(*arguments, *options)
     assert result.status == 0, result.errors
     assert "insitu ping --port /dev/pts/9" in result.output
-    report = json.loads((tmp_path / "a.json").read_text())
+    report = json.loads((tmp_path / "b.json").read_text())
     assert (report["port"], report["configuration"]) == ("/dev/pts/9", "up5k")
 
 
