@@ -170,7 +170,7 @@ def compile_(
     write_json(json_file, report)
     output().print(show.network(report))
     for note in loaded.notes:
-        output().print(note, markup=False, soft_wrap=True)
+        output().print(note, soft_wrap=True)
     output().print(f"Image: {image}, {report['image_bytes']:,} bytes", soft_wrap=True)
 
 
@@ -976,7 +976,7 @@ def _check_replaced(path: Path, network: str, configuration: str) -> None:
 
 def _verdict(mismatches: int) -> None:
     if mismatches:
-        output().print(f"[bold red]{mismatches:,} values differ from the golden model[/]")
+        output().print(f"{mismatches:,} values differ from the golden model", style="bold red")
         raise typer.Exit(1)
 
 

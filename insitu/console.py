@@ -19,20 +19,23 @@ _LINE_EVERY = 60
 
 
 def output() -> Console:
-    """Where results go."""
-    return Console(highlight=False)
+    """Where results go: as they are, since names and paths may look like markup."""
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def _errors() -> Console:
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def complain(error: InsituError) -> None:
     """Say what went wrong and what to do."""
     console = _errors()
-    for word, text in (("error", error.cause), ("next", error.next_step)):
-        console.print(f"[bold red]{word}:[/]" if word == "error" else f"[bold]{word}:[/]", end=" ")
-        console.print(text, markup=False)
+    for word, style, text in (
+        ("error:", "bold red", error.cause),
+        ("next:", "bold", error.next_step),
+    ):
+        console.print(word, style=style, end=" ")
+        console.print(text)
 
 
 @contextmanager
@@ -55,12 +58,13 @@ def progress() -> Iterator[Report]:
             else:
                 return
             current, said = what, monotonic()
-            console.print(text, markup=False)
+            console.print(text)
 
         yield line
         return
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=16))
+    name = TextColumn("{task.description}", markup=False)
+    columns = (SpinnerColumn(), name, BarColumn(bar_width=16))
     with Progress(*columns, MofNCompleteColumn(), Elapsed(), console=console) as bars:
         task = None
 

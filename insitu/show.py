@@ -31,13 +31,13 @@ Report = Mapping[str, Any]
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table whose first column is names and whose others are figures."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    """A table whose first column is names and whose others are figures; no text is markup."""
+    table = Table(title=Text(title, style="bold"), title_justify="left", box=SIMPLE_HEAD)
     table.padding = (0, 1, 0, 0)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right")
+        table.add_column(Text(column), justify="left" if number == 0 else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table
 
 

@@ -4,18 +4,21 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from io import StringIO
 from threading import Thread
 from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 import insitu.simulate
 from boards import BOARDS
 from golden.network import run
-from insitu import cli
+from insitu import cli, show
 from insitu.cost import program_cycles
 from insitu.image import Image, read_image
 from insitu.network import from_bytes, save
@@ -177,6 +180,27 @@ def test_compile_integer_network(files):
     assert report["configuration"] == "up5k"
     assert report["image_bytes"] == (files / "a.image").stat().st_size
     assert [layer["dataflow"] for layer in report["layers"]] == ["cross", "stored"]
+
+
+def test_names_are_no_markup(files):
+    made = network(np.random.default_rng(0))
+    first, second = made.layers
+    first, second = replace(first, name="[bold]a"), replace(second, name="b[/c]")
+    named = replace(made, layers=(first, replace(second, inputs=(first.name,))))
+    folder = files / "d[/red]:+1:"
+    folder.mkdir(parents=True)
+    save(named, folder / "n[m].npz")
+    result = invoke(
+        *("compile", folder / "n[m].npz", "-o", folder / "a.image", "--config", "up5k"),
+        *("--json", files / "a.json"),
+    )
+    assert result.status == 0, result.errors
+    assert f"Image: {folder}/a.image" in result.output
+    any_console = Console(file=StringIO(), width=100)
+    any_console.print(show.network(json.loads((files / "a.json").read_text())))
+    for text in (result.output, any_console.file.getvalue()):
+        for name in ("[bold]a", "b[/c]", "n[m] on up5k"):
+            assert name in text
 
 
 def test_compile_into_a_pipe(files):
