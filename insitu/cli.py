@@ -482,12 +482,11 @@ def simulate(
     from insitu import show
     from insitu.evaluate import read_inputs
     from insitu.image import read_image
-    from insitu.network import from_bytes
-    from insitu.simulate import simulate_image
+    from insitu.simulate import image_network, simulate_image
 
     check_outputs(None, json_file)
     loaded = read_image(image)
-    network = from_bytes(loaded.network, f"the network in image {image}")
+    network = image_network(loaded, f"image {image}")
     found = read_inputs(inputs, network)
     integers, labels = found.integers, found.labels
     if samples is not None and samples > len(integers):

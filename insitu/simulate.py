@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.network import Network, run
+from golden.network import INPUT, Network, run, shapes, zero_points
 from insitu.cost import program_cycles
 from insitu.errors import DeviceError, ImageError, SimulatorError
 from insitu.image import Image
@@ -21,7 +21,14 @@ from sim.accelerator import Job, Step, accelerator, simulate
 from sim.build import BuildError
 from sim.run import SimulationError
 
-__all__ = ["LayerRun", "Simulation", "image_configuration", "prepare", "simulate_image"]
+__all__ = [
+    "LayerRun",
+    "Simulation",
+    "image_configuration",
+    "image_network",
+    "prepare",
+    "simulate_image",
+]
 
 Int8 = NDArray[np.int8]
 Progress = Callable[[int, int | None, str], None]
@@ -135,6 +142,30 @@ def image_configuration(image: Image, source: str = "image") -> Configuration:
     return CONFIGURATIONS[name]
 
 
+def image_network(image: Image, source: str = "image") -> Network:
+    """The network in an image, which is that of its metadata.
+
+    Raises
+    ------
+    NetworkError
+        If it is damaged.
+    ImageError
+        If the metadata are of another one.
+    """
+    network = from_bytes(image.network, f"the network in {source}")
+    values = image.metadata
+    said = [(INPUT, values["input"])]
+    said += [(layer["name"], layer["output"]) for layer in values["layers"]]
+    names = [INPUT, *(layer.name for layer in network.layers)]
+    inside = zip(names, shapes(network), zero_points(network), strict=True)
+    if [(name, tuple(one["shape"]), one["zero_point"]) for name, one in said] != [*inside]:
+        raise ImageError(
+            f"{source} has metadata of another network than the one inside",
+            "compile the model again with insitu compile",
+        )
+    return network
+
+
 def prepare(config: Configuration, progress: Progress) -> None:
     """Build the simulator of a configuration, unless that has been done.
 
@@ -189,7 +220,7 @@ def simulate_image(
     tell = progress or (lambda done, total, what: None)
     config = image_configuration(image)
     if network is None:
-        network = from_bytes(image.network, "image's network")
+        network = image_network(image)
     golden = run(network, inputs, keep=True)
 
     prepare(config, tell)

@@ -458,6 +458,32 @@ def test_simulate_names_the_layer_that_differs(files, device):
     assert "layer0, sample 0" in result.output
 
 
+def _rename(values):
+    values["layers"][0]["name"] = "other"
+
+
+def _shorten(values):
+    del values["layers"][0]
+
+
+def _enlarge(values):
+    values["input"]["shape"][0] += 1
+
+
+def _shift(values):
+    values["layers"][0]["output"]["zero_point"] += 1
+
+
+@pytest.mark.parametrize("change", [_rename, _shorten, _enlarge, _shift])
+def test_simulate_refuses_metadata_of_another_network(files, change):
+    made = read_image(files / "net.image")
+    change(made.metadata)
+    made.write(files / "net.image")
+    arguments = ("simulate", files / "net.image", "--inputs", files / "inputs.npz")
+    cause = "net.image has metadata of another network than the one inside"
+    refused(files, *arguments, cause=cause, next_step="compile the model again")
+
+
 def test_a_device_that_fails_is_status_1(files, monkeypatch):
     def fail(*_, **__):
         raise insitu.simulate.SimulationError("no ack")
