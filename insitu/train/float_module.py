@@ -26,6 +26,7 @@ __all__ = [
     "NetworkModule",
     "check_layer",
     "convolve",
+    "register",
     "registered",
     "without_weights",
 ]
@@ -109,21 +110,34 @@ class NetworkModule(nn.Module):
             yield layer, sums
 
 
+class _Fixed(nn.Module):
+    """Weights and bias of a layer that is not trained."""
+
+    def __init__(self, layer: FloatConvolution):
+        super().__init__()
+        self.register_buffer("weights", torch.from_numpy(layer.weights).float())
+        self.register_buffer("bias", torch.from_numpy(layer.bias).float())
+
+
 class FloatModule(NetworkModule):
-    """The network as it is: what teaches."""
+    """The network as it is: what teaches.
+
+    Raises
+    ------
+    FitError
+        For a layer of another kind, or names that are the same in PyTorch.
+    """
 
     def __init__(self, network: FloatNetwork):
         super().__init__(network)
         for layer in network.layers:
             if isinstance(layer, FloatConvolution):
-                name = registered(layer.name)
-                self.register_buffer(name, torch.from_numpy(layer.weights).float())
-                self.register_buffer(f"{name}_bias", torch.from_numpy(layer.bias).float())
+                register(self, layer.name, _Fixed(layer))
 
     def convolution(self, x: Tensor, layer: FloatConvolution) -> Tensor:
         """Output of a convolution before its limits."""
-        name = registered(layer.name)
-        return convolve(x, getattr(self, name), layer, getattr(self, f"{name}_bias"))
+        part = getattr(self, registered(layer.name))
+        return convolve(x, part.weights, layer, part.bias)
 
 
 def without_weights(layer: FloatLayer, *maps: Tensor) -> Tensor:
@@ -146,6 +160,13 @@ def check_layer(layer: FloatLayer) -> None:
             "which is not retrained",
             "retrain networks of convolutions, sums, poolings, means and limits",
         )
+
+
+def register(module: nn.Module, name: str, part: nn.Module) -> None:
+    """Add a layer's part to a module; FitError if another layer has the same name in PyTorch."""
+    if hasattr(module, registered(name)):
+        raise FitError(f"two layers would be called {name!r} here", "rename one in the model")
+    module.add_module(registered(name), part)
 
 
 def registered(name: str) -> str:

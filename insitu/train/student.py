@@ -31,6 +31,7 @@ from insitu.train.float_module import (
     FloatModule,
     check_layer,
     convolve,
+    register,
     registered,
     without_weights,
 )
@@ -261,8 +262,8 @@ class Student(nn.Module):
     Raises
     ------
     FitError
-        For a layer of another kind, ranks that a layer cannot have, or an output layer that is
-        neither stored nor factored.
+        For a layer of another kind, ranks that a layer cannot have, an output layer that is
+        neither stored nor factored, or names that are the same in PyTorch.
     """
 
     def __init__(
@@ -302,22 +303,14 @@ class Student(nn.Module):
         self._stages[layer.name] = _stages(layer, choice, given, groups=len(parts[0]))
         for stage, weights in zip(self._stages[layer.name][:-1], bases, strict=True):
             most = _LARGEST_MULTIPLIER * _BASIS_SCALE / stage.given.scale
-            self._register(stage.layer, _Basis(weights, most, centred=stage.centred))
+            register(self, stage.layer.name, _Basis(weights, most, centred=stage.centred))
         if layer.name == self.output:
             bits = choice.qv if choice.factored else choice.q
             bias = torch.from_numpy(layer.bias).float()
-            self._register(layer, _Output(parts[-1], bits, bias))
+            register(self, layer.name, _Output(parts[-1], bits, bias))
         else:
-            self._register(layer, _Unit(last))
+            register(self, layer.name, _Unit(last))
         return parts
-
-    def _register(self, layer: FloatConvolution, part: "_Unit | _Output") -> None:
-        name = registered(layer.name)
-        if hasattr(self, name):
-            raise FitError(
-                f"two layers would be called {layer.name!r} here", "rename one in the model"
-            )
-        self.add_module(name, part)
 
     def _part(self, layer: FloatConvolution) -> "_Unit | _Output":
         part: _Unit | _Output = getattr(self, registered(layer.name))

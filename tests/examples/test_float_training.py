@@ -79,6 +79,14 @@ def test_it_begins_as_the_network(script, network, rng) -> None:
     assert sorted(module.norms) == ["layer_conv_1", "layer_deep", "layer_wide"]
 
 
+def test_names_that_are_the_same_in_pytorch_are_refused(script, network, rng) -> None:
+    deep = replace(network.layers[1], name="conv_1")
+    wide = replace(network.layers[2], inputs=("conv_1",))
+    other = replace(network, layers=(network.layers[0], deep, wide, *network.layers[3:]))
+    with pytest.raises(FitError, match="two layers would be called 'conv_1'"):
+        script.Normalised(other, images(rng))
+
+
 def test_what_is_written_is_what_was_trained(script, network, rng, tmp_path) -> None:
     x = images(rng)
     module = script.Normalised(network, x)

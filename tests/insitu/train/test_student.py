@@ -550,3 +550,40 @@ def test_other_kinds_of_layer_are_refused(made: tuple[FloatNetwork, Calibration]
     other = FloatNetwork("test", made[0].input_shape, (*made[0].layers, function))
     with pytest.raises(FitError, match="layer 'odd' is a function"):
         FloatModule(other)
+
+
+def renamed(network: FloatNetwork, names: dict[str, str]) -> FloatNetwork:
+    """The network with other names for some layers."""
+    layers = tuple(
+        dataclasses.replace(
+            layer,
+            name=names.get(layer.name, layer.name),
+            inputs=tuple(names.get(source, source) for source in layer.inputs),
+        )
+        for layer in network.layers
+    )
+    return dataclasses.replace(network, layers=layers)
+
+
+def test_names_that_are_the_same_in_pytorch_are_refused(
+    made: tuple[FloatNetwork, Calibration], rng: np.random.Generator
+) -> None:
+    found = renamed(made[0], {"first": "a.b", "second": "a_b"})
+    with pytest.raises(FitError, match="two layers would be called 'a_b'"):
+        FloatModule(found)
+    with pytest.raises(FitError, match="two layers would be called 'a_b'"):
+        Student(found, {}, calibration(found, rng))
+    found = renamed(made[0], {"first": "a_basis", "second": "a"})
+    choices = {"a": Choice(kernels=7, qu=3, qv=5, factored=True)}
+    with pytest.raises(FitError, match=r"two layers would be called 'a\.basis'"):
+        Student(found, choices, calibration(found, rng))
+
+
+def test_a_layer_may_be_called_as_anothers_bias(
+    made: tuple[FloatNetwork, Calibration], rng: np.random.Generator
+) -> None:
+    found = renamed(made[0], {"first": "a", "second": "a_bias"})
+    x = rng.uniform(0, 1, (4, SIZE, SIZE, 3)).astype(np.float32)
+    batch = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
+    assert torch.equal(FloatModule(found)(batch), FloatModule(made[0])(batch))
+    check_against_golden(Student(found, {}, calibration(found, rng)), rng)
