@@ -228,10 +228,6 @@ def simulation(report: Report) -> RenderableType:
         rows.append(("first that differs", report["first_mismatch"]))
     if "accuracy" in report:
         rows.append(("right, of these samples", f"{report['accuracy']:.2%}"))
-    if "accuracy_all" in report:
-        rows.append(
-            ("right, golden model", f"{report['accuracy_all']:.2%} of all {report['images']:,}")
-        )
     parts: list[RenderableType] = []
     if report["layers"]:
         layers = [
