@@ -123,6 +123,7 @@ def compress(
     last = model.suffix == ".tflite"
     with progress() as tell:
         network = load_float(model)
+        before = None if force else _existing(network_file, network)
         calibration = calibration or calibration_beside(model)
         samples, _ = load_inputs(calibration, network.input_shape, channels_last=last)
         labelled = None
@@ -137,7 +138,6 @@ def compress(
         store = Store(cache)
         if labelled is not None:
             check_labelled(network, labelled, store, tell)
-        before = None if force else _existing(network_file, network)
         tell(0, None, "calibrating")
         scales = calibrate(network, samples)
         search = Search(network, scales, configuration, store=store, seed=seed, progress=tell)

@@ -145,7 +145,8 @@ def test_a_retrained_network_is_not_overwritten(folder):
 
 def test_what_cannot_be_compared_is_not_overwritten(folder):
     (folder / "out.npz").write_bytes(b"no network")
-    refused(folder, *arguments(folder, "--budget", "3KB"), cause="is no network to compare with")
+    worth = ("--budget", "3KB", "--inputs", folder / "labelled.npz")
+    refused(folder, *arguments(folder, *worth), cause="is no network to compare with")
     assert not (folder / "kept").exists()
 
 
