@@ -907,18 +907,23 @@ def infer(
 
     from golden.network import Network
     from insitu import show
-    from insitu.evaluate import read_inputs
+    from insitu.device import Loaded
+    from insitu.evaluate import Inputs, read_inputs
     from insitu.image import read_image
     from insitu.infer import infer as run
     from insitu.infer import make_ready
 
     check_outputs(file, json_file, "outputs")
     made = None if image is None else read_image(image)
+
+    def read(loaded: Loaded) -> Inputs:
+        # Of the network it needs the input alone.
+        return read_inputs(inputs, cast(Network, loaded), samples=samples)
+
+    found = None if made is None else read(Loaded.of_image(made))
     with _device(port, baud) as device:
         loaded = make_ready(device, made)
-        # Of the network it needs the input alone.
-        found = read_inputs(inputs, cast(Network, loaded), samples=samples)
-        report, outputs = run(device, loaded, found)
+        report, outputs = run(device, loaded, found or read(loaded))
     report = {"port": port} | report
     if file is not None:
         saved = io.BytesIO()

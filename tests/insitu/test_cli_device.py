@@ -190,6 +190,13 @@ def test_bad_files(setup):
     refused(folder, "ping", "--port", PORT, "--json", folder / "no" / "a", cause="no folder")
 
 
+def test_inputs_are_read_before_an_image_is_loaded(setup):
+    arguments = ("infer", setup.folder / "a.image", "--port", PORT, "--inputs")
+    refused(setup.folder, *arguments, setup.folder / "no.npz", cause="does not exist")
+    result = invoke("infer", "--port", PORT, "--inputs", setup.folder / "plain.npz")
+    assert "no image that it could name" in result.errors
+
+
 def test_image_for_another_device(setup, monkeypatch):
     other = Setup(setup.folder, 1, monkeypatch)
     other.device.config = CONFIGURATIONS["ecp5-45f"]
