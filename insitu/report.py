@@ -19,6 +19,7 @@ from insitu.choice import Choice
 from insitu.errors import InputError
 from insitu.files import read_file
 from insitu.memory_map import STYLE, draw
+from insitu.metadata import BadMetadata, check_metadata
 from insitu.show import form
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ def read_entries(path: Path) -> list[Entry]:
     for one in values if isinstance(values, list) else [values]:
         try:
             entries += _entries(one)
+        except BadMetadata as bad:
+            raise InputError(f"{source} have a plan {bad}", f"name {_KINDS}") from None
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 f"{source} are none that a report is made of ({type(error).__name__}: {error})",
@@ -169,6 +172,7 @@ def _row(values: Report) -> Entry:
 
 def _planned(plan: Report) -> dict[str, Any]:
     """What a plan says of an entry."""
+    check_metadata(plan, plan["payload_bytes"])
     return {
         "configuration": plan["configuration"],
         "memory": {
@@ -217,6 +221,8 @@ def _compressed(values: Report) -> list[Entry]:
         one = values[name]
         if "refused" in one:
             continue
+        if "plan" in one:
+            check_metadata(one["plan"], one["plan"]["payload_bytes"])
         frontiers = {}
         if name == "compressed":
             frontiers = {

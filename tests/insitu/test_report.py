@@ -230,14 +230,26 @@ def test_each_model_has_a_picture_with_the_best_named(tmp_path, row):
     assert ">other<" not in first
 
 
+def without(values, key):
+    return {name: value for name, value in values.items() if name != key}
+
+
 def test_what_a_report_is_not_made_of_is_refused(tmp_path, row):
-    del row["plan"]["cycles"]
+    solved = compressed()
+    solved["compressed"]["plan"] = {**row["plan"], "layers": []}
     for values, cause in (
         ("{", "are no JSON"),
         ([], "are empty"),
         ({"model": "x"}, "are none that a report is made of"),
         ([5], "are none that a report is made of"),
-        (row, "KeyError: 'cycles'"),
+        (without(row, "cycles_stored_int8"), "KeyError: 'cycles_stored_int8'"),
+        (row | {"plan": without(row["plan"], "payload_bytes")}, "KeyError: 'payload_bytes'"),
+        (row | {"plan": without(row["plan"], "cycles")}, "0.json have a plan with a bad cycles"),
+        (
+            row | {"plan": without(row["plan"], "activation_bytes")},
+            "0.json have a plan with a bad activation_bytes: None",
+        ),
+        (solved, "0.json have a plan without layers"),
     ):
         status, errors = report(tmp_path, values)
         assert status == 2
