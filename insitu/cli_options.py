@@ -1,6 +1,7 @@
 """What verbs of the command line have in common: options, and checks before the work."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,7 +63,7 @@ def parse_bytes(text: str) -> int:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
     size = float(found[1]) * _UNITS.get(found[2].upper(), 0) if found else 0
-    if size < 1:
+    if not 1 <= size < math.inf:
         raise InputError(f"{text!r} is no size", "write bytes, or KB of 1,024 bytes: 46KB")
     return int(size)
 
