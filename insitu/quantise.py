@@ -190,11 +190,9 @@ def check_inputs(
         source,
         "give inputs in the shape that the ONNX model takes",
     )
-    values = inputs.transpose(0, 2, 3, 1).astype(np.float32)
+    values = _finite(inputs.transpose(0, 2, 3, 1), source)
     if inputs.dtype == np.uint8:
         values /= np.float32(255)
-    elif not np.isfinite(values).all():
-        raise InputError(f"{source} hold infinities or NaN", "give finite inputs")
     return np.ascontiguousarray(values)
 
 
@@ -213,9 +211,16 @@ def _channels_last(
         source,
         "give inputs in the shape that the model takes, with the channels last",
     )
-    if not np.isfinite(inputs).all():
-        raise InputError(f"{source} hold infinities or NaN", "give finite inputs")
-    return np.ascontiguousarray(inputs, np.float32)
+    return np.ascontiguousarray(_finite(inputs, source))
+
+
+def _finite(inputs: NDArray[Any], source: str) -> NDArray[np.float32]:
+    """The same as float32, checked."""
+    with np.errstate(over="ignore"):
+        values = np.asarray(inputs, np.float32)
+    if not np.isfinite(values).all():
+        raise InputError(f"{source} hold infinities or NaN as float32", "give finite inputs")
+    return values
 
 
 def check_knowledge(right: int, labels: NDArray[np.int64]) -> None:

@@ -329,6 +329,14 @@ def test_bad_inputs_are_named(case, tmp_path):
     assert error.value.next_step
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_what_is_not_finite_as_float32_is_refused(channels_last, value):
+    inputs = np.full((5, 4, 4, 4), value)
+    with pytest.raises(InputError, match="hold infinities or NaN"):
+        check_inputs(inputs, (4, 4, 4), channels_last=channels_last)
+
+
 def test_damaged_input_files_are_named(tmp_path):
     path = tmp_path / "x.npz"
     np.savez(path, inputs=np.zeros((5, 3, 4, 2), np.uint8))
