@@ -18,9 +18,9 @@ from insitu.errors import FitError, InputError
 from insitu.inspect import inspect
 from insitu.models import Model, load_model
 from insitu.pack import make_image
-from insitu.plan import Plan, plan
+from insitu.plan import Plan, plan_roomy
 from insitu.simulate import prepare, simulate_image
-from rtl.config import LARGEST_MEMORY, Configuration, configuration
+from rtl.config import Configuration, configuration
 
 __all__ = ["EXAMPLES", "bench", "dense"]
 
@@ -212,16 +212,12 @@ class _Network:
         sizes = inspect(Model(self.path, network))
         figures = {"weights": sizes["weights"], "macs": sizes["macs"]}
         # What does not fit is still timed, as if there were coefficient memory enough.
-        roomy = replace(self.config, coefficient_bytes=LARGEST_MEMORY)
         try:
-            planned = plan(network, roomy, name=self.path.stem)
+            planned = plan_roomy(network, self.config, name=self.path.stem)
         except FitError as error:
             return figures | {"fits": False, "misfit": error.cause}
         fits = planned.payload_bytes <= self.config.coefficient_bytes
-        source = MODEL
-        if fits:
-            planned = plan(network, self.config, name=self.path.stem)
-        cycles = planned.cycles
+        cycles, source = planned.cycles, MODEL
         if fits and self.rtl:
             cycles, source = self._simulated(planned), RTL
         return figures | {

@@ -13,6 +13,7 @@ __all__ = [
     "PortError",
     "ProgramError",
     "SimulatorError",
+    "SizeError",
 ]
 
 
@@ -60,6 +61,10 @@ class InputError(InsituError):
 
 class FitError(InsituError):
     """A network does not fit a configuration."""
+
+
+class SizeError(FitError):
+    """A network takes more coefficient memory than a configuration has."""
 
 
 class BuildError(InsituError):

@@ -6,7 +6,7 @@ the layer, the figure and the next step.
 
 import hashlib
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,13 @@ from golden.network import Convolution, Generated, Layer, Network, Pooling, Roun
 from insitu.bands import lay_out_in_bands
 from insitu.control import Segments
 from insitu.cost import Cost, Work, operation_cost, program_cycles, total_cost
-from insitu.errors import FitError
+from insitu.errors import FitError, SizeError
 from insitu.lower import array_cycles, lower, lower_rows
 from insitu.maps import Layout, Map, lay_out
 from insitu.misfit import ways_to_fit
 from insitu.operation import Operation, Segment
 from insitu.prune import prune
-from rtl.config import CONFIGURATIONS, Configuration
+from rtl.config import CONFIGURATIONS, LARGEST_MEMORY, Configuration
 from rtl.record import (
     ADDRESS_STEPS,
     CROSS,
@@ -38,7 +38,17 @@ from rtl.record import (
     field_bits,
 )
 
-__all__ = ["DATAFLOWS", "LayerPlan", "Plan", "Planned", "Price", "StepPlan", "plan", "price"]
+__all__ = [
+    "DATAFLOWS",
+    "LayerPlan",
+    "Plan",
+    "Planned",
+    "Price",
+    "StepPlan",
+    "plan",
+    "plan_roomy",
+    "price",
+]
 
 _ROUNDINGS = {
     Rounding.UP: ROUND_UP,
@@ -383,6 +393,7 @@ def plan(
     *,
     name: str = "network",
     keep_maps: bool = False,
+    explain: bool = True,
 ) -> Plan:
     """Plan a network for a configuration.
 
@@ -395,6 +406,8 @@ def plan(
     keep_maps : bool, optional
         Give every feature map memory of its own, so that all can be read after a run. By default
         a map is overwritten once its last reader is done.
+    explain : bool, optional
+        Look for what would fit, for the message of a FitError: this takes many plans.
 
     Returns
     -------
@@ -405,7 +418,10 @@ def plan(
     FitError
         If the configuration cannot run the network; names the layer, what is missing, the
         configurations that could, and whether it fits without the channels that do not matter.
+        A SizeError if all that is known to be missing is coefficient memory.
     """
+    if not explain:
+        return _plan(name, network, configuration, keep_maps, explain=False)
     try:
         return _plan(name, network, configuration, keep_maps)
     except FitError as error:
@@ -426,30 +442,89 @@ def plan(
                 fitting.append(other.name)
         if fitting:
             advice.append(f"use configuration {' or '.join(fitting)}")
-        raise FitError(error.cause, ", or ".join(advice)) from None
+        raise type(error)(error.cause, ", or ".join(advice)) from None
+
+
+def plan_roomy(network: Network, configuration: Configuration, *, name: str = "network") -> Plan:
+    """Plan a network as `plan` does, or as if there were more coefficient memory.
+
+    Parameters
+    ----------
+    network : Network
+    configuration : Configuration
+    name : str, optional
+        What reports call the network.
+
+    Returns
+    -------
+    Plan
+        For the configuration, if the network fits. If coefficient memory alone is missing, for as
+        much as there can be: then `payload_bytes` are more than the configuration has.
+
+    Raises
+    ------
+    FitError
+        If anything else is missing, or there cannot be enough memory.
+    """
+    roomy = replace(configuration, coefficient_bytes=LARGEST_MEMORY)
+    try:
+        return _plan(name, network, configuration, explain=False, roomy=roomy)
+    except SizeError:
+        explained = configuration
+    except FitError:
+        explained = roomy
+    return plan(network, explained, name=name)
 
 
 def _plan(
-    name: str, network: Network, config: Configuration, keep_maps: bool, *, explain: bool = True
+    name: str,
+    network: Network,
+    config: Configuration,
+    keep_maps: bool = False,
+    *,
+    explain: bool = True,
+    roomy: Configuration | None = None,
 ) -> Plan:
-    def cycles(operation: Operation) -> int:
-        return operation_cost(_work(operation, config), config).cycles
-
+    """`roomy` is what the network is planned for where `config` lacks coefficient memory alone."""
     try:
         layout = lay_out(network, config, keep_maps)
     except FitError:
         if keep_maps:
             raise
-    else:
-        return _planned(name, network, config, layout, explain=explain)
+        return _plan_in_bands(name, network, config, explain, roomy)
+    contents = _Contents(network, layout, config)
+    if roomy is not None and contents.size > config.coefficient_bytes:
+        config = roomy
+    return _planned(name, network, config, layout, contents, explain)
+
+
+def _plan_in_bands(
+    name: str,
+    network: Network,
+    config: Configuration,
+    explain: bool,
+    roomy: Configuration | None,
+) -> Plan:
+    def cycles(operation: Operation) -> int:
+        return operation_cost(_work(operation, config), config).cycles
+
     refused: list[FitError] = []
+    laid_out: list[tuple[Layout, _Contents]] = []
     for each in _RECORD_CYCLES:
         first = explain and not refused
         try:
             layout = lay_out_in_bands(network, config, cycles, each, explain=first)
-            return _planned(name, network, config, layout, explain=first)
+            contents = _Contents(network, layout, config)
+            laid_out.append((layout, contents))
+            return _planned(name, network, config, layout, contents, first)
+        except SizeError as error:
+            refused.append(error)
+            if contents.size - 2 * contents.parameters_base > config.coefficient_bytes:
+                break  # Fewer operations save their part of the program, and little more.
         except FitError as error:
             refused.append(error)
+    if roomy is not None and isinstance(refused[0], SizeError):
+        return _planned(name, network, roomy, *laid_out[0], explain)
     raise refused[0]
 
 
@@ -493,10 +568,19 @@ class _Contents:
 
 
 def _planned(
-    name: str, network: Network, config: Configuration, layout: Layout, *, explain: bool
+    name: str,
+    network: Network,
+    config: Configuration,
+    layout: Layout,
+    contents: _Contents,
+    explain: bool,
 ) -> Plan:
+    if contents.size > config.coefficient_bytes:
+        ways = None
+        if explain:
+            ways = ways_to_fit(network, config, lambda one: _Contents(one, layout, config).size)
+        raise _misfit(network, layout, contents, config, ways)
     maps = layout.maps
-    contents = _Contents(network, layout, config)
     parameters, coefficients = contents.parameters, contents.coefficients
     planned = iter(
         [
@@ -535,11 +619,6 @@ def _planned(
                 buffer_rows=layout.buffers.get(layer.name),
             )
         )
-    if contents.size > config.coefficient_bytes:
-        ways = []
-        if explain:
-            ways = ways_to_fit(network, config, lambda one: _Contents(one, layout, config).size)
-        raise _misfit(layers, contents.size, config, ways)
     for one in layers:
         for operation in one.operations:
             _check_record(one.layer, operation.record, config)
@@ -611,21 +690,34 @@ def _segment_words(operation: Operation, config: Configuration) -> int:
     return sum(segment.words(config) * segment.count for segment in operation.segments)
 
 
-def _misfit(layers: list[LayerPlan], size: int, config: Configuration, ways: list[str]) -> FitError:
-    largest = max(layers, key=lambda one: one.weight_bits)
-    weight_bits = sum(one.weight_bits for one in layers)
-    left = 8 * config.coefficient_bytes - (8 * size - weight_bits)
-    weights = sum(one.weights for one in layers)
+def _misfit(
+    network: Network,
+    layout: Layout,
+    contents: _Contents,
+    config: Configuration,
+    ways: list[str] | None,
+) -> SizeError:
+    sizes = iter(contents.coefficients.sizes)
+    words = dict.fromkeys((layer.name for layer in network.layers), 0)
+    for step, several in zip(layout.steps, contents.lowered, strict=True):
+        words[network.layers[step.layer].name] += sum(next(sizes) for _ in several)
+    word_bytes = config.coefficient_port // 8
+    largest = max(words, key=lambda name: words[name])
+    left = config.coefficient_bytes - (contents.size - sum(words.values()) * word_bytes)
+    weights = sum(
+        layer.weights.W.size for layer in network.layers if isinstance(layer, Convolution)
+    )
     advice = "use fewer channels: without any weights it does not fit either"
     if left > 0 and weights:
-        advice = f"compress it to {left / weights:.1f} bits a weight: "
-        advice += (
-            ", ".join(ways) or "lower precisions alone, or with kernels of rank Bi 1, do not fit"
-        )
-    return FitError(
-        f"the network needs {size} bytes of coefficient memory, {config.name} has "
-        f"{config.coefficient_bytes}: {size - config.coefficient_bytes} bytes are missing; "
-        f"the largest layer, {largest.layer.name!r}, takes {largest.weight_bits // 8}",
+        advice = f"compress it to {8 * left / weights:.1f} bits a weight"
+        if ways == []:
+            advice += ": lower precisions alone, or with kernels of rank Bi 1, do not fit"
+        elif ways:
+            advice += f": {', '.join(ways)}"
+    return SizeError(
+        f"the network needs {contents.size} bytes of coefficient memory, {config.name} has "
+        f"{config.coefficient_bytes}: {contents.size - config.coefficient_bytes} bytes are "
+        f"missing; the largest layer, {largest!r}, takes {words[largest] * word_bytes}",
         advice,
     )
 

@@ -21,9 +21,9 @@ from insitu.errors import FitError, InputError, NetworkError
 from insitu.float_network import FloatNetwork
 from insitu.menu import Menu, Store, digest, distance, menus_for, network_digest, place
 from insitu.network import from_bytes, to_bytes
-from insitu.plan import Plan, plan
+from insitu.plan import Plan, plan_roomy
 from insitu.quantise import Calibration, check_knowledge, quantise_inputs
-from rtl.config import LARGEST_MEMORY, Configuration
+from rtl.config import Configuration
 
 __all__ = ["Built", "Found", "Labelled", "Search", "check_labelled", "check_samples"]
 
@@ -201,7 +201,6 @@ class Search:
             If it cannot be met.
         """
         limits = Limits(budget, cycles, self._room)
-        roomy = replace(self.config, coefficient_bytes=LARGEST_MEMORY)
         allocation = allocate(menus, self.fixed, limits)
         for attempt in range(_ATTEMPTS):
             if attempt:
@@ -210,11 +209,10 @@ class Search:
                 except FitError:
                     break  # It would be of limits that nobody named.
             network = self._compressed(allocation)
-            planned = plan(network, roomy, name=self.network.name)
+            planned = plan_roomy(network, self.config, name=self.network.name)
             slow = 0 if cycles is None else planned.cycles - cycles
             large = planned.payload_bytes - self.config.coefficient_bytes
             if slow <= 0 and large <= 0:
-                planned = plan(network, self.config, name=self.network.name)
                 return Built(allocation, network, planned, self.loss(network))
             limits = replace(
                 limits,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from insitu.console import progress
@@ -19,8 +18,8 @@ from insitu.errors import InsituError
 from insitu.evaluate import evaluate, read_inputs
 from insitu.models import Model
 from insitu.network import load
-from insitu.plan import plan
-from rtl.config import LARGEST_MEMORY, configuration
+from insitu.plan import plan_roomy
+from rtl.config import configuration
 
 CONFIG = configuration("up5k")
 
@@ -28,8 +27,7 @@ CONFIG = configuration("up5k")
 def row(path: Path, test: Path | None) -> str:
     """Name, bytes and what is too much of them, cycles, accuracy."""
     network = load(path)
-    roomy = replace(CONFIG, coefficient_bytes=LARGEST_MEMORY)
-    report = plan(network, roomy, name=path.stem).report()
+    report = plan_roomy(network, CONFIG, name=path.stem).report()
     parts = [report[f"{what}_bytes"] for what in ("weight", "parameter", "program")]
     over = report["payload_bytes"] - CONFIG.coefficient_bytes
     cells = [

@@ -5,15 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from examples.compression import ablation, intermediates, resnet18, summing
+from examples.compression import ablation, intermediates, resnet18, summing, up5k
 from golden.network import run
 from insitu.choice import Choice
 from insitu.compress import compress, compress_weights
 from insitu.float_network import FloatConvolution, FloatNetwork
-from insitu.network import load, to_bytes
+from insitu.network import load, save, to_bytes
+from insitu.plan import plan
 from insitu.quantise import calibrate
 from rtl.config import CONFIGURATIONS
 from sim.build import ROOT
+from tests.insitu.test_bands import short
+
+__all__ = ["short"]
 
 PAPER = resnet18.Bits(kernels=44, qb=3, qu=6, qv=3)
 
@@ -101,3 +105,16 @@ def test_integers_are_rounded_to_themselves(seed):
 def test_documentation_has_the_table_of_where_terms_are_summed():
     text = (ROOT / "docs/compression.md").read_text()
     assert "\n".join(summing.rows()) in text
+
+
+@pytest.mark.parametrize(("kilobytes", "says"), [(4, "7,096 too much"), (8, "fits")])
+def test_what_is_too_large_for_up5k(short, kilobytes, says, tmp_path, monkeypatch):
+    """Not what another program fits in."""
+    config, network = short
+    save(network, tmp_path / "net.npz")
+    small = replace(config, coefficient_bytes=kilobytes << 10)
+    monkeypatch.setattr(up5k, "CONFIG", small)
+    cells = up5k.row(tmp_path / "net.npz", None).split(" | ")
+    assert cells[2] == says
+    if says == "fits":
+        assert cells[3].removesuffix(" |") == f"{plan(network, small).cycles:,}"

@@ -3,10 +3,12 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
+import insitu.plan
 from golden.network import (
     INPUT,
     Add,
@@ -19,12 +21,12 @@ from golden.network import (
     Scaling,
     run,
 )
-from insitu.bands import _reads
-from insitu.errors import FitError
+from insitu.bands import _reads, lay_out_in_bands
+from insitu.errors import FitError, SizeError
 from insitu.memory_map import coefficients, spans
 from insitu.pack import pack
-from insitu.plan import plan
-from rtl.config import CONFIGURATIONS
+from insitu.plan import plan, plan_roomy
+from rtl.config import CONFIGURATIONS, LARGEST_MEMORY
 from tests.insitu.interpreter import Interpreter
 from tests.insitu.networks import random_generated, random_network, random_stored
 from tests.insitu.random_networks import (
@@ -81,6 +83,15 @@ def check_rows(planned):
         done[layer.name] = step.rows.stop
     for layer in planned.layers:
         assert done[layer.layer.name] == layer.output.shape[0]
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """A configuration and a network in bands: the first program tried takes 11 KB, the next 5."""
+    monkeypatch.setattr(insitu.plan, "_RECORD_CYCLES", (-300, 0))
+    config = replace(UP5K, activation_bytes=8 << 10)
+    made = residual_network(np.random.default_rng(0), config, (24, 24, 3), [(8, 1), (16, 2)])
+    return config, made
 
 
 @pytest.mark.parametrize("number", range(100))
@@ -143,6 +154,35 @@ def test_bands_cost_little(factored, seed):
     whole = plan(network, replace(config, activation_bytes=1 << 20))
     assert planned.cycles <= 1.005 * whole.cycles
     check_rows(planned)
+
+
+def test_a_shorter_program_where_memory_is_short(short, monkeypatch):
+    """In 4 KB neither of two programs fits, in 8 KB the second alone, in 12 KB the first."""
+    config, network = short
+    few, some, more = (replace(config, coefficient_bytes=kb << 10) for kb in (4, 8, 12))
+    assert 8 << 10 < plan(network, more).payload_bytes < 12 << 10
+    assert 4 << 10 < plan(network, some).payload_bytes < 8 << 10
+    with pytest.raises(SizeError, match="are missing"):
+        plan(network, few, explain=False)
+    for wanted in (some, more):
+        assert plan_roomy(network, wanted).report() == plan(network, wanted).report()
+    laid_out = Mock(wraps=lay_out_in_bands)
+    monkeypatch.setattr(insitu.plan, "lay_out_in_bands", laid_out)
+    roomy = plan_roomy(network, few)
+    assert laid_out.call_count == 2
+    assert roomy.configuration.coefficient_bytes == LARGEST_MEMORY
+    assert roomy.payload_bytes == plan(network, more).payload_bytes
+
+
+def test_no_shorter_program_is_looked_for_where_weights_alone_do_not_fit(short, monkeypatch):
+    config, _ = short
+    laid_out = Mock(wraps=lay_out_in_bands)
+    monkeypatch.setattr(insitu.plan, "lay_out_in_bands", laid_out)
+    monkeypatch.setattr(insitu.plan, "_RECORD_CYCLES", (0, 0))
+    rng = np.random.default_rng(0)
+    large = residual_network(rng, config, (24, 24, 3), [(8, 1), (16, 2)], bits=8)
+    plan_roomy(large, replace(config, coefficient_bytes=4 << 10))
+    assert laid_out.call_count == 1
 
 
 def test_resnet_20_in_half_the_memory(seed):

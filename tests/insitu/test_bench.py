@@ -14,6 +14,9 @@ from insitu.network import load, save
 from insitu.plan import plan
 from rtl.config import CONFIGURATIONS
 from tests.insitu.networks import random_generated, random_network, random_stored
+from tests.insitu.test_bands import short
+
+__all__ = ["short"]
 
 UP5K = CONFIGURATIONS["up5k"]
 
@@ -161,6 +164,18 @@ def test_weights_that_do_not_fit_are_timed_all_the_same(tmp_path, seed):
     assert large["payload_bytes"] >= 160 * 64 * 9 > large["coefficient_bytes"] == 65536
     # Weights come at 32 bits a cycle: four, for eight lanes.
     assert large["cycles"] > 4 * 160 * 64 * 9 / 4 > small["cycles"]
+
+
+def test_a_shorter_program_in_bands_of_rows_fits(short, tmp_path, monkeypatch):
+    config, network = short
+    save(network, tmp_path / "net.npz")
+    some = replace(config, coefficient_bytes=8 << 10)
+    monkeypatch.setattr(insitu.bench, "configuration", lambda name: some)
+    (row,) = bench([tmp_path / "net.npz"], [board()])["rows"]
+    planned = plan(network, some)
+    assert row["compressed"]["fits"]
+    assert row["compressed"]["payload_bytes"] == planned.payload_bytes
+    assert row["compressed"]["cycles"] == planned.cycles
 
 
 def test_maps_that_do_not_fit_are_named(tmp_path, seed):

@@ -19,12 +19,12 @@ from golden.network import (
     Scaling,
     Stored,
 )
-from insitu.errors import FitError
+from insitu.errors import FitError, SizeError
 from insitu.lowering import MOST_LOWERED
 from insitu.maps import Map, lay_out
-from insitu.plan import plan
+from insitu.plan import plan, plan_roomy
 from insitu.prune import prune
-from rtl.config import CONFIGURATIONS
+from rtl.config import CONFIGURATIONS, LARGEST_MEMORY
 from tests.insitu.networks import random_generated, random_network, random_stored
 
 SIM, UP5K, ECP5 = (CONFIGURATIONS[name] for name in ("sim-8x1", "up5k", "ecp5-45f"))
@@ -160,6 +160,27 @@ def test_says_that_pruning_would_do():
     pruned = plan(prune(made).network, config)
     assert f"leaves {pruned.payload_bytes} bytes" in error.value.next_step
     plan(made, replace(config, coefficient_bytes=8 << 10))
+
+
+def test_as_if_there_were_more_coefficient_memory():
+    made = network((3, 3, 128), conv(stored(200, 128, 9)))
+    small = replace(SMALL, coefficient_bytes=1 << 10)
+    planned = plan_roomy(made, small, name="mine")
+    assert planned.configuration == replace(small, coefficient_bytes=LARGEST_MEMORY)
+    assert planned.payload_bytes > 200 * 128 * 9 // 2
+    # Whatever else is missing.
+    with pytest.raises(FitError, match="'layer0' needs at least 116144 bytes"):
+        plan_roomy(network((120, 120, 8), conv(stored(8, 8, 9), (3, 3))), small)
+    padded = conv(stored(64, 32, 1), (1, 1), padding=(64, 0, 0, 0))
+    with pytest.raises(FitError, match="'layer0' needs row_start = -64"):
+        plan_roomy(network((2, 2, 32), padded), small)
+
+
+def test_more_than_any_memory_is_told_of_the_configuration_named():
+    huge = network((3, 3, 1024), conv(stored(1024, 1024, 9)))
+    with pytest.raises(SizeError, match=r"coefficient memory, small has 65536: ") as error:
+        plan_roomy(huge, SMALL)
+    assert "compress it to 0.0 bits a weight" in error.value.next_step
 
 
 def test_fully_connected_is_named():

@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from insitu.import_float_tflite import import_float_tflite
 from insitu.import_onnx import import_onnx
 from insitu.menu import Store, distance
 from insitu.network import to_bytes
-from insitu.plan import plan
+from insitu.plan import plan, plan_roomy
 from insitu.quantise import calibrate, load_inputs, quantise_inputs
 from insitu.search import Found, Labelled, Search, check_labelled, check_samples
 from rtl.config import CONFIGURATIONS
@@ -80,6 +81,14 @@ def test_budgets_are_met_and_better_used_than_by_storing(few, tmp_path, seed):
         )
     small, large = (search.build(search.menus, one.bytes).loss for one in (line[0], line[-1]))
     assert large < 0.1 * small
+
+
+def test_an_allocation_is_planned_once_for_the_memory_there_is(few, tmp_path, seed, monkeypatch):
+    search = searched(np.random.default_rng(seed), tmp_path)
+    planned = Mock(wraps=plan_roomy)
+    monkeypatch.setattr(insitu.search, "plan_roomy", planned)
+    built = search.build(search.menus, None)
+    planned.assert_called_once_with(built.network, UP5K, name="small")
 
 
 def test_the_best_is_of_the_lower_measured_loss(few, tmp_path, seed):
