@@ -31,10 +31,11 @@ from golden.code import POWER_BITS, Code
 from golden.network import INPUT, Convolution, Generated, Rounding, Shape, Stored
 from insitu.choice import Choice
 from insitu.compress import MOST_INPUTS, compressible, effective_weights, moments_of, pointwise
-from insitu.errors import FileError, FitError
+from insitu.errors import FileError, FitError, SizeError
 from insitu.files import write_file
 from insitu.float_network import FloatConvolution, FloatNetwork
 from insitu.maps import Map
+from insitu.misfit import narrowed
 from insitu.plan import Plan, Price, plan, price
 from insitu.quantise import Calibration, quantise
 from rtl.config import LARGEST_MEMORY, Configuration
@@ -368,16 +369,31 @@ def place(
 ) -> tuple[dict[str, Site], Price, Plan]:
     """Where layers are, and what takes memory and cycles whatever is chosen for them.
 
-    The plan is that of the network with weights of 8 bits, in as much coefficient memory as there
-    can be.
+    The plan is that of the network with weights of 8 bits, or else of 1 bit, in as much coefficient
+    memory as there can be.
 
     Raises
     ------
     FitError
-        If the network's maps do not fit, or a layer is none that the hardware can run.
+        If the network's maps do not fit, a layer is none that the hardware can run, or even weights
+        of 1 bit are too many.
     """
     roomy = replace(config, coefficient_bytes=LARGEST_MEMORY)
-    planned = plan(quantise(network, calibration), roomy, name=network.name)
+    bits, made = 8, quantise(network, calibration)
+    try:
+        planned = plan(made, roomy, name=network.name)
+    except SizeError:
+        names = {layer.name for layer in compressible(network)}
+        layers = (narrowed(one, 1) if one.name in names else one for one in made.layers)
+        bits, made = 1, replace(made, layers=tuple(layers))
+        try:
+            planned = plan(made, roomy, name=network.name)
+        except SizeError:
+            raise FitError(
+                f"network {network.name!r} is too large for any configuration: even with weights "
+                f"of 1 bit it takes more than {LARGEST_MEMORY:,} bytes of coefficient memory",
+                "use a network of fewer channels",
+            ) from None
     sites = {
         one.layer.name: Site(one.inputs[0], one.output)
         for one in planned.layers
@@ -390,7 +406,7 @@ def place(
         planned.cycles,
     )
     for layer in compressible(network):
-        fixed -= sites[layer.name].price(layer, Choice(), config)
+        fixed -= sites[layer.name].price(layer, Choice(q=bits), config)
     return sites, fixed, planned
 
 

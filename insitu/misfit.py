@@ -17,7 +17,7 @@ from golden.network import INPUT, Convolution, Generated, Layer, Network, Stored
 from insitu.errors import FitError
 from rtl.config import Configuration
 
-__all__ = ["ways_to_fit"]
+__all__ = ["narrowed", "ways_to_fit"]
 
 _SHARES = 16
 """Ranks are tried in parts of so many of those that there are."""
@@ -53,7 +53,7 @@ def ways_to_fit(
         return best
 
     ways = []
-    if bits := most(range(1, 8), lambda n: _each(network, lambda one: _narrowed(one, n))):
+    if bits := most(range(1, 8), lambda n: _each(network, lambda one: narrowed(one, n))):
         unit = "bit" if bits[0] == 1 else "bits"
         ways.append(f"{bits[0]} {unit} for each of its coefficients ({bits[1]} bytes) fit")
     weights = [one.weights for one in network.layers if isinstance(one, Convolution)]
@@ -81,7 +81,7 @@ def _limited(values: NDArray[np.int8], bits: int) -> NDArray[np.int8]:
     return np.where(values < 0, -1, 1).astype(np.int8) if bits == 1 else values.clip(low, high)
 
 
-def _narrowed(layer: Layer, bits: int) -> Layer:
+def narrowed(layer: Layer, bits: int) -> Layer:
     """The layer with no precision above `bits`."""
     if not isinstance(layer, Convolution):
         return layer
@@ -129,7 +129,7 @@ def _can_generate(layer: Layer) -> bool:
 def _generated(layer: Layer, terms: int, bits: int) -> Layer:
     """The layer with its kernels generated, if it can be; all in at most so many bits."""
     if not isinstance(layer, Convolution) or not _can_generate(layer):
-        return _narrowed(layer, bits)
+        return narrowed(layer, bits)
     outputs, inputs, taps = layer.weights.shape
     terms = min(terms, inputs, taps)
     made = Generated(

@@ -393,7 +393,6 @@ def plan(
     *,
     name: str = "network",
     keep_maps: bool = False,
-    explain: bool = True,
 ) -> Plan:
     """Plan a network for a configuration.
 
@@ -406,8 +405,6 @@ def plan(
     keep_maps : bool, optional
         Give every feature map memory of its own, so that all can be read after a run. By default
         a map is overwritten once its last reader is done.
-    explain : bool, optional
-        Look for what would fit, for the message of a FitError: this takes many plans.
 
     Returns
     -------
@@ -420,8 +417,6 @@ def plan(
         configurations that could, and whether it fits without the channels that do not matter.
         A SizeError if all that is known to be missing is coefficient memory.
     """
-    if not explain:
-        return _plan(name, network, configuration, keep_maps, explain=False)
     try:
         return _plan(name, network, configuration, keep_maps)
     except FitError as error:

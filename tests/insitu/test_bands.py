@@ -163,7 +163,7 @@ def test_a_shorter_program_where_memory_is_short(short, monkeypatch):
     assert 8 << 10 < plan(network, more).payload_bytes < 12 << 10
     assert 4 << 10 < plan(network, some).payload_bytes < 8 << 10
     with pytest.raises(SizeError, match="are missing"):
-        plan(network, few, explain=False)
+        plan(network, few)
     for wanted in (some, more):
         assert plan_roomy(network, wanted).report() == plan(network, wanted).report()
     laid_out = Mock(wraps=lay_out_in_bands)

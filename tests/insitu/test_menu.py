@@ -132,6 +132,18 @@ def test_prices_are_those_of_the_plan(name, seed):
         ), choices
 
 
+def test_networks_too_large_at_8_bits_have_a_place(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    network = small_network(rng)
+    calibration = calibrated(rng, network)
+    expected = place(network, calibration, UP5K)[:2]
+    monkeypatch.setattr(insitu.menu, "LARGEST_MEMORY", 5 << 10)
+    assert place(network, calibration, UP5K)[:2] == expected
+    monkeypatch.setattr(insitu.menu, "LARGEST_MEMORY", 2 << 10)
+    with pytest.raises(FitError, match="even with weights of 1 bit it takes more than 2,048 bytes"):
+        place(network, calibration, UP5K)
+
+
 def test_the_output_is_stored_or_factored(few, seed):
     """So that it can be retrained."""
     rng = np.random.default_rng(seed)
