@@ -5,7 +5,7 @@ with all weights stored at 8 bits. Cycles come from the cost model, or where tha
 the RTL.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from insitu.inspect import inspect
 from insitu.models import Model, load_model
 from insitu.pack import make_image
 from insitu.plan import Plan, plan_roomy
+from insitu.progress import Progress
 from insitu.simulate import prepare, simulate_image
 from rtl.config import Configuration, configuration
 
@@ -32,7 +33,6 @@ EXAMPLES = (_ROOT / "fashion" / "fashion_compressed.npz", _ROOT / "mlperf_tiny" 
 MODEL, RTL = "cost model", "RTL"
 """Where cycles come from."""
 
-Progress = Callable[[int, int | None, str], None]
 
 _LARGEST = 15
 """Largest weight of a joined layer: accumulators hold its sums."""

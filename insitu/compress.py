@@ -39,6 +39,7 @@ from insitu.float_network import (
     FloatPooling,
     Quantisation,
 )
+from insitu.progress import Progress
 from insitu.quantise import (
     Builder,
     Calibration,
@@ -69,7 +70,6 @@ __all__ = [
 
 Floats = NDArray[np.floating[Any]]
 Int8 = NDArray[np.int8]
-Progress = Callable[[int, int, str], None]
 
 _DAMPING = 0.01
 _SWEEPS = 25, 6

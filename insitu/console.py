@@ -1,18 +1,18 @@
 """What the command line says, and where: results to standard output, all else to the other."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
+from rich.progress import Progress as Bars
 from rich.progress import TimeElapsedColumn as Elapsed
 
 from insitu.errors import InsituError
+from insitu.progress import Progress
 
 __all__ = ["complain", "output", "progress"]
-
-Report = Callable[[int, int | None, str], None]
 
 _LINE_EVERY = 60
 """Seconds between lines about the same thing where there is no bar."""
@@ -39,7 +39,7 @@ def complain(error: InsituError) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Report]:
+def progress() -> Iterator[Progress]:
     """A bar, for functions that report what is done, what there is to do and what is going on.
 
     Where standard error is no terminal: a line for each new thing, and one for each minute of it.
@@ -65,7 +65,7 @@ def progress() -> Iterator[Report]:
 
     name = TextColumn("{task.description}", markup=False)
     columns = (SpinnerColumn(), name, BarColumn(bar_width=16))
-    with Progress(*columns, MofNCompleteColumn(), Elapsed(), console=console) as bars:
+    with Bars(*columns, MofNCompleteColumn(), Elapsed(), console=console) as bars:
         task = None
 
         def bar(done: int, total: int | None, what: str) -> None:

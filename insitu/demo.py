@@ -24,8 +24,9 @@ from insitu.import_onnx import import_onnx
 from insitu.network import load
 from insitu.pack import make_image
 from insitu.plan import Plan, plan
+from insitu.progress import Progress
 from insitu.quantise import load_inputs, quantise_inputs
-from insitu.simulate import Progress, Simulation, prepare, simulate_image
+from insitu.simulate import Simulation, prepare, simulate_image
 from rtl.config import configuration
 
 __all__ = ["EXAMPLE", "demo", "intra_only", "stored"]

@@ -17,6 +17,7 @@ from insitu.errors import DeviceError, ImageError
 from insitu.image import Image
 from insitu.link import PATIENCE_S, Link, LinkError
 from insitu.maps import Map
+from insitu.progress import Progress
 from rtl.config import CONFIGURATIONS, Configuration
 from rtl.registers import (
     ACTIVATIONS,
@@ -35,7 +36,6 @@ from rtl.registers import (
 __all__ = ["ATTEMPTS", "Batch", "Device", "Identity", "Loaded", "memory_contents"]
 
 T = TypeVar("T")
-Progress = Callable[[int, int | None, str], None]
 
 ATTEMPTS = 5
 """How often a step is tried."""

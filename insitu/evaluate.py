@@ -7,7 +7,6 @@ only the classes can be compared.
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,12 @@ from insitu.files import read_arrays
 from insitu.litert import LiteRT
 from insitu.models import Model
 from insitu.onnx_runtime import ONNXRuntime
+from insitu.progress import Progress
 from insitu.quantise import check_inputs, check_labels, quantise_inputs
 
 __all__ = ["Inputs", "evaluate", "read_inputs"]
 
 Int8 = NDArray[np.int8]
-Progress = Callable[[int, int | None, str], None]
 
 _FORMAT = "save them with numpy.savez(FILE, inputs=array)"
 _BATCH = 100

@@ -37,6 +37,7 @@ from insitu.float_network import FloatConvolution, FloatNetwork
 from insitu.maps import Map
 from insitu.misfit import narrowed
 from insitu.plan import Plan, Price, plan, price
+from insitu.progress import Progress
 from insitu.quantise import Calibration, quantise
 from rtl.config import LARGEST_MEMORY, Configuration
 
@@ -56,7 +57,6 @@ __all__ = [
 ]
 
 Floats = NDArray[np.floating[Any]]
-Progress = Callable[[int, int | None, str], None]
 
 _VERSION = "3"
 """Of fits and networks: to be raised when code would make other ones of the same inputs."""

@@ -1,6 +1,6 @@
 """One way to a network, whatever the file: `.tflite`, `.onnx` or an integer network as `.npz`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from golden.network import Convolution, Network
 from insitu.errors import InputError, ModelError
+from insitu.progress import Progress
 from rtl.config import Configuration
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from insitu.quantise import Calibration
 
 __all__ = ["Model", "calibration_beside", "load_float", "load_model"]
-
-Progress = Callable[[int, int | None, str], None]
 
 
 @dataclass(frozen=True, eq=False)

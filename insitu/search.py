@@ -6,7 +6,7 @@ layers before it give (`insitu.compress`), planned, and measured.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -22,13 +22,13 @@ from insitu.float_network import FloatNetwork
 from insitu.menu import Menu, Store, digest, distance, menus_for, network_digest, place
 from insitu.network import from_bytes, to_bytes
 from insitu.plan import Plan, plan_roomy
+from insitu.progress import Progress
 from insitu.quantise import Calibration, check_knowledge, quantise_inputs
 from rtl.config import Configuration
 
 __all__ = ["Built", "Found", "Labelled", "Search", "check_labelled", "check_samples"]
 
 Floats = NDArray[np.floating[Any]]
-Progress = Callable[[int, int | None, str], None]
 
 _BATCH = 100
 """Samples that run at a time."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from insitu.errors import DeviceError, SimulatorError
+from insitu.progress import Progress
 from rtl.config import Configuration
 from sim.board import LEVELS, board
 from sim.board import serve as run
@@ -12,8 +13,6 @@ from sim.build import BuildError
 from sim.run import SimulationError
 
 __all__ = ["LEVELS", "serve"]
-
-Progress = Callable[[int, int | None, str], None]
 
 
 def serve(

@@ -1,7 +1,7 @@
 """Run an image on the accelerator's RTL and compare every value with the golden model."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -15,6 +15,7 @@ from insitu.errors import DeviceError, ImageError, SimulatorError
 from insitu.image import Image
 from insitu.maps import Map
 from insitu.network import from_bytes
+from insitu.progress import Progress
 from rtl.config import CONFIGURATIONS, Configuration
 from rtl.record import OP_END, OP_LAYER, pack_step
 from sim.accelerator import Job, Step, accelerator, simulate
@@ -31,8 +32,6 @@ __all__ = [
 ]
 
 Int8 = NDArray[np.int8]
-Progress = Callable[[int, int | None, str], None]
-"""Called with what is done, what there is to do (None: unknown), and what is going on."""
 
 _HOST_CYCLES = 20
 """More than the bus takes for a word, with all that the host does."""

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from insitu.errors import InputError
 from insitu.files import write_file
+from insitu.progress import Progress
 from insitu.train.float_module import FloatModule
 from insitu.train.student import Student
 
@@ -38,7 +39,6 @@ __all__ = [
     "write_checkpoint",
 ]
 
-Progress = Callable[[int, int, str], None]
 
 _CHECKPOINT = {"settings", "student", "optimizer", "schedule", "figures", "best"}
 

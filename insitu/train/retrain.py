@@ -1,7 +1,7 @@
 """From a network in floating point, choices and samples to a retrained integer network."""
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from insitu.errors import InputError
 from insitu.files import read_arrays
 from insitu.float_network import FloatConvolution, FloatNetwork
 from insitu.plan import plan
+from insitu.progress import Progress
 from insitu.quantise import (
     Calibration,
     calibrate,
@@ -156,7 +157,7 @@ def retrain(
     checkpoint: Path,
     *,
     configuration: Configuration | None = None,
-    progress: Callable[[int, int | None, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Retrained:
     """Compress a network and train it in that form, or go on where a checkpoint is.
 
