@@ -36,7 +36,7 @@ from insitu.files import write_file
 from insitu.float_network import FloatConvolution, FloatNetwork
 from insitu.maps import Map
 from insitu.misfit import narrowed
-from insitu.plan import Plan, Price, plan, price
+from insitu.plan import Price, plan, price
 from insitu.progress import Progress
 from insitu.quantise import Calibration, quantise
 from rtl.config import LARGEST_MEMORY, Configuration
@@ -366,11 +366,11 @@ def _convolution(
 
 def place(
     network: FloatNetwork, calibration: Calibration, config: Configuration
-) -> tuple[dict[str, Site], Price, Plan]:
+) -> tuple[dict[str, Site], Price]:
     """Where layers are, and what takes memory and cycles whatever is chosen for them.
 
-    The plan is that of the network with weights of 8 bits, or else of 1 bit, in as much coefficient
-    memory as there can be.
+    The network is planned with weights of 8 bits, or else of 1 bit, in as much coefficient memory
+    as there can be.
 
     Raises
     ------
@@ -407,7 +407,7 @@ def place(
     )
     for layer in compressible(network):
         fixed -= sites[layer.name].price(layer, Choice(q=bits), config)
-    return sites, fixed, planned
+    return sites, fixed
 
 
 class _Meter:

@@ -168,7 +168,7 @@ class Search:
                 f"network {network.name!r} has no layer to compress",
                 "name one with convolutions or fully connected layers",
             )
-        sites, self.fixed, _ = place(network, calibration, config)
+        sites, self.fixed = place(network, calibration, config)
         menus = menus_for(
             network, calibration, config, sites, store=store, seed=seed, progress=self._tell
         )

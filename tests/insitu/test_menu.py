@@ -111,7 +111,7 @@ def test_prices_are_those_of_the_plan(name, seed):
     config = CONFIGURATIONS[name]
     network = small_network(rng)
     calibration = calibrated(rng, network)
-    sites, fixed, _ = place(network, calibration, config)
+    sites, fixed = place(network, calibration, config)
     options = options_of(network, sites, config)
     forms = {choice.dataflow for choices in options.values() for choice in choices}
     assert forms == {"stored", "intra", "cross", "factored", "fully factored"}
@@ -136,9 +136,9 @@ def test_networks_too_large_at_8_bits_have_a_place(seed, monkeypatch):
     rng = np.random.default_rng(seed)
     network = small_network(rng)
     calibration = calibrated(rng, network)
-    expected = place(network, calibration, UP5K)[:2]
+    expected = place(network, calibration, UP5K)
     monkeypatch.setattr(insitu.menu, "LARGEST_MEMORY", 5 << 10)
-    assert place(network, calibration, UP5K)[:2] == expected
+    assert place(network, calibration, UP5K) == expected
     monkeypatch.setattr(insitu.menu, "LARGEST_MEMORY", 2 << 10)
     with pytest.raises(FitError, match="even with weights of 1 bit it takes more than 2,048 bytes"):
         place(network, calibration, UP5K)
@@ -150,7 +150,7 @@ def test_the_output_is_stored_or_factored(few, seed):
     found = small_network(rng)
     last = layer(rng, "last", "pool", 24, 20, (1, 1), dense=True)
     found = FloatNetwork("small", found.input_shape, (*found.layers[:-1], last))
-    sites, _, _ = place(found, calibrated(rng, found), UP5K)
+    sites, _ = place(found, calibrated(rng, found), UP5K)
     menus = menus_for(found, calibrated(rng, found), UP5K, sites, store=Store(None))
     choices = [option.choice for option in menus[-1].options]
     assert menus[-1].name == "last"
@@ -177,7 +177,7 @@ def test_menus_hold_what_pays_and_losses_fall_with_bits(few, tmp_path, seed):
     rng = np.random.default_rng(seed)
     network = small_network(rng)
     calibration = calibrated(rng, network)
-    sites, _, _ = place(network, calibration, UP5K)
+    sites, _ = place(network, calibration, UP5K)
     menus = menus_for(network, calibration, UP5K, sites, store=Store(tmp_path / "kept"))
     assert [menu.name for menu in menus] == [one.name for one in compressible(network)]
     for menu in menus:
@@ -194,7 +194,7 @@ def test_a_loss_is_how_far_the_network_moves(few, seed):
     rng = np.random.default_rng(seed)
     network = small_network(rng)
     calibration = calibrated(rng, network)
-    sites, _, _ = place(network, calibration, UP5K)
+    sites, _ = place(network, calibration, UP5K)
     menus = menus_for(network, calibration, UP5K, sites, store=Store(None))
     (wide,) = (menu for menu in menus if menu.name == "wide")
     (found,) = (one.loss for one in wide.options if one.choice == Choice(q=3))
@@ -237,7 +237,7 @@ def test_what_is_kept_is_not_fitted_again(few, tmp_path, seed, monkeypatch):
     rng = np.random.default_rng(seed)
     network = small_network(rng)
     calibration = calibrated(rng, network)
-    sites, _, _ = place(network, calibration, UP5K)
+    sites, _ = place(network, calibration, UP5K)
 
     def menus(store, given=network, seed=0):
         return menus_for(given, calibration, UP5K, sites, store=store, seed=seed)
