@@ -29,8 +29,6 @@ from golden.network import (
     Rounding,
     Stored,
     Table,
-    chain,
-    run,
 )
 from insitu.errors import InputError, ModelError
 from insitu.files import read_arrays
@@ -62,7 +60,6 @@ __all__ = [
     "quantised_layer",
     "quantised_network",
     "round_weights",
-    "run_layer",
     "spread",
 ]
 
@@ -662,16 +659,3 @@ def _products_as_tables(layers: Sequence[Layer]) -> list[Layer]:
             del result[name]
             break
     return list(result.values())
-
-
-def run_layer(layer: Convolution, x: Int8) -> Int8:
-    """Output of one layer, int8 [N, H', W', Co], for x int8 [N, H, W, Ci]."""
-    height, width, channels = x.shape[1:]
-    single = Network(
-        layers=chain((layer,)),
-        input_shape=(height, width, channels),
-        input_scale=1.0,
-        input_zero_point=layer.input_zero_point,
-        output_scale=1.0,
-    )
-    return run(single, x)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from golden.network import run, zero_points
+from golden.network import Network, chain, run, zero_points
 from insitu.errors import FileError, InputError, ModelError
 from insitu.float_network import FloatConvolution, FloatNetwork, FloatPooling
 from insitu.import_onnx import import_onnx
@@ -20,7 +20,6 @@ from insitu.quantise import (
     quantise_inputs,
     quantised_layer,
     round_weights,
-    run_layer,
     spread,
 )
 from tests.insitu.models import branches, example
@@ -30,6 +29,18 @@ from tests.insitu.models import branches, example
 def network(seed, tmp_path):
     onnx.save(example(np.random.default_rng(seed)), tmp_path / "model.onnx")
     return import_onnx(tmp_path / "model.onnx")
+
+
+def run_layer(layer, x):
+    """Output of one layer, int8 [N, H', W', Co], for x int8 [N, H, W, Ci]."""
+    single = Network(
+        layers=chain((layer,)),
+        input_shape=x.shape[1:],
+        input_scale=1.0,
+        input_zero_point=layer.input_zero_point,
+        output_scale=1.0,
+    )
+    return run(single, x)
 
 
 def samples(seed, shape, n=64):
