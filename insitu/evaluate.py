@@ -21,7 +21,7 @@ from insitu.litert import LiteRT
 from insitu.models import Model
 from insitu.onnx_runtime import ONNXRuntime
 from insitu.progress import Progress
-from insitu.quantise import check_inputs, check_labels, quantise_inputs
+from insitu.quantise import check_inputs, check_labels, has_shape, quantise_inputs
 
 __all__ = ["Inputs", "evaluate", "read_inputs"]
 
@@ -91,7 +91,7 @@ def read_inputs(
     orders = {False: (channels, height, width), True: (height, width, channels)}
     last = channels_last or given.dtype == np.int8
     if channels_last is None and given.dtype in (np.float32, np.float64):
-        last = next((order for order in orders if _are(given, orders[order])), False)
+        last = next((order for order in orders if has_shape(given, orders[order])), False)
     shape = orders[last]
     if channels_last and given.dtype == np.uint8:
         raise InputError(
@@ -99,7 +99,7 @@ def read_inputs(
             f"{network.input_scale:g} and zero point {network.input_zero_point}",
             "save them as int8 (images often as value - 128), or as float32",
         )
-    if not _are(given, shape):
+    if not has_shape(given, shape):
         raise InputError(
             f"{source} have shape {given.shape}, the network takes (N, "
             f"{', '.join(str(n) for n in shape)})",
@@ -117,15 +117,6 @@ def read_inputs(
         real = check_inputs(given, network.input_shape, source, channels_last=last)
         integers = quantise_inputs(real, network.input_scale, network.input_zero_point)
     return Inputs(integers, real, None if labels is None else labels[:samples])
-
-
-def _are(given: NDArray[Any], shape: tuple[int, ...]) -> bool:
-    """Whether these are one or more inputs of a shape, but for axes of length 1."""
-    return (
-        given.ndim >= 2
-        and len(given) > 0
-        and [n for n in given.shape[1:] if n != 1] == [n for n in shape if n != 1]
-    )
 
 
 def evaluate(

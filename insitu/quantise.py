@@ -52,6 +52,7 @@ __all__ = [
     "check_knowledge",
     "check_labels",
     "correct_bias",
+    "has_shape",
     "in_shape",
     "load_inputs",
     "map_quantisations",
@@ -232,6 +233,12 @@ def check_knowledge(right: int, labels: NDArray[np.int64]) -> None:
         )
 
 
+def has_shape(inputs: NDArray[Any], shape: tuple[int, ...]) -> bool:
+    """Whether these are one or more inputs of a shape, but for axes of length 1."""
+    squeezed = [n for n in inputs.shape[1:] if n != 1]
+    return inputs.ndim > 0 and inputs.size > 0 and squeezed == [n for n in shape if n != 1]
+
+
 def in_shape(
     inputs: NDArray[Any], shape: tuple[int, int, int], source: str, advice: str
 ) -> NDArray[Any]:
@@ -242,8 +249,7 @@ def in_shape(
     InputError
         For another shape, with the advice; also without inputs.
     """
-    squeezed = tuple(n for n in inputs.shape[1:] if n != 1)
-    if not inputs.size or squeezed != tuple(n for n in shape if n != 1):
+    if not has_shape(inputs, shape):
         raise InputError(
             f"{source} have shape {inputs.shape}, the network takes "
             f"(N, {', '.join(str(n) for n in shape)})",

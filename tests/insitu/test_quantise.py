@@ -15,6 +15,7 @@ from insitu.quantise import (
     calibrate,
     check_inputs,
     correct_bias,
+    has_shape,
     load_inputs,
     quantise,
     quantise_inputs,
@@ -346,6 +347,22 @@ def test_what_is_not_finite_as_float32_is_refused(channels_last, value):
     inputs = np.full((5, 4, 4, 4), value)
     with pytest.raises(InputError, match="hold infinities or NaN"):
         check_inputs(inputs, (4, 4, 4), channels_last=channels_last)
+
+
+@pytest.mark.parametrize(
+    ("given", "shape", "has"),
+    [
+        ((5, 4, 3, 2), (4, 3, 2), True),
+        ((5, 4, 3, 1), (4, 3, 1), True),
+        ((5, 4, 3), (1, 4, 3), True),
+        ((5,), (1, 1, 1), True),
+        ((), (1, 1, 1), False),
+        ((0, 4, 3, 2), (4, 3, 2), False),
+        ((5, 3, 4, 2), (4, 3, 2), False),
+    ],
+)
+def test_axes_of_length_1_may_be_left_out(given, shape, has):
+    assert has_shape(np.zeros(given), shape) == has
 
 
 def test_damaged_input_files_are_named(tmp_path):
