@@ -376,7 +376,6 @@ def retrain(
     """
     from insitu import show
     from insitu.choice import read_choices
-    from insitu.float_network import FloatConvolution
     from insitu.models import load_float
     from insitu.network import to_bytes, training_record
     from insitu.plan import plan
@@ -432,10 +431,7 @@ def retrain(
     if configuration is not None:
         planned = plan(made.network, configuration, name=model.stem)
         report["plan"] = planned.report()
-        weights = sum(
-            layer.weights.size for layer in loaded.layers if isinstance(layer, FloatConvolution)
-        )
-        report["bits_a_weight"] = planned.weight_bits / weights
+        report["bits_a_weight"] = planned.weight_bits / loaded.weights
     write_json(json_file, report)
     output().print(show.training(report))
     if before is not None and before > made.record["held_out"]:

@@ -335,6 +335,11 @@ class FloatNetwork:
             found[layer.name] = layer.output_shape(*(found[name] for name in layer.inputs))
         return found
 
+    @property
+    def weights(self) -> int:
+        """How many weights its convolutions have."""
+        return sum(one.weights.size for one in self.layers if isinstance(one, FloatConvolution))
+
     def run(self, x: Floats) -> Floats:
         """Output [N, H', W', Co] for x [N, H, W, C]."""
         ((_, y),) = deque(self.maps(x), maxlen=1)

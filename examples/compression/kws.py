@@ -31,7 +31,7 @@ from golden.network import Network, run
 from insitu.console import progress
 from insitu.errors import FitError, InsituError
 from insitu.files import write_file
-from insitu.float_network import FloatConvolution, FloatNetwork
+from insitu.float_network import FloatNetwork
 from insitu.menu import Store
 from insitu.models import load_float
 from insitu.network import to_bytes
@@ -159,9 +159,6 @@ def make_row(name: str, network: FloatNetwork, samples: Labelled) -> dict[str, A
         "program": planned["program_bytes"],
     }
     memory["total"] = sum(memory.values())
-    weights = sum(
-        layer.weights.size for layer in network.layers if isinstance(layer, FloatConvolution)
-    )
     floating = network.run(samples.inputs).reshape(len(samples.labels), -1).argmax(axis=1)
     count = len(samples.labels)
     figures: dict[str, Any] = {
@@ -171,8 +168,8 @@ def make_row(name: str, network: FloatNetwork, samples: Labelled) -> dict[str, A
         "budget_bytes": row.budget * KB if row.whole else None,
         "budget_of_weights": None if row.whole else row.budget * KB,
         "choices": first["choices"],
-        "weights": weights,
-        "bits_a_weight": round(8 * memory["weights"] / weights, 3),
+        "weights": network.weights,
+        "bits_a_weight": round(8 * memory["weights"] / network.weights, 3),
         "memory": memory,
         "configuration": CONFIGURATION,
         "cycles": planned["cycles"],

@@ -39,7 +39,7 @@ from insitu.console import progress
 from insitu.errors import FitError, InputError, InsituError
 from insitu.evaluate import Inputs, evaluate, read_inputs
 from insitu.files import write_file
-from insitu.float_network import FloatConvolution, FloatNetwork
+from insitu.float_network import FloatNetwork
 from insitu.menu import Store
 from insitu.models import Model, load_float
 from insitu.network import to_bytes
@@ -259,9 +259,6 @@ def make_row(name: str, models: Path, training: Path, test: Path) -> dict[str, A
     made = retrained.network
     file = WORK / f"{name}.npz"
     write_file(file, to_bytes(made, retrained.record), "network")
-    weights = sum(
-        layer.weights.size for layer in network.layers if isinstance(layer, FloatConvolution)
-    )
     planned = plan(made, config, name=name).report()
     found = read_inputs(test, made)
     if found.labels is None:
@@ -272,8 +269,8 @@ def make_row(name: str, models: Path, training: Path, test: Path) -> dict[str, A
         "plain": row.plain,
         "budget_bytes": None if row.budget is None else row.budget * KB,
         "choices": {layer: asdict(choice) for layer, choice in choices.items()},
-        "weights": weights,
-        "bits_a_weight": round(8 * planned["weight_bytes"] / weights, 3),
+        "weights": network.weights,
+        "bits_a_weight": round(8 * planned["weight_bytes"] / network.weights, 3),
         "memory": {
             "weights": planned["weight_bytes"],
             "parameters": planned["parameter_bytes"],

@@ -442,7 +442,6 @@ def test_example_network_keeps_its_accuracy():
     assert accuracy(quantise(network, calibration)) > real - 0.01
     choices = default_choices(network, UP5K)
     compressed, results = compress(network, calibration, choices, UP5K)
-    dense = sum(layer.weights.size for layer in network.layers)
-    assert sum(result.bits for result in results) / 8 < dense / 3
+    assert sum(result.bits for result in results) / 8 < network.weights / 3
     assert accuracy(compressed) > real - 0.03
     plan(compressed, UP5K)
