@@ -37,6 +37,12 @@ def seed():
     return 3
 
 
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory):
+    """A folder of fits and networks, so that no two tests fit the same."""
+    return tmp_path_factory.mktemp("kept")
+
+
 def searched(rng, folder=None, **options):
     network = small_network(rng)
     calibration = calibrated(rng, network)
@@ -55,8 +61,8 @@ def right(network, samples):
     return float(np.mean(classes == samples.labels))
 
 
-def test_budgets_are_met_and_better_used_than_by_storing(few, tmp_path, seed):
-    search = searched(np.random.default_rng(seed), tmp_path)
+def test_budgets_are_met_and_better_used_than_by_storing(few, kept, seed):
+    search = searched(np.random.default_rng(seed), kept)
     line = search.frontier(search.menus)
     plain = search.frontier(search.plain)
     assert line[0].bytes < plain[0].bytes
@@ -83,16 +89,16 @@ def test_budgets_are_met_and_better_used_than_by_storing(few, tmp_path, seed):
     assert large < 0.1 * small
 
 
-def test_an_allocation_is_planned_once_for_the_memory_there_is(few, tmp_path, seed, monkeypatch):
-    search = searched(np.random.default_rng(seed), tmp_path)
+def test_an_allocation_is_planned_once_for_the_memory_there_is(few, kept, seed, monkeypatch):
+    search = searched(np.random.default_rng(seed), kept)
     planned = Mock(wraps=plan_roomy)
     monkeypatch.setattr(insitu.search, "plan_roomy", planned)
     built = search.build(search.menus, None)
     planned.assert_called_once_with(built.network, UP5K, name="small")
 
 
-def test_the_best_is_of_the_lower_measured_loss(few, tmp_path, seed):
-    search = searched(np.random.default_rng(seed), tmp_path)
+def test_the_best_is_of_the_lower_measured_loss(few, kept, seed):
+    search = searched(np.random.default_rng(seed), kept)
     budget = search.frontier(search.plain)[0].bytes + 40
     found = search.find(budget)
     for one, menus in ((found.compressed, search.menus), (found.plain, search.plain)):
@@ -109,8 +115,8 @@ def test_the_best_is_of_the_lower_measured_loss(few, tmp_path, seed):
     assert found.best is found.compressed
 
 
-def test_a_cycle_budget_is_met(few, tmp_path, seed):
-    search = searched(np.random.default_rng(seed), tmp_path)
+def test_a_cycle_budget_is_met(few, kept, seed):
+    search = searched(np.random.default_rng(seed), kept)
     free = search.build(search.menus, None)
     fastest = search.fixed.cycles + sum(
         min(option.price.cycles for option in menu.options) for menu in search.menus
@@ -123,8 +129,8 @@ def test_a_cycle_budget_is_met(few, tmp_path, seed):
         search.build(search.menus, None, 1)
 
 
-def test_prices_that_bands_make_inexact_are_corrected(few, tmp_path, seed, monkeypatch):
-    search = searched(np.random.default_rng(seed), tmp_path)
+def test_prices_that_bands_make_inexact_are_corrected(few, kept, seed, monkeypatch):
+    search = searched(np.random.default_rng(seed), kept)
     free = search.build(search.menus, None)
     limit = int(0.9 * free.plan.cycles)
     # As if every layer took fewer cycles than it does.
@@ -133,9 +139,9 @@ def test_prices_that_bands_make_inexact_are_corrected(few, tmp_path, seed, monke
     assert built.allocation.price.cycles < built.plan.cycles <= limit
 
 
-def test_the_smallest_that_loses_few_points(few, tmp_path, seed):
+def test_the_smallest_that_loses_few_points(few, kept, seed):
     rng = np.random.default_rng(seed)
-    search = searched(rng, tmp_path)
+    search = searched(rng, kept)
     samples = labelled(rng, search.network)
     found, tried = search.least(samples, 10.0)
     built = found.best
@@ -167,9 +173,9 @@ def test_labels_of_which_the_network_knows_nothing(tmp_path, seed):
         check(replace(same, labels=labels))
 
 
-def test_a_limit_that_cannot_be_met_is_the_one_that_was_named(few, tmp_path, seed):
+def test_a_limit_that_cannot_be_met_is_the_one_that_was_named(few, kept, seed):
     """Where bands of rows make the solver's tighter."""
-    search = searched(np.random.default_rng(seed), tmp_path)
+    search = searched(np.random.default_rng(seed), kept)
     fastest = search.fixed.cycles + sum(
         min(option.price.cycles for option in menu.options) for menu in search.menus
     )
@@ -180,10 +186,10 @@ def test_a_limit_that_cannot_be_met_is_the_one_that_was_named(few, tmp_path, see
 
 
 @pytest.mark.parametrize("possible", [[0, 1], [-1]])
-def test_what_cannot_be_built_ends_no_search(few, tmp_path, seed, monkeypatch, possible):
+def test_what_cannot_be_built_ends_no_search(few, kept, seed, monkeypatch, possible):
     """Neither the largest nor one in the middle."""
     rng = np.random.default_rng(seed)
-    search = searched(rng, tmp_path)
+    search = searched(rng, kept)
     samples = labelled(rng, search.network)
     line = search.frontier(search.menus)
     budgets = {line[number].bytes for number in possible}
