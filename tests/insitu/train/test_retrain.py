@@ -235,7 +235,7 @@ def test_bad_choices_models_and_options_are_refused(
     (folder / "choices.json").write_text("{")
     refused(folder, cause="are no JSON")
     (folder / "net.onnx").write_bytes(b"nothing")
-    refused(folder, cause="model")
+    refused(folder, cause="net.onnx is not an undamaged ONNX model")
     monkeypatch.setattr(cli, "find_spec", lambda name: None)
     refused(folder, cause="retraining needs PyTorch, which is not installed")
 
