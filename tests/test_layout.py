@@ -56,6 +56,13 @@ def layering_faults(tree: ast.AST, package: str) -> Iterator[str]:
             yield f"imports {module}: golden models need NumPy only"
 
 
+def torch_faults(tree: ast.AST) -> Iterator[str]:
+    """Imports of PyTorch, which only the extra `train` installs."""
+    yield from (
+        f"imports {module}" for module, _ in _imports(tree) if module.split(".")[0] == "torch"
+    )
+
+
 def idiom_faults(tree: ast.AST) -> Iterator[str]:
     """Amaranth idioms with a successor; several do not even warn."""
     for module, names in _imports(tree):
@@ -126,6 +133,13 @@ def test_document_says_who_may_import_whom() -> None:
     assert {package: table[package] for package in PACKAGES} == MAY_IMPORT
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_only_training_needs_pytorch(package: str) -> None:
+    training = ROOT / "insitu" / "train"
+    sources = [path for path in _sources(package) if training not in path.parents]
+    assert not _report({path: list(torch_faults(_parse(path))) for path in sources})
+
+
 @pytest.mark.parametrize("folder", sorted(PROJECT))
 def test_idioms(folder: str) -> None:
     faults = {}
@@ -178,6 +192,7 @@ def test_modern_idiom_is_left_alone() -> None:
 
 def test_other_faults_are_seen() -> None:
     assert list(generator_faults(ast.parse("def f():\n  yield Tick()")))
+    assert list(torch_faults(ast.parse("def f():\n  from torch.nn import functional")))
     assert list(assert_faults(ast.parse("def f(x):\n  assert x > 0")))
     postponed = "from __future__ import annotations\nclass A(wiring.Component):\n  i: In(1)"
     assert list(annotation_faults(ast.parse(postponed)))
