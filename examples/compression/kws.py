@@ -23,21 +23,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from budgets import KB, within
+from budgets import KB, cycles_stored, solved
 from numpy.typing import NDArray
 from rich.console import Console
 
 from golden.network import Network, run
-from insitu.console import progress
 from insitu.errors import FitError, InsituError
 from insitu.files import write_file
 from insitu.float_network import FloatNetwork
-from insitu.menu import Store
 from insitu.models import load_float
 from insitu.network import to_bytes
-from insitu.plan import plan
-from insitu.quantise import calibrate, quantise, quantise_inputs
-from insitu.search import Labelled, Search
+from insitu.quantise import calibrate, quantise_inputs
+from insitu.search import Labelled
 from insitu.train.loop import Options, samples_from
 from insitu.train.retrain import retrain
 from rtl.config import configuration
@@ -105,16 +102,10 @@ def make_half(
 ) -> dict[str, Any]:
     """What is made and retrained with one half, measured on the other."""
     config = configuration(CONFIGURATION)
-    with progress() as tell:
-        search = Search(
-            network,
-            calibrate(network, seen.inputs),
-            config,
-            store=Store(Path("build/compress")),
-            progress=lambda done, total, what: tell(done, total, f"{name}: {what}"),
-        )
-        row = ROWS[name]
-        built = within(search, row.budget * KB, plain=row.plain, whole=row.whole)
+    calibration, row = calibrate(network, seen.inputs), ROWS[name]
+    built = solved(
+        name, network, calibration, config, row.budget * KB, plain=row.plain, whole=row.whole
+    )
     choices = built.allocation.choices
     figures: dict[str, Any] = {
         "choices": {layer: asdict(choice) for layer, choice in choices.items()},
@@ -122,7 +113,7 @@ def make_half(
         "loss": built.loss,
         "right": right(built.network, unseen),
         "plan": built.plan.report(),
-        "cycles_stored_int8": plan(quantise(network, search.calibration, 8), config).cycles,
+        "cycles_stored_int8": cycles_stored(network, calibration, config),
     }
     made, record = built.network, None
     try:

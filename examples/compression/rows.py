@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from budgets import KB, within
+from budgets import KB, cycles_stored, solved
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -36,20 +36,18 @@ from golden.network import Network
 from insitu.choice import read_choices, write_choices
 from insitu.compress import compress
 from insitu.console import progress
-from insitu.errors import FitError, InputError, InsituError
+from insitu.errors import InputError, InsituError
 from insitu.evaluate import Inputs, evaluate, read_inputs
 from insitu.files import write_file
 from insitu.float_network import FloatNetwork
-from insitu.menu import Store
 from insitu.models import Model, load_float
 from insitu.network import to_bytes
 from insitu.plan import plan
-from insitu.quantise import Calibration, quantise
-from insitu.search import Search
+from insitu.quantise import Calibration
 from insitu.train.float_module import FloatModule
 from insitu.train.loop import Options, Samples, accuracy, samples_from
 from insitu.train.retrain import calibration_from, read_samples, retrain
-from rtl.config import LARGEST_MEMORY, Configuration, configuration
+from rtl.config import configuration
 
 HERE = Path(__file__).parent
 CACHE = Path.home() / ".cache" / "insitu"
@@ -188,17 +186,6 @@ def float_accuracy(
     return accuracy(FloatModule(network), samples_from(real, labels))
 
 
-def cycles_stored(
-    network: FloatNetwork, calibration: Calibration, config: Configuration
-) -> int | None:
-    """Of all weights at 8 bits; None if the largest memory is too small for them."""
-    roomy = replace(config, coefficient_bytes=LARGEST_MEMORY)
-    try:
-        return plan(quantise(network, calibration, 8), roomy).cycles
-    except FitError:
-        return None
-
-
 def read_row(row: Row, models: Path, training: Path) -> tuple[FloatNetwork, Samples, Calibration]:
     """The row's network, the training images as it takes them, and a calibration with some."""
     kept = TRAINED / row.model
@@ -220,15 +207,8 @@ def choose(name: str, models: Path, training: Path) -> None:
     if path.exists():
         raise InputError(f"{path} is there", "delete it to choose again")
     network, _, calibration = read_row(row, models, training)
-    with progress() as tell:
-        search = Search(
-            network,
-            calibration,
-            configuration(row.configuration),
-            store=Store(Path("build/compress")),
-            progress=lambda done, total, what: tell(done, total, f"{name}: {what}"),
-        )
-        built = within(search, row.budget * KB, plain=row.plain, whole=True)
+    config = configuration(row.configuration)
+    built = solved(name, network, calibration, config, row.budget * KB, plain=row.plain)
     write_choices(built.allocation.choices, path)
     console.print(f"{name}: {built.bytes + built.plan.parameters_base:,} bytes")
 

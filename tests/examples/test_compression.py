@@ -5,19 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from examples.compression import ablation, intermediates, resnet18, summing, up5k
+from examples.compression import ablation, budgets, intermediates, resnet18, summing, up5k
 from golden.network import run
 from insitu.choice import Choice
 from insitu.compress import compress, compress_weights
+from insitu.errors import FitError
 from insitu.float_network import FloatConvolution, FloatNetwork
 from insitu.network import load, save, to_bytes
 from insitu.plan import plan
-from insitu.quantise import calibrate
+from insitu.quantise import calibrate, quantise
 from rtl.config import CONFIGURATIONS
 from sim.build import ROOT
+from tests.insitu import test_menu
 from tests.insitu.test_bands import short
+from tests.insitu.test_menu import calibrated, few
 
-__all__ = ["short"]
+__all__ = ["few", "short"]
 
 PAPER = resnet18.Bits(kernels=44, qb=3, qu=6, qv=3)
 
@@ -118,3 +121,40 @@ def test_what_is_too_large_for_up5k(short, kilobytes, says, tmp_path, monkeypatc
     assert cells[2] == says
     if says == "fits":
         assert cells[3].removesuffix(" |") == f"{plan(network, small).cycles:,}"
+
+
+@pytest.fixture
+def two(seed):
+    """A network of two layers, and a calibration."""
+    rng = np.random.default_rng(seed)
+    first = test_menu.layer(rng, "first", "input", 16, 3, (3, 3), low=0.0)
+    last = test_menu.layer(rng, "last", "first", 7, 16, (4, 4), dense=True)
+    network = FloatNetwork("two", (6, 6, 3), (first, last))
+    return network, calibrated(rng, network)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_budgets_are_of_everything(two, few, plain, tmp_path, monkeypatch):
+    monkeypatch.setattr(budgets, "FITS", tmp_path)
+    up5k = CONFIGURATIONS["up5k"]
+    built = budgets.solved("two", *two, up5k, budget=1200, plain=plain)
+    assert built.bytes + built.plan.parameters_base <= 1200
+    weights = budgets.solved("two", *two, up5k, budget=1200, plain=plain, whole=False)
+    assert built.bytes < weights.bytes
+    assert weights.plan.weight_bits // 8 <= 1200
+
+
+def test_cycles_of_stored_weights(two, monkeypatch):
+    network, calibration = two
+    up5k = CONFIGURATIONS["up5k"]
+    cycles = budgets.cycles_stored(network, calibration, up5k)
+    assert cycles == plan(quantise(network, calibration), up5k).cycles
+    # As if memory were no matter, unless there is none so large.
+    small = replace(up5k, coefficient_bytes=1024)
+    assert budgets.cycles_stored(network, calibration, small) == cycles
+    wide = replace(network.layers[0], dilation=(40, 40), padding=(80, 80, 80, 80))
+    other = replace(network, layers=(wide, *network.layers[1:]))
+    with pytest.raises(FitError, match="'first'"):
+        budgets.cycles_stored(other, calibration, up5k)
+    monkeypatch.setattr(budgets, "LARGEST_MEMORY", 1024)
+    assert budgets.cycles_stored(network, calibration, up5k) is None
