@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from budgets import KB
-from rows import CACHE, Row, cycles_stored, read_row
+from budgets import FITS, KB, cycles_stored
+from rows import CACHE, Row, read_row
 
 from insitu.console import progress
 from insitu.errors import FitError, InsituError
@@ -49,7 +49,7 @@ def frontier(training: Path, labelled: Labelled) -> None:
     print("| budget | cycles at most | bytes | cycles | times fewer | divergence | right |")
     print("|---|---|---|---|---|---|---|")
     with progress() as tell:
-        store = Store(Path("build/compress"))
+        store = Store(FITS)
         search = Search(network, calibration, config, store=store, progress=tell)
         for budget in BUDGETS:
             for times in SPEED_UPS:
