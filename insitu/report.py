@@ -215,6 +215,15 @@ def _why(layer: Report) -> str:
     return "; ".join(reasons)
 
 
+def _why_chosen(layer: Report) -> str:
+    """What a layer's form costs the network's outputs, and what another dataflow would."""
+    own, other = f"adds {layer['proxy_loss']:.2g} to the loss", layer["instead"]
+    if other is None:
+        return f"{own}; no other dataflow is as small"
+    more = f"would add {other['proxy_loss']:.2g} in {other['cycles']:,} cycles"
+    return f"{own}; {other['choice']}, {other['bytes']:,} bytes, {more}"
+
+
 def _compressed(values: Report) -> list[Entry]:
     found = []
     for name in ("compressed", "plain"):
@@ -258,7 +267,7 @@ def _compressed(values: Report) -> list[Entry]:
                         "form": layer["choice"],
                         "bytes": layer["bytes"],
                         "cycles": layer["cycles"],
-                        "why": f"adds {layer['proxy_loss']:.2g} to the loss",
+                        "why": _why_chosen(layer),
                     }
                     for layer in one["layers"]
                 ],

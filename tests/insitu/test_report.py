@@ -100,7 +100,27 @@ def compressed():
         "program_bytes": 9,
         "cycles": 12_345,
         "layers": [
-            {"name": "c", "choice": "intra, Bi 2", "bytes": 990, "cycles": 1, "proxy_loss": 0.5}
+            {
+                "name": "c",
+                "choice": "intra, Bi 2",
+                "bytes": 990,
+                "cycles": 1,
+                "proxy_loss": 0.5,
+                "instead": None,
+            },
+            {
+                "name": "d",
+                "choice": "stored, q 3",
+                "bytes": 980,
+                "cycles": 1,
+                "proxy_loss": 0.5,
+                "instead": {
+                    "choice": "cross, Bo 8",
+                    "bytes": 970,
+                    "cycles": 4321,
+                    "proxy_loss": 0.75,
+                },
+            },
         ],
     }
     return {
@@ -196,7 +216,10 @@ def test_holds_every_figure_and_needs_nothing_else(tmp_path, row):
     first = layers["cross Bi 2 Bo 9: 4/4/4"]
     assert "cycles recover the weights" in first[5]
     assert "intra Bi 2: 4/3p" in layers
-    assert ["c", "", "intra, Bi 2", "990", "1", "adds 0.5 to the loss"] in page.rows
+    alone = "adds 0.5 to the loss; no other dataflow is as small"
+    assert ["c", "", "intra, Bi 2", "990", "1", alone] in page.rows
+    other = "cross, Bo 8, 970 bytes, would add 0.75 in 4,321 cycles"
+    assert ["d", "", "stored, q 3", "980", "1", f"adds 0.5 to the loss; {other}"] in page.rows
     for label in ("float, 90.00 %", "all weights stored", "coefficient memory", "budget"):
         assert label in page.text
     assert text.count('class="frontier"') == 1

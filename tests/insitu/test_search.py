@@ -15,7 +15,7 @@ from insitu.errors import FitError, InputError
 from insitu.float_network import FloatNetwork, FloatPooling
 from insitu.import_float_tflite import import_float_tflite
 from insitu.import_onnx import import_onnx
-from insitu.menu import Store, distance
+from insitu.menu import Store, distance, menus_for, place
 from insitu.network import to_bytes
 from insitu.plan import plan, plan_roomy
 from insitu.quantise import calibrate, load_inputs, quantise_inputs
@@ -59,6 +59,30 @@ def right(network, samples):
     integers = quantise_inputs(samples.inputs, network.input_scale, network.input_zero_point)
     classes = run(network, integers).reshape(len(integers), -1).argmax(axis=1)
     return float(np.mean(classes == samples.labels))
+
+
+def test_names_what_another_dataflow_would_lose(few, kept, seed):
+    search = searched(np.random.default_rng(seed), kept)
+    sites, _ = place(search.network, search.calibration, UP5K)
+    menus = menus_for(search.network, search.calibration, UP5K, sites, store=Store(kept))
+    line = search.frontier(search.menus)
+    built = search.build(search.menus, (line[0].bytes + line[-1].bytes) // 2)
+    named = set()
+    for menu, layer in zip(menus, built.report()["layers"], strict=True):
+        assert layer["name"] == menu.name
+        losses = [
+            one.loss
+            for one in menu.options
+            if one.choice.dataflow != layer["dataflow"] and one.bytes <= layer["bytes"]
+        ]
+        named.add(bool(losses))
+        if losses:
+            assert layer["instead"]["proxy_loss"] == min(losses)
+            assert layer["instead"]["bytes"] <= layer["bytes"]
+            assert layer["instead"]["choice"] != layer["choice"]
+        else:
+            assert layer["instead"] is None
+    assert True in named
 
 
 def test_budgets_are_met_and_better_used_than_by_storing(few, kept, seed):
