@@ -213,7 +213,7 @@ def _keep_better(path: Path, before: float, after: float) -> None:
     """Refuse to overwrite a network by a worse one."""
     if after > before:
         raise InputError(
-            f"{path} exists and is better: its loss on the calibration samples is {before:.4g}, "
+            f"{path} exists and is better: its loss on calibration samples is {before:.4g}, "
             f"that of the new network {after:.4g}",
             "name another file, or --force; nothing has to be fitted again",
         )

@@ -64,7 +64,7 @@ class Built:
     network : Network
     plan : Plan
     loss : float
-        `distance` of its outputs from the float network's, on the calibration samples.
+        `distance` of its outputs from the float network's, on samples that it was not fitted to.
     instead : dict of layer name to Option or None
         What another dataflow gives in no more bytes at the least loss, if any does.
     """
@@ -144,6 +144,7 @@ class Search:
     ----------
     network : FloatNetwork
     calibration : Calibration
+        Every fourth of its inputs is left out of all fits: on these `Built.loss` is measured.
     config : Configuration
     store : Store
         Keeps what is found, so that a search that was interrupted resumes.
@@ -167,7 +168,8 @@ class Search:
         seed: int = 0,
         progress: Progress | None = None,
     ):
-        self.network, self.calibration, self.config = network, calibration, config
+        self.network, self.config = network, config
+        self.calibration, self._unseen = _parts(calibration)
         self._store, self._seed = store, seed
         self._tell = progress or (lambda done, total, what: None)
         self._tell(0, None, "planning")
@@ -176,16 +178,23 @@ class Search:
                 f"network {network.name!r} has no layer to compress",
                 "name one with convolutions or fully connected layers",
             )
-        sites, self.fixed = place(network, calibration, config)
+        sites, self.fixed = place(network, self.calibration, config)
         menus = menus_for(
-            network, calibration, config, sites, store=store, seed=seed, progress=self._tell
+            network,
+            self.calibration,
+            config,
+            sites,
+            store=store,
+            seed=seed,
+            progress=self._tell,
         )
         self._options = {menu.name: menu.options for menu in menus}
         self.menus = [menu.best for menu in menus]
         self.plain = [menu.stored.best for menu in menus]
         # Weights begin at a whole word.
         self._room = config.coefficient_bytes - config.coefficient_port // 8
-        self._key = network_digest(network), calibration.inputs, config.generator_max_shift, seed
+        fitted = self.calibration.inputs
+        self._key = network_digest(network), fitted, config.generator_max_shift, seed
 
     def frontier(
         self, menus: Sequence[Menu], cycles: int | None = None, points: int = _POINTS
@@ -325,17 +334,19 @@ class Search:
         return _accuracy(measured, samples, self._store, self._tell)
 
     def loss(self, network: Network) -> float:
-        """`distance` of a network's outputs from the float one's, on the calibration samples."""
-        key = digest("loss", *self._key, to_bytes(network))
-        inputs = self.calibration.inputs
+        """`distance` of a network's outputs from the float one's, on samples that no fit has seen.
+
+        Layers of more inputs than there are samples can be fitted to these as well as one likes.
+        """
+        key = digest("loss", *self._key, self._unseen, to_bytes(network))
         made = self._store.figures(
-            key, lambda: {"loss": distance(_outputs(network, inputs), self._wanted)}
+            key, lambda: {"loss": distance(_outputs(network, self._unseen), self._wanted)}
         )
         return made["loss"]
 
     @cached_property
     def _wanted(self) -> Floats:
-        return _outputs(self.network, self.calibration.inputs)
+        return _outputs(self.network, self._unseen)
 
     def _instead(self, name: str, chosen: Option) -> Option | None:
         others = (
@@ -364,6 +375,15 @@ class Search:
         )
         self._store.put(key, to_bytes(network))
         return network
+
+
+def _parts(calibration: Calibration) -> tuple[Calibration, Floats]:
+    """What is fitted to, with the scales of all, and what is not; the same if there is but one."""
+    inputs = calibration.inputs
+    if len(inputs) == 1:
+        return calibration, inputs
+    unseen = np.arange(len(inputs)) % 4 == 0
+    return replace(calibration, inputs=inputs[~unseen]), inputs[unseen]
 
 
 def _outputs(network: Network | FloatNetwork, inputs: Floats) -> Floats:

@@ -5,7 +5,7 @@
 
 A network runs three times on the first images of a file: in integers; with the maps between basis
 kernels and V rounded but not clamped; and with these maps as they are before rounding and clamping,
-in double precision. Everything else is equal, and stays int8.
+in double precision. Everything else is equal, and stays int8; sums are rounded once, halves up.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import argparse
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.network import INPUT, Convolution, Network, run
+from golden.network import INPUT, Convolution, Network, Rounding, run
 from insitu.errors import InsituError
 from insitu.evaluate import read_inputs
 from insitu.network import load
@@ -28,7 +29,7 @@ from insitu.network import load
 CACHE = Path.home() / ".cache" / "insitu"
 BATCH = 50
 Floats = NDArray[np.floating[Any]]
-Change = Callable[[Floats], Floats]
+Change = Callable[[Convolution, Floats], Floats]
 
 
 def real_sums(layer: Convolution, x: Floats) -> Floats:
@@ -54,27 +55,36 @@ def with_intermediates(network: Network, x: NDArray[np.int8], change: Change) ->
     for layer in network.layers:
         sources = [maps[name] for name in layer.inputs]
         if layer.name.endswith(".basis"):
-            maps[layer.name] = change(rescaled(layer, layer.sums(*sources).astype(np.float64)))
+            sums = layer.sums(*sources).astype(np.float64)
+            maps[layer.name] = change(layer, rescaled(layer, sums))
         elif layer.inputs[0].endswith(".basis"):
-            y = half_up(rescaled(layer, real_sums(layer, *sources))) + layer.output_zero_point
-            limits = layer.activation_min, layer.activation_max
-            maps[layer.name] = np.clip(y, *limits).astype(np.int8)
+            y = rescaled(layer, real_sums(layer, *sources))
+            maps[layer.name] = int8(layer, y).astype(np.int8)
         else:
             maps[layer.name] = layer.compute(*sources)
     return np.asarray(maps[network.layers[-1].name], np.int8)
 
 
-def as_they_are(x: Floats) -> Floats:
-    """Neither rounded nor clamped."""
-    return x
-
-
-def int8(x: Floats) -> Floats:
+def int8(layer: Convolution, x: Floats) -> Floats:
     """Rounded and clamped, as in the hardware."""
-    return np.clip(half_up(x), -127, 127)
+    y = half_up(x) + layer.output_zero_point
+    return np.clip(y, layer.activation_min, layer.activation_max)
 
 
-FORMS: dict[str, Change] = {"int8": int8, "not clamped": half_up, "not rounded": as_they_are}
+FORMS: dict[str, Change] = {
+    "int8": int8,
+    "not clamped": lambda layer, x: half_up(x),
+    "not rounded": lambda layer, x: x,
+}
+
+
+def rounded_once(network: Network) -> Network:
+    """The same with sums that are rounded once, halves up, as of networks that were retrained."""
+    layers = (
+        replace(one, rounding=Rounding.UP) if isinstance(one, Convolution) else one
+        for one in network.layers
+    )
+    return replace(network, layers=tuple(layers))
 
 
 def main() -> None:
@@ -87,7 +97,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2000, help="default: %(default)s")
     arguments = parser.parse_args()
     try:
-        network = load(arguments.network)
+        network = rounded_once(load(arguments.network))
         found = read_inputs(arguments.inputs, network)
         if found.labels is None:
             parser.error(f"{arguments.inputs} has no labels")

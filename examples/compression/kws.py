@@ -8,7 +8,7 @@ the only ones there are. Every row is therefore made twice: calibrated and searc
 second sample, retrained with 200 of these, an epoch chosen by the other 50, and measured on the
 others. The figures of both halves together are 500 answers. The form and precision of each layer
 are the solver's (`insitu.search`). `loss`, before retraining, is what `insitu compress` compares a
-row with its plain one by, on the samples that were calibrated with. Rows are written to
+row with its plain one by, on every fourth sample that was calibrated with. Rows are written to
 build/compression, where `rows.py table` finds them. Needs the extra `train`.
 """
 
