@@ -153,7 +153,7 @@ class FlashLoader(wiring.Component):
             m.d.sync += turn.eq(turn + 1)
         m.d.sync += [
             asking.eq(Mux(asking, ~answered, complete & transfers)),
-            owner.eq(asking & Mux(owner, ~ended, ~host.cyc | ended)),
+            owner.eq(asking & Mux(owner, ~ended, ~(host.cyc & host.stb) | ended)),
         ]
         with m.If(step):
             m.d.sync += index.eq(Mux(last, 0, index + 1))

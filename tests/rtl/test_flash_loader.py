@@ -177,6 +177,18 @@ async def refuses(bench: Bench) -> None:
 
 
 @testbench
+async def needs_no_idle_master(bench: Bench) -> None:
+    """A master that keeps its cycle between accesses does not keep the loader from the bus."""
+    world = World(bench)
+    bench.dut.bus__cyc.value = 1
+    while world.flash.bits_read // 32 < len(world.memory) // 4 + 18:
+        await bench.cycles(1000)
+    bench.dut.bus__cyc.value = 0
+    assert await world.end() == SelfLoad.LOADED
+    assert world.loaded()
+
+
+@testbench
 async def takes_the_time_that_it_says(bench: Bench) -> None:
     """The cycles of the docstrings, with nobody else on the bus and memories that never wait."""
     world = World(bench)
@@ -204,6 +216,10 @@ def test_loads(config: str, slowest: int, gaps: int, seed: int) -> None:
 @pytest.mark.parametrize("spoilt", [*NONE_FOUND, *CRC_WRONG])
 def test_refuses(spoilt: str, seed: int) -> None:
     _run("refuses", seed, config="small", spoilt=spoilt)
+
+
+def test_needs_no_idle_master(seed: int) -> None:
+    _run("needs_no_idle_master", seed, config="small")
 
 
 def test_takes_the_time_that_it_says(seed: int) -> None:
