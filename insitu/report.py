@@ -349,6 +349,7 @@ def _accuracies(entries: Sequence[Entry]) -> str:
 def _losses(entry: Entry) -> str:
     """Memory against the loss that a solver worked with."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.add_subplot()
@@ -361,7 +362,9 @@ def _losses(entry: Entry) -> str:
         axes.axvline(entry.budget / 1024, color=_FLOAT, linestyle=":", label="budget")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}")
+    low, high = axes.get_ylim()
+    # Between powers of ten there is room for numbers where there are few of these.
+    axes.yaxis.set_minor_formatter("{x:g}" if high < 10 * low else NullFormatter())
     axes.set_xlabel("weights and parameters, KB")
     axes.set_ylabel("loss")
     axes.grid(alpha=0.3)
