@@ -61,6 +61,7 @@ __all__ = [
     "compress",
     "compress_weights",
     "compressible",
+    "covariance_of",
     "default_choices",
     "effective_weights",
     "fit_basis",
@@ -570,6 +571,14 @@ def _result(
     return LayerResult(name, choice, float(relative[0]), float(relative[-1]), bits)
 
 
+def covariance_of(layer: FloatConvolution, samples: Floats) -> Floats | None:
+    """Covariance [Ci*T, Ci*T] of what a layer's taps see; None where it is very wide."""
+    if layer.weights[0].size > MOST_INPUTS:
+        return None
+    square, _, _ = _covariances(layer, samples, samples)
+    return square
+
+
 def moments_of(
     layer: FloatConvolution, samples: Floats, seen: Floats
 ) -> tuple[Floats | None, Floats]:
@@ -593,6 +602,21 @@ def moments_of(
     n = layer.weights[0].size
     if n > MOST_INPUTS:
         return None, layer.weights
+    square, product, count = _covariances(layer, samples, seen)
+    # Few samples say little about many inputs: then the weights stay as they were.
+    damping = _DAMPING * max(1.0, 4 * n / count) * max(float(np.trace(square)) / n, 1e-12)
+    square += damping * np.eye(n)
+    product += damping * np.eye(n)
+    flat = layer.weights.reshape(len(layer.weights), n)
+    wanted = np.linalg.solve(square, (flat @ product).T).T
+    return square, wanted.reshape(layer.weights.shape)
+
+
+def _covariances(
+    layer: FloatConvolution, samples: Floats, seen: Floats
+) -> tuple[Floats, Floats, int]:
+    """Of what the taps see, with itself and with what they should see; and of how many pixels."""
+    n = layer.weights[0].size
     square, product = np.zeros((n, n)), np.zeros((n, n))
     mean, mean_seen = np.zeros(n), np.zeros(n)
     count = 0
@@ -610,13 +634,7 @@ def moments_of(
         count += len(x)
     square = square / count - np.outer(mean_seen, mean_seen) / count**2
     product = product / count - np.outer(mean, mean_seen) / count**2
-    # Few samples say little about many inputs: then the weights stay as they were.
-    damping = _DAMPING * max(1.0, 4 * n / count) * max(float(np.trace(square)) / n, 1e-12)
-    square += damping * np.eye(n)
-    product += damping * np.eye(n)
-    flat = layer.weights.reshape(len(layer.weights), n)
-    wanted = np.linalg.solve(square, (flat @ product).T).T
-    return square, wanted.reshape(layer.weights.shape)
+    return square, product, count
 
 
 def compress_weights(

@@ -30,7 +30,14 @@ from threadpoolctl import threadpool_limits
 from golden.code import POWER_BITS, Code
 from golden.network import INPUT, Convolution, Generated, Rounding, Shape, Stored
 from insitu.choice import Choice
-from insitu.compress import MOST_INPUTS, compressible, effective_weights, moments_of, pointwise
+from insitu.compress import (
+    MOST_INPUTS,
+    compressible,
+    covariance_of,
+    effective_weights,
+    moments_of,
+    pointwise,
+)
 from insitu.errors import FileError, FitError, SizeError
 from insitu.files import write_file
 from insitu.float_network import FloatConvolution, FloatNetwork
@@ -501,10 +508,13 @@ def menus_for(
         If a layer has none that the configuration can run.
     """
     tell = progress or (lambda done, total, what: None)
-    samples = calibration.inputs[:_SAMPLES]
+    samples = calibration.inputs[: 2 * _SAMPLES]
     base = network_digest(network), samples, seed, config.generator_max_shift
     key = digest(*base)
-    meter = _Meter(network, samples)
+    # A layer of many inputs can be fitted to few samples as well as one likes.
+    fitted, meter = (
+        _Meter(network, some) for some in (samples[::2], samples[len(samples) > 1 :: 2])
+    )
     layers = compressible(network)
     last = network.layers[-1].name
     priced = [
@@ -514,7 +524,7 @@ def menus_for(
     total, done = sum(len(options) for _, options in priced), 0
     menus = []
     for layer, options in priced:
-        fits = _Fits(layer, meter, config, seed, store, key)
+        fits = _Fits(layer, fitted.source(layer), meter, config, seed, store, key)
         found = []
         for choice, cost in options:
             tell(done, total, f"options of {layer.name}")
@@ -554,18 +564,20 @@ def _priced(
 
 
 class _Fits:
-    """Fits one layer in all forms, and says what each would cost the network."""
+    """Fits one layer in all forms to what it sees, and says what each would cost the network."""
 
     def __init__(
         self,
         layer: FloatConvolution,
+        seen: Floats,
         meter: _Meter,
         config: Configuration,
         seed: int,
         store: Store,
         key: str,
     ):
-        self._layer, self._meter, self._config, self._seed = layer, meter, config, seed
+        self._layer, self._seen, self._meter = layer, seen, meter
+        self._config, self._seed = config, seed
         self._store, self._key = store, key
 
     def loss(self, choice: Choice) -> float:
@@ -588,10 +600,17 @@ class _Fits:
 
     @cached_property
     def _metric(self) -> Floats | None:
+        """What is fitted in."""
         if self._layer.groups > 1:
             return None
-        source = self._meter.source(self._layer)
-        return moments_of(self._layer, source, source)[0]
+        return moments_of(self._layer, self._seen, self._seen)[0]
+
+    @cached_property
+    def _measure(self) -> Floats | None:
+        """What errors are measured in: of samples that no fit has seen."""
+        if self._layer.groups > 1:
+            return None
+        return covariance_of(self._layer, self._meter.source(self._layer))
 
     def _weights(self, choice: Choice) -> Floats:
         layer = self._layer
@@ -605,7 +624,7 @@ class _Fits:
         wanted = self._layer.weights.reshape(len(self._layer.weights), -1)
         apart = wanted - self._weights(choice).reshape(wanted.shape)
         wrong, power = (
-            float(((rows if self._metric is None else rows @ self._metric) * rows).sum())
+            float(((rows if self._measure is None else rows @ self._measure) * rows).sum())
             for rows in (apart, wanted)
         )
         return wrong / max(power, 1e-30)
