@@ -65,7 +65,7 @@ __all__ = [
 
 Floats = NDArray[np.floating[Any]]
 
-_VERSION = "3"
+_VERSION = "4"
 """Of fits and networks: to be raised when code would make other ones of the same inputs."""
 _SAMPLES = 128
 _SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8)
@@ -420,37 +420,58 @@ def place(
 class _Meter:
     """Measures what becomes of a network's output where one layer has other weights.
 
+    Layers behind it get the weights whose outputs come nearest to what they were, as when a network
+    is compressed: they make good a part of the error.
+
     Parameters
     ----------
     network : FloatNetwork
-    samples : float32 [N, H, W, C]
+    fitted, unseen : float32 [N, H, W, C]
+        Samples that weights are fitted to, and those that are measured on.
     """
 
-    def __init__(self, network: FloatNetwork, samples: Floats):
+    def __init__(self, network: FloatNetwork, fitted: Floats, unseen: Floats):
         self._network = network
-        self._maps: dict[str, Floats] = {INPUT: samples}
+        self._fitted: dict[str, Floats] = {INPUT: fitted}
+        self._unseen: dict[str, Floats] = {INPUT: unseen}
         self._means: dict[str, Floats] = {}
         for layer in network.layers:
-            sums = layer.sums(*(self._maps[name] for name in layer.inputs))
+            for maps in (self._unseen, self._fitted):
+                sums = layer.sums(*(maps[name] for name in layer.inputs))
+                maps[layer.name] = layer.limited(sums)
             self._means[layer.name] = sums.mean(axis=(0, 1, 2))
-            self._maps[layer.name] = layer.limited(sums)
 
-    def source(self, layer: FloatConvolution) -> Floats:
-        """What a layer sees."""
-        return self._maps[layer.inputs[0]]
+    def fitted(self, layer: FloatConvolution) -> Floats:
+        """What a layer sees of the samples to fit to."""
+        return self._fitted[layer.inputs[0]]
+
+    def unseen(self, layer: FloatConvolution) -> Floats:
+        """What it sees of the others."""
+        return self._unseen[layer.inputs[0]]
 
     def moved(self, layer: FloatConvolution, weights: Floats) -> float:
-        """How far the output moves, its mean in the layer's channels kept."""
-        sums = replace(layer, weights=weights).sums(self.source(layer))
-        sums += (self._means[layer.name] - sums.mean(axis=(0, 1, 2))).astype(sums.dtype)
-        maps = {layer.name: layer.limited(sums)}
-        for other in self._network.layers:
-            if any(name in maps for name in other.inputs):
-                maps[other.name] = other.run(
-                    *(maps.get(name, self._maps[name]) for name in other.inputs)
-                )
+        """How far the output moves, the means of convolutions' channels kept."""
+        fitted: dict[str, Floats] = {}
+        unseen: dict[str, Floats] = {}
+        for one in self._network.layers:
+            own = one.name == layer.name
+            if not own and not any(name in fitted for name in one.inputs):
+                continue
+            inputs = [fitted.get(name, self._fitted[name]) for name in one.inputs]
+            others = [unseen.get(name, self._unseen[name]) for name in one.inputs]
+            if isinstance(one, FloatConvolution):
+                if own:
+                    one = replace(one, weights=weights)
+                elif one.groups == 1:
+                    one = replace(one, weights=moments_of(one, self.fitted(one), inputs[0])[1])
+                sums = one.sums(*inputs)
+                apart = (self._means[one.name] - sums.mean(axis=(0, 1, 2))).astype(sums.dtype)
+                fitted[one.name] = one.limited(sums + apart)
+                unseen[one.name] = one.limited(one.sums(*others) + apart)
+            else:
+                fitted[one.name], unseen[one.name] = one.run(*inputs), one.run(*others)
         last = self._network.layers[-1].name
-        return distance(maps[last], self._maps[last])
+        return distance(unseen[last], self._unseen[last])
 
 
 @dataclass(frozen=True)
@@ -512,9 +533,7 @@ def menus_for(
     base = network_digest(network), samples, seed, config.generator_max_shift
     key = digest(*base)
     # A layer of many inputs can be fitted to few samples as well as one likes.
-    fitted, meter = (
-        _Meter(network, some) for some in (samples[::2], samples[len(samples) > 1 :: 2])
-    )
+    meter = _Meter(network, samples[::2], samples[len(samples) > 1 :: 2])
     layers = compressible(network)
     last = network.layers[-1].name
     priced = [
@@ -524,7 +543,7 @@ def menus_for(
     total, done = sum(len(options) for _, options in priced), 0
     menus = []
     for layer, options in priced:
-        fits = _Fits(layer, fitted.source(layer), meter, config, seed, store, key)
+        fits = _Fits(layer, meter, config, seed, store, key)
         found = []
         for choice, cost in options:
             tell(done, total, f"options of {layer.name}")
@@ -564,20 +583,18 @@ def _priced(
 
 
 class _Fits:
-    """Fits one layer in all forms to what it sees, and says what each would cost the network."""
+    """Fits one layer in all forms, and says what each would cost the network."""
 
     def __init__(
         self,
         layer: FloatConvolution,
-        seen: Floats,
         meter: _Meter,
         config: Configuration,
         seed: int,
         store: Store,
         key: str,
     ):
-        self._layer, self._seen, self._meter = layer, seen, meter
-        self._config, self._seed = config, seed
+        self._layer, self._meter, self._config, self._seed = layer, meter, config, seed
         self._store, self._key = store, key
 
     def loss(self, choice: Choice) -> float:
@@ -603,14 +620,15 @@ class _Fits:
         """What is fitted in."""
         if self._layer.groups > 1:
             return None
-        return moments_of(self._layer, self._seen, self._seen)[0]
+        source = self._meter.fitted(self._layer)
+        return moments_of(self._layer, source, source)[0]
 
     @cached_property
     def _measure(self) -> Floats | None:
         """What errors are measured in: of samples that no fit has seen."""
         if self._layer.groups > 1:
             return None
-        return covariance_of(self._layer, self._meter.source(self._layer))
+        return covariance_of(self._layer, self._meter.unseen(self._layer))
 
     def _weights(self, choice: Choice) -> Floats:
         layer = self._layer
