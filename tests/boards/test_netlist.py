@@ -152,5 +152,5 @@ class _OfUnknownCells(wiring.Component):
 
 
 def test_failed_synthesis_names_the_log(tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match=r"yosys failed: .*NO_SUCH_CELL.* read .*yosys\.log"):
+    with pytest.raises(BuildError, match=r"yosys failed: .*NO_SUCH_CELL.* read .*yosys\.out"):
         netlist(_OfUnknownCells(), "ice40", directory=tmp_path)
