@@ -5,12 +5,13 @@ layer has when the network is planned with stored weights. Only where a network 
 rows do a plan's cycles differ from the sum of prices.
 
 The loss of an option is a stand-in that is meant to be added up over layers. The option's weights
-are fitted to the layer alone, quickly, in the metric of what it sees in the float network, which
-gives the error of its outputs. What that costs the network is measured at a few precisions of
-stored weights: the float network runs with them in place of the layer's own, its mean output
-corrected as `compress` corrects it; the loss is how far the network's output moves (`distance`).
-Other errors lie between (`Sensitivity`). Both levels run factored, fully or not, or recovered into
-the tile: one fit is for all.
+are fitted to the layer alone, quickly, in the metric of what it sees of some samples in the float
+network; the error of its outputs is that on others. What it costs the network is measured at a few
+precisions of stored weights: the float network runs with them in place of the layer's own, means
+corrected and layers behind it refitted as `compress` does; the loss is how far the network's output
+moves (`distance`) on the samples that nothing was fitted to. Other errors lie between
+(`Sensitivity`). Both levels run factored, fully or not, or recovered into the tile: one fit is for
+all.
 
 Errors and losses are kept in a folder under a digest of all that they depend on.
 """
@@ -68,6 +69,9 @@ Floats = NDArray[np.floating[Any]]
 _VERSION = "4"
 """Of fits and networks: to be raised when code would make other ones of the same inputs."""
 _SAMPLES = 128
+"""That layers are fitted to, and that errors are measured on."""
+_REFITTING = 32
+"""Of them, for layers behind, unless these have few pixels."""
 _SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8)
 """Basis kernels, of as many as there can be."""
 _INTRA = ((4, 4), (4, 3), (3, 3), (4, 2), (3, 2))
@@ -459,11 +463,11 @@ class _Meter:
                 continue
             inputs = [fitted.get(name, self._fitted[name]) for name in one.inputs]
             others = [unseen.get(name, self._unseen[name]) for name in one.inputs]
-            if isinstance(one, FloatConvolution):
+            if isinstance(one, FloatConvolution) and (own or one.weight_scale is None):
                 if own:
                     one = replace(one, weights=weights)
                 elif one.groups == 1:
-                    one = replace(one, weights=moments_of(one, self.fitted(one), inputs[0])[1])
+                    one = replace(one, weights=self._refitted(one, inputs[0]))
                 sums = one.sums(*inputs)
                 apart = (self._means[one.name] - sums.mean(axis=(0, 1, 2))).astype(sums.dtype)
                 fitted[one.name] = one.limited(sums + apart)
@@ -472,6 +476,12 @@ class _Meter:
                 fitted[one.name], unseen[one.name] = one.run(*inputs), one.run(*others)
         last = self._network.layers[-1].name
         return distance(unseen[last], self._unseen[last])
+
+    def _refitted(self, layer: FloatConvolution, seen: Floats) -> Floats:
+        """The weights that a layer should have for what it sees, by some pixels for each input."""
+        pixels = int(np.prod(self._fitted[layer.name].shape[1:3]))
+        some = max(_REFITTING, -(-4 * layer.weights[0].size // pixels))
+        return moments_of(layer, self.fitted(layer)[:some], seen[:some])[1]
 
 
 @dataclass(frozen=True)
@@ -533,7 +543,7 @@ def menus_for(
     base = network_digest(network), samples, seed, config.generator_max_shift
     key = digest(*base)
     # A layer of many inputs can be fitted to few samples as well as one likes.
-    meter = _Meter(network, samples[::2], samples[len(samples) > 1 :: 2])
+    meter = _Meter(network, samples[::2], samples[1::2])
     layers = compressible(network)
     last = network.layers[-1].name
     priced = [
@@ -645,7 +655,7 @@ class _Fits:
             float(((rows if self._measure is None else rows @ self._measure) * rows).sum())
             for rows in (apart, wanted)
         )
-        return wrong / max(power, 1e-30)
+        return max(wrong, 0.0) / max(power, 1e-30)
 
     def _moved(self, choice: Choice) -> float:
         return self._meter.moved(self._layer, self._weights(choice))

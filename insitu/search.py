@@ -36,6 +36,8 @@ _POINTS = 16
 """Of a frontier."""
 _ATTEMPTS = 4
 """Allocations that are planned, each more careful, where bands of rows make prices inexact."""
+_FEWEST = 16
+"""Calibration samples."""
 _SPAN = 4.0
 """Ratio of two ranges from which on they cannot be of the same kind of inputs."""
 
@@ -156,6 +158,8 @@ class Search:
     ------
     FitError
         If the configuration cannot run the network in any form.
+    InputError
+        If there are too few calibration samples.
     """
 
     def __init__(
@@ -378,10 +382,14 @@ class Search:
 
 
 def _parts(calibration: Calibration) -> tuple[Calibration, Floats]:
-    """What is fitted to, with the scales of all, and what is not; the same if there is but one."""
+    """What is fitted to, with the scales of all, and what is not."""
     inputs = calibration.inputs
-    if len(inputs) == 1:
-        return calibration, inputs
+    if len(inputs) < _FEWEST:
+        raise InputError(
+            f"{len(inputs)} calibration samples are too few: some are fitted to, and what that is "
+            f"worth is measured on others; there must be {_FEWEST} at least",
+            "give some hundred typical inputs",
+        )
     unseen = np.arange(len(inputs)) % 4 == 0
     return replace(calibration, inputs=inputs[~unseen]), inputs[unseen]
 

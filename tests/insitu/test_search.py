@@ -61,6 +61,14 @@ def right(network, samples):
     return float(np.mean(classes == samples.labels))
 
 
+def test_few_samples_are_refused(few, seed):
+    rng = np.random.default_rng(seed)
+    network = small_network(rng)
+    with pytest.raises(InputError, match="15 calibration samples are too few"):
+        Search(network, calibrated(rng, network, 15), UP5K, store=Store(None))
+    Search(network, calibrated(rng, network, 16), UP5K, store=Store(None))
+
+
 def test_names_what_another_dataflow_would_lose(few, kept, seed):
     search = searched(np.random.default_rng(seed), kept)
     sites, _ = place(search.network, search.calibration, UP5K)
