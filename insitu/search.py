@@ -26,7 +26,15 @@ from insitu.progress import Progress
 from insitu.quantise import Calibration, check_knowledge, quantise_inputs
 from rtl.config import Configuration
 
-__all__ = ["Built", "Found", "Labelled", "Search", "check_labelled", "check_samples"]
+__all__ = [
+    "Built",
+    "Found",
+    "Labelled",
+    "Search",
+    "check_labelled",
+    "check_samples",
+    "outputs_of",
+]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -344,13 +352,13 @@ class Search:
         """
         key = digest("loss", *self._key, self._unseen, to_bytes(network))
         made = self._store.figures(
-            key, lambda: {"loss": distance(_outputs(network, self._unseen), self._wanted)}
+            key, lambda: {"loss": distance(outputs_of(network, self._unseen), self._wanted)}
         )
         return made["loss"]
 
     @cached_property
     def _wanted(self) -> Floats:
-        return _outputs(self.network, self._unseen)
+        return outputs_of(self.network, self._unseen)
 
     def _instead(self, name: str, chosen: Option) -> Option | None:
         others = (
@@ -394,8 +402,8 @@ def _parts(calibration: Calibration) -> tuple[Calibration, Floats]:
     return replace(calibration, inputs=inputs[~unseen]), inputs[unseen]
 
 
-def _outputs(network: Network | FloatNetwork, inputs: Floats) -> Floats:
-    """Outputs [N, values] in real numbers."""
+def outputs_of(network: Network | FloatNetwork, inputs: Floats) -> Floats:
+    """Outputs [N, values] in real numbers, for real inputs [N, H, W, C]."""
     if isinstance(network, FloatNetwork):
         batches = [network.run(inputs[n : n + _BATCH]) for n in range(0, len(inputs), _BATCH)]
         return np.concatenate(batches).reshape(len(inputs), -1)
@@ -418,7 +426,7 @@ def _accuracy(
         for start in range(0, len(samples.labels), _BATCH):
             tell(start, len(samples.labels), f"evaluating the {kind} network")
             batch = slice(start, start + _BATCH)
-            outputs = _outputs(network, samples.inputs[batch])
+            outputs = outputs_of(network, samples.inputs[batch])
             found += int((outputs.argmax(axis=1) == samples.labels[batch]).sum())
         return {"right": found / len(samples.labels)}
 

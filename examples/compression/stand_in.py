@@ -22,12 +22,10 @@ from budgets import FITS, KB
 from rows import CACHE, OPTIONS, Row, read_row
 from scipy.stats import spearmanr
 
-from golden.network import run
 from insitu.console import progress
 from insitu.errors import FitError, InsituError
 from insitu.menu import Menu, Store, distance
-from insitu.quantise import quantise_inputs
-from insitu.search import Search
+from insitu.search import Search, outputs_of
 from insitu.train.loop import split
 from rtl.config import configuration
 
@@ -49,7 +47,7 @@ def measure(models: Path, training: Path) -> None:
     network, samples, calibration = read_row(ROW, models, training)
     _, held_out = split(samples, OPTIONS.held_out)
     unseen = held_out.at(torch.arange(IMAGES)).real().permute(0, 2, 3, 1).numpy()
-    wanted = network.run(unseen).reshape(IMAGES, -1)
+    wanted = outputs_of(network, unseen)
     rng = np.random.default_rng(0)
     found = []
     print("| budget | options | bytes | losses of the layers | divergence |\n|---|---|---|---|---|")
@@ -65,10 +63,7 @@ def measure(models: Path, training: Path) -> None:
                     built = search.build(menus, budget * KB)
                 except FitError:
                     continue  # A third may have nothing so small.
-                made = built.network
-                integers = quantise_inputs(unseen, made.input_scale, made.input_zero_point)
-                steps = run(made, integers).reshape(IMAGES, -1).astype(float)
-                loss = distance(made.output_scale * (steps - made.output_zero_point), wanted)
+                loss = distance(outputs_of(built.network, unseen), wanted)
                 found.append((built.allocation.loss, loss))
                 print(
                     f"| {budget} KB | {options} | {built.bytes:,} | {built.allocation.loss:.3f} "
