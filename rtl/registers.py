@@ -127,7 +127,11 @@ STATUS_BITS = {
 
 CONTROL_BITS = {
     "start": Bit(0, "run the program in the coefficient memory"),
-    "clear": Bit(1, "clear done, write_refused, start_refused, fault and access_error"),
+    "clear": Bit(
+        1,
+        "clear done, write_refused, start_refused, fault and access_error; one that comes with the "
+        "end of a run, or behind it, clears what that left",
+    ),
 }
 
 
