@@ -1,17 +1,17 @@
 """VWW and AD of MLPerf Tiny, for which there are no labelled samples, in an iCE40UP5K's memory.
 
     python examples/mlperf_tiny/inputs.py synthetic FOLDER/ad_int8.tflite -o ~/.cache/insitu/ad.npz
-    python examples/compression/unlabelled.py FOLDER ad
+    python examples/compression/unlabelled.py FOLDER ad [--choose]
     insitu compile build/compression/ad.npz -o ad.image --config up5k
     insitu simulate ad.image --inputs ~/.cache/insitu/ad.npz --samples 2 --layers
 
 FOLDER holds MLPerf Tiny's `NAME_int8.tflite`, which says what inputs are like, and
 `NAME_float32.tflite`, which is compressed as `choices/NAME.json` says, beside `NAME_plain.json`,
 the best that storing the weights gives in as much memory. Both are what the search of `insitu
-compress` chose. Of the inputs, a third random, a third smooth and a third shapes on a background,
-the first 256 are calibrated with; on the next 256 outputs are compared with those of the float
-network. Errors are relative: the norm of the error over the norm of what it is an error of, of
-outputs about their mean.
+compress` chose: `--choose` writes them anew. Of the inputs, a third random, a third smooth and a
+third shapes on a background, the first 256 are calibrated with; on the next 256 outputs are
+compared with those of the float network. Errors are relative: the norm of the error over the norm
+of what it is an error of, of outputs about their mean.
 """
 
 from __future__ import annotations
@@ -24,21 +24,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from budgets import FITS, KB
 from numpy.typing import NDArray
 from rich.console import Console
 
 from golden.network import Network, run
-from insitu.choice import read_choices
+from insitu.choice import read_choices, write_choices
 from insitu.compress import LayerResult, compress
 from insitu.console import progress
 from insitu.errors import InsituError
 from insitu.evaluate import read_inputs
 from insitu.files import write_file
 from insitu.float_network import FloatConvolution, FloatNetwork
+from insitu.menu import Store
 from insitu.models import load_float, load_model
 from insitu.network import save
 from insitu.plan import plan
-from insitu.quantise import calibrate, quantise, quantise_inputs
+from insitu.quantise import Calibration, calibrate, quantise, quantise_inputs
+from insitu.search import Search
 from rtl.config import LARGEST_MEMORY, Configuration, configuration
 
 HERE = Path(__file__).parent
@@ -46,6 +49,8 @@ CACHE = Path.home() / ".cache" / "insitu"
 WORK = Path("build/compression")
 SAMPLES = 256
 CONFIGURATION = "up5k"
+BUDGETS = {"ad": (60 * KB, 70_000), "vww": (58 * KB, None)}
+"""Bytes of weights and parameters, and cycles."""
 Floats = NDArray[np.floating[Any]]
 console = Console(highlight=False)
 
@@ -88,6 +93,23 @@ def weight_errors(floating: FloatNetwork, results: list[LayerResult]) -> dict[st
     }
 
 
+def choose(name: str, floating: FloatNetwork, calibration: Calibration) -> None:
+    """Write the solver's choices, and those of stored weights."""
+    budget, cycles = BUDGETS[name]
+    config = configuration(CONFIGURATION)
+    with progress() as tell:
+        search = Search(floating, calibration, config, store=Store(FITS), progress=tell)
+        built = {
+            name: search.build(search.menus, budget, cycles),
+            f"{name}_plain": search.build(search.plain, budget, cycles),
+        }
+    for row, one in built.items():
+        write_choices(one.allocation.choices, HERE / "choices" / f"{row}.json")
+        console.print(
+            f"{row}: {one.bytes:,} bytes, {one.plan.cycles:,} cycles, loss {one.loss:.4g}"
+        )
+
+
 def figures(
     network: Network, floating: FloatNetwork, config: Configuration, unseen: Floats
 ) -> dict[str, Any]:
@@ -114,6 +136,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="MLPerf Tiny's networks")
     parser.add_argument("name", choices=("ad", "vww"))
     parser.add_argument("--inputs", type=Path, help="default: ~/.cache/insitu/NAME.npz")
+    parser.add_argument("--choose", action="store_true", help="search for the choices first")
     arguments = parser.parse_args()
     name, config = arguments.name, configuration(CONFIGURATION)
     found: dict[str, Any] = {}
@@ -124,6 +147,8 @@ def main() -> None:
         floating = load_float(arguments.folder / f"{name}_float32.tflite")
         seen, unseen = inputs[:SAMPLES], inputs[SAMPLES:]
         calibration = calibrate(floating, seen)
+        if arguments.choose:
+            choose(name, floating, calibration)
         WORK.mkdir(parents=True, exist_ok=True)
         for row in (name, f"{name}_plain"):
             choices = read_choices(HERE / "choices" / f"{row}.json")
