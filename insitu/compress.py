@@ -571,12 +571,18 @@ def _result(
     return LayerResult(name, choice, float(relative[0]), float(relative[-1]), bits)
 
 
-def covariance_of(layer: FloatConvolution, samples: Floats) -> Floats | None:
-    """Covariance [Ci*T, Ci*T] of what a layer's taps see; None where it is very wide."""
-    if layer.weights[0].size > MOST_INPUTS:
+def covariance_of(
+    layer: FloatConvolution, samples: Floats, *, damped: bool = False
+) -> Floats | None:
+    """Covariance [Ci*T, Ci*T] of what a layer's taps see; None where it is very wide.
+
+    Damped it is the metric of `moments_of`, for samples that are seen as they are.
+    """
+    n = layer.weights[0].size
+    if n > MOST_INPUTS:
         return None
-    square, _, _ = _covariances(layer, samples, samples)
-    return square
+    square, _, count = _covariances(layer, samples, samples)
+    return square + _damping(square, count) if damped else square
 
 
 def moments_of(
@@ -603,13 +609,22 @@ def moments_of(
     if n > MOST_INPUTS:
         return None, layer.weights
     square, product, count = _covariances(layer, samples, seen)
-    # Few samples say little about many inputs: then the weights stay as they were.
-    damping = _DAMPING * max(1.0, 4 * n / count) * max(float(np.trace(square)) / n, 1e-12)
-    square += damping * np.eye(n)
-    product += damping * np.eye(n)
+    damping = _damping(square, count)
+    metric = square + damping
     flat = layer.weights.reshape(len(layer.weights), n)
-    wanted = np.linalg.solve(square, (flat @ product).T).T
-    return square, wanted.reshape(layer.weights.shape)
+    wanted = np.linalg.solve(metric, (flat @ (product + damping)).T).T
+    return metric, wanted.reshape(layer.weights.shape)
+
+
+def _damping(square: Floats, count: int) -> Floats:
+    """What is added to a covariance of `count` pixels.
+
+    Few samples say little about many inputs: with it the weights stay as they were.
+    """
+    n = len(square)
+    share = _DAMPING * max(1.0, 4 * n / count)
+    damping: Floats = share * max(float(np.trace(square)) / n, 1e-12) * np.eye(n)
+    return damping
 
 
 def _covariances(
@@ -620,19 +635,25 @@ def _covariances(
     square, product = np.zeros((n, n)), np.zeros((n, n))
     mean, mean_seen = np.zeros(n), np.zeros(n)
     count = 0
+
     # About some mean: single precision would lose what varies little about a large one.
-    about = [layer.patches(maps[:1]).reshape(-1, n).mean(axis=0) for maps in (samples, seen)]
+    def about(maps: Floats) -> Callable[[int], Floats]:
+        some = layer.patches(maps[:1]).reshape(-1, n).mean(axis=0)
+        return lambda start: layer.patches(maps[start : start + 16]).reshape(-1, n) - some
+
+    should, does = about(samples), about(seen)
     for start in range(0, len(samples), 16):
-        x, y = (
-            layer.patches(maps[start : start + 16]).reshape(-1, n) - mean_of
-            for maps, mean_of in zip((samples, seen), about, strict=True)
-        )
+        y = does(start)
         square += y.T @ y
-        product += x.T @ y
-        mean += x.sum(axis=0, dtype=np.float64)
         mean_seen += y.sum(axis=0, dtype=np.float64)
-        count += len(x)
+        count += len(y)
+        if samples is not seen:
+            x = should(start)
+            product += x.T @ y
+            mean += x.sum(axis=0, dtype=np.float64)
     square = square / count - np.outer(mean_seen, mean_seen) / count**2
+    if samples is seen:
+        return square, square, count
     product = product / count - np.outer(mean, mean_seen) / count**2
     return square, product, count
 

@@ -630,8 +630,7 @@ class _Fits:
         """What is fitted in."""
         if self._layer.groups > 1:
             return None
-        source = self._meter.fitted(self._layer)
-        return moments_of(self._layer, source, source)[0]
+        return covariance_of(self._layer, self._meter.fitted(self._layer), damped=True)
 
     @cached_property
     def _measure(self) -> Floats | None:
