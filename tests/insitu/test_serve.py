@@ -86,10 +86,13 @@ def served(
     """A board that is served; the path of its port."""
     ready = folder / f"{level}.json"
     arguments = ("serve", "--config", CONFIG.name, "--level", level, "--json", ready, *options)
+    # A shell's background jobs ignore interrupts, and what they start would do so, too.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             insitu(*arguments), cwd=ROOT, stdout=log, stderr=log, start_new_session=True
         )
+    signal.signal(signal.SIGINT, before)
     try:
         began = time.monotonic()
         while not ready.exists():
@@ -99,7 +102,11 @@ def served(
         yield json.loads(ready.read_text())["port"]
     finally:
         end(process.pid)
-        assert process.wait(30) == 0, (folder / "log").read_text()
+        try:
+            assert process.wait(30) == 0, (folder / "log").read_text()
+        finally:
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture
