@@ -3,7 +3,8 @@
     python examples/compression/up5k.py examples/mlperf_tiny/ic2_up5k.npz [NETWORK.npz ...]
     python examples/compression/up5k.py NETWORK.npz --test ~/.cache/insitu/cifar10.npz
 
-Prints Markdown. A network that is too large is planned as if coefficient memory were larger. With
+Prints Markdown. A network that is too large is planned as if coefficient memory were larger, as is
+what it was compressed from, stored at 8 bits, whose cycles are so many times as many. With
 `--test` golden runs on all its images, two minutes or so for each network.
 """
 
@@ -13,6 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from insitu.bench import dense
 from insitu.console import progress
 from insitu.errors import InsituError
 from insitu.evaluate import evaluate, read_inputs
@@ -25,7 +27,7 @@ CONFIG = configuration("up5k")
 
 
 def row(path: Path, test: Path | None) -> str:
-    """Name, bytes and what is too much of them, cycles, accuracy."""
+    """Name, bytes and what is too much of them, cycles, those of 8 bits, accuracy."""
     network = load(path)
     report = plan_roomy(network, CONFIG, name=path.stem).report()
     parts = [report[f"{what}_bytes"] for what in ("weight", "parameter", "program")]
@@ -35,6 +37,7 @@ def row(path: Path, test: Path | None) -> str:
         f"{' + '.join(f'{part:,}' for part in parts)} = {sum(parts):,}",
         f"{over:,} too much" if over > 0 else "fits",
         f"{report['cycles']:,}",
+        f"{plan_roomy(dense(network), CONFIG).cycles / report['cycles']:.2f}",
     ]
     if test is not None:
         with progress() as tell:
@@ -52,6 +55,7 @@ def main() -> None:
     parser.add_argument("--test", type=Path, metavar="FILE.npz", help="inputs and labels")
     arguments = parser.parse_args()
     names = ["network", "weights + parameters + program", "coefficient memory", "cycles"]
+    names.append("8 bits, times as many")
     names += ["right"] * (arguments.test is not None)
     print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
     try:
