@@ -285,13 +285,22 @@ class Site:
     Parameters
     ----------
     source, target : Map
+    banded : bool
+        Whether it runs in bands of rows.
     """
 
     source: Map
     target: Map
+    banded: bool = False
 
     def price(self, layer: FloatConvolution, choice: Choice, config: Configuration) -> Price:
         """What a layer takes in a form; FitError if the configuration cannot run it so."""
+        if self.banded and choice.dataflow == "cross":
+            raise FitError(
+                f"layer {layer.name!r} runs in bands of rows, for each of which its weights would "
+                "be recovered into the tile",
+                "let it stay factored",
+            )
         source = self.source
         if source.window and not (choice.stored or (choice.factored and choice.terms is None)):
             # Taps are in the place of channels only where weights are stored.
@@ -406,7 +415,7 @@ def place(
                 "use a network of fewer channels",
             ) from None
     sites = {
-        one.layer.name: Site(one.inputs[0], one.output)
+        one.layer.name: Site(one.inputs[0], one.output, banded=len(one.steps) > 1)
         for one in planned.layers
         if isinstance(one.layer, Convolution)
     }

@@ -132,6 +132,31 @@ def test_prices_are_those_of_the_plan(name, seed):
         ), choices
 
 
+def test_layers_in_bands_of_rows_are_not_recovered_into_the_tile(seed):
+    """A network that can run is offered no form in which it cannot."""
+    rng = np.random.default_rng(seed)
+    config = replace(UP5K, activation_bytes=3 << 10)
+    network = small_network(rng)
+    calibration = calibrated(rng, network)
+    sites, _ = place(network, calibration, config)
+    assert {name for name, site in sites.items() if site.banded} == {"wide", "beside"}
+    options = options_of(network, sites, config)
+    into_tile = {
+        name
+        for name, prices in options.items()
+        if any(choice.dataflow == "cross" for choice in prices)
+    }
+    assert "narrow" in into_tile
+    assert not into_tile & {"wide", "beside"}
+    roomy = replace(config, coefficient_bytes=LARGEST_MEMORY)
+    for _ in range(6):
+        choices = {
+            name: list(prices)[rng.integers(len(prices))] for name, prices in options.items()
+        }
+        made, _ = compress(network, calibration, choices, config)
+        assert plan(made, roomy).banded
+
+
 def test_networks_too_large_at_8_bits_have_a_place(seed, monkeypatch):
     rng = np.random.default_rng(seed)
     network = small_network(rng)
