@@ -41,7 +41,7 @@ from insitu.operation import Operation
 from insitu.shapes import Part, alive, place_shapes
 from rtl.config import Configuration
 
-__all__ = ["lay_out_in_bands"]
+__all__ = ["bandable", "lay_out_in_bands"]
 
 LONGEST = 12
 """Layers of a group, at most."""
@@ -85,7 +85,7 @@ class _Buffer:
     rows: int
 
 
-def _bandable(layer: Layer) -> bool:
+def bandable(layer: Layer) -> bool:
     """Whether each row of the output comes from a few rows of the input."""
     if isinstance(layer, Convolution):
         # A weight tile would be generated anew for each band.
@@ -102,7 +102,7 @@ def _reads(layer: Layer, rows: range, height: int) -> range:
         dilation = layer.dilation[0]
     if isinstance(layer, Pad):
         top = layer.padding[0]
-    if not _bandable(layer):
+    if not bandable(layer):
         return range(height)
     first = rows.start * stride - top
     end = (rows.stop - 1) * stride - top + (kernel - 1) * dilation + 1
@@ -416,7 +416,7 @@ class _Search:
         inside = {name for layer in layers for name in layer.inputs}
         ends = [layer for layer in layers if layer.name not in inside]
         heights = [self.forms.sizes[layer.name][0] for layer in ends]
-        if not all(map(_bandable, layers)) or min(heights) < 2:
+        if not all(map(bandable, layers)) or min(heights) < 2:
             return []
         counts = sorted({-(-max(heights) // rows) for rows in range(1, max(heights))})
         return [_Group(first, end, count) for count in counts]

@@ -635,20 +635,17 @@ def _covariances(
     square, product = np.zeros((n, n)), np.zeros((n, n))
     mean, mean_seen = np.zeros(n), np.zeros(n)
     count = 0
-
     # About some mean: single precision would lose what varies little about a large one.
-    def about(maps: Floats) -> Callable[[int], Floats]:
-        some = layer.patches(maps[:1]).reshape(-1, n).mean(axis=0)
-        return lambda start: layer.patches(maps[start : start + 16]).reshape(-1, n) - some
-
-    should, does = about(samples), about(seen)
+    about, about_seen = (
+        layer.patches(maps[:1]).reshape(-1, n).mean(axis=0) for maps in (samples, seen)
+    )
     for start in range(0, len(samples), 16):
-        y = does(start)
+        y = layer.patches(seen[start : start + 16]).reshape(-1, n) - about_seen
         square += y.T @ y
         mean_seen += y.sum(axis=0, dtype=np.float64)
         count += len(y)
         if samples is not seen:
-            x = should(start)
+            x = layer.patches(samples[start : start + 16]).reshape(-1, n) - about
             product += x.T @ y
             mean += x.sum(axis=0, dtype=np.float64)
     square = square / count - np.outer(mean_seen, mean_seen) / count**2

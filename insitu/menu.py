@@ -30,6 +30,7 @@ from threadpoolctl import threadpool_limits
 
 from golden.code import POWER_BITS, Code
 from golden.network import INPUT, Convolution, Generated, Rounding, Shape, Stored
+from insitu.bands import bandable
 from insitu.choice import Choice
 from insitu.compress import (
     MOST_INPUTS,
@@ -295,12 +296,6 @@ class Site:
 
     def price(self, layer: FloatConvolution, choice: Choice, config: Configuration) -> Price:
         """What a layer takes in a form; FitError if the configuration cannot run it so."""
-        if self.banded and choice.dataflow == "cross":
-            raise FitError(
-                f"layer {layer.name!r} runs in bands of rows, for each of which its weights would "
-                "be recovered into the tile",
-                "let it stay factored",
-            )
         source = self.source
         if source.window and not (choice.stored or (choice.factored and choice.terms is None)):
             # Taps are in the place of channels only where weights are stored.
@@ -308,9 +303,14 @@ class Site:
             source = replace(source, window=None, pitch=pitch)
         weights = _ones(layer.weights.shape, choice)
         if not choice.factored:
-            return price(
-                _convolution(layer, weights, source, self.target), source, self.target, config
-            )
+            made = _convolution(layer, weights, source, self.target)
+            if self.banded and not bandable(made):
+                raise FitError(
+                    f"layer {layer.name!r} runs in bands of rows, for each of which its weights "
+                    "would be recovered into the tile",
+                    "let it stay factored",
+                )
+            return price(made, source, self.target, config)
         single = pointwise(layer)
         channels = choice.kernels or 0
         found, read = None, source

@@ -28,7 +28,7 @@ from budgets import FITS, KB
 from numpy.typing import NDArray
 from rich.console import Console
 
-from golden.network import Network, run
+from golden.network import Network
 from insitu.choice import read_choices, write_choices
 from insitu.compress import LayerResult, compress
 from insitu.console import progress
@@ -40,8 +40,8 @@ from insitu.menu import Store
 from insitu.models import load_float, load_model
 from insitu.network import save
 from insitu.plan import plan
-from insitu.quantise import Calibration, calibrate, quantise, quantise_inputs
-from insitu.search import Search
+from insitu.quantise import Calibration, calibrate, quantise
+from insitu.search import Search, outputs_of
 from rtl.config import LARGEST_MEMORY, Configuration, configuration
 
 HERE = Path(__file__).parent
@@ -64,11 +64,11 @@ def real_inputs(model: Path, file: Path) -> Floats:
 
 def output_error(network: Network, floating: FloatNetwork, inputs: Floats) -> float:
     """Relative error of the outputs about their mean."""
-    wanted = floating.run(inputs).reshape(len(inputs), -1)
-    integers = quantise_inputs(inputs, network.input_scale, network.input_zero_point)
-    outputs = run(network, integers).reshape(len(inputs), -1)
-    real = network.output_scale * (outputs - np.float64(network.output_zero_point))
-    return float(np.linalg.norm(real - wanted) / np.linalg.norm(wanted - wanted.mean(axis=0)))
+    wanted = outputs_of(floating, inputs)
+    return float(
+        np.linalg.norm(outputs_of(network, inputs) - wanted)
+        / np.linalg.norm(wanted - wanted.mean(axis=0))
+    )
 
 
 def weight_errors(floating: FloatNetwork, results: list[LayerResult]) -> dict[str, Any]:

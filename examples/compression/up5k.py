@@ -54,8 +54,8 @@ def main() -> None:
     parser.add_argument("networks", nargs="+", type=Path, metavar="NETWORK.npz")
     parser.add_argument("--test", type=Path, metavar="FILE.npz", help="inputs and labels")
     arguments = parser.parse_args()
-    names = ["network", "weights + parameters + program", "coefficient memory", "cycles"]
-    names.append("8 bits, times as many")
+    names = ["network", "weights + parameters + program", "coefficient memory"]
+    names += ["cycles", "8 bits, times as many"]
     names += ["right"] * (arguments.test is not None)
     print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
     try:
