@@ -7,6 +7,7 @@ makes them, one or a list, or what `insitu compress` and `insitu retrain --confi
 
 import io
 import json
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -141,7 +142,7 @@ def _entries(values: Report) -> list[Entry]:
             bits=values["bits_a_weight"],
             reference=record.get("teacher"),
             epochs=len(record["epochs"]),
-            **_planned(plan),
+            **_planned(plan, values["choices"]),
         )
     ]
 
@@ -166,13 +167,19 @@ def _row(values: Report) -> Entry:
         bits=values["bits_a_weight"],
         reference=right["float"],
         epochs=len(values["training"]["epochs"]) if trained else None,
-        **_planned(values["plan"]),
+        **_planned(values["plan"], values["choices"]),
     )
 
 
-def _planned(plan: Report) -> dict[str, Any]:
-    """What a plan says of an entry."""
+def _planned(plan: Report, choices: Report) -> dict[str, Any]:
+    """What a plan says of an entry, and the choices that it was made by."""
     check_metadata(plan, plan["payload_bytes"])
+    layers = {layer["name"]: layer for layer in plan["layers"]}
+    parts = {
+        name: part
+        for factored, values in choices.items()
+        for name, part in _parts(factored, Choice(**values), layers).items()
+    }
     return {
         "configuration": plan["configuration"],
         "memory": {
@@ -183,32 +190,85 @@ def _planned(plan: Report) -> dict[str, Any]:
         "cycles": plan["cycles"],
         "layers": [
             {
-                "name": layer["name"],
+                "name": name,
                 "kind": layer["kind"],
-                "form": f"{layer['dataflow']} {form(layer)}".strip(),
+                "form": "".join(
+                    (
+                        f"{parts[name].dataflow}, {parts[name].factor}: " if name in parts else "",
+                        f"{layer['dataflow']} {form(layer)}".strip(),
+                    )
+                ),
                 "bytes": layer["weight_bytes"] + layer["parameter_bytes"],
                 "cycles": layer["cost"]["cycles"],
-                "why": _why(layer),
+                "why": _why(layer, parts.get(name)),
             }
-            for layer in plan["layers"]
+            for name, layer in layers.items()
         ],
         "plan": plan,
     }
 
 
-def _why(layer: Report) -> str:
+@dataclass(frozen=True)
+class _Part:
+    """What a layer of a plan is of one that is factored.
+
+    Parameters
+    ----------
+    dataflow : str
+    factor : str
+        What its weights are: U, B, W1 or V.
+    why : str
+        What all parts take.
+    """
+
+    dataflow: str
+    factor: str
+    why: str
+
+
+def _parts(name: str, choice: Choice, layers: Mapping[str, Report]) -> dict[str, _Part]:
+    """The layers that a layer runs as, by name; none where it is one."""
+    if not choice.factored:
+        return {}
+    factors = {f"{name}.basis": "B" if choice.fully else "W1", name: "V"}
+    if choice.fully:
+        factors = {f"{name}.coefficients": "U"} | factors
+    first, basis = layers[next(iter(factors))], layers[f"{name}.basis"]
+    channels = first["inputs"][0]["shape"][2]
+    weights = math.prod((layers[name]["output"]["shape"][2], channels, *basis["kernel"]))
+    bits = sum(layers[part]["weight_bits"] for part in factors) / weights
+    multiplications = sum(
+        _multiplications(
+            layers[part],
+            1 if layers[part]["kind"] == "depthwise" else layers[part]["inputs"][0]["shape"][2],
+            layers[part]["kernel"],
+        )
+        for part in factors
+    )
+    share = multiplications / _multiplications(layers[name], channels, basis["kernel"])
+    why = f"its parts take {bits:.2f} bits a weight and {share:.2f} of the multiplications"
+    return {part: _Part(choice.dataflow, factor, why) for part, factor in factors.items()}
+
+
+def _multiplications(layer: Report, channels: int, kernel: Sequence[int]) -> int:
+    """Of a layer, were each of its outputs the sum over so many channels."""
+    return math.prod((*layer["output"]["shape"], channels, *kernel))
+
+
+def _why(layer: Report, part: _Part | None) -> str:
     """What a layer's dataflow is worth there."""
     if not layer["dense_int8_bytes"]:
         return ""
-    reasons = [f"{layer['weight_bits'] / layer['dense_int8_bytes']:.2f} bits a weight as it runs"]
-    if layer["dataflow"] == "stored":
+    bits = layer["weight_bits"] / layer["dense_int8_bytes"]
+    reasons = [f"{bits:.2f} bits a weight as it runs" if part is None else part.why]
+    if part is None and layer["dataflow"] == "stored":
         if layer["kind"] in ("depthwise", "fully connected"):
             reasons.append(f"{layer['kind']} layers stay stored")
         elif layer["kernel"] == [1, 1]:
             reasons.append("one tap has no intra level")
-    elif layer["cost"]["generate"]:
+    if layer["cost"]["generate"]:
         reasons.append(f"{layer['cost']['generate']:,} cycles recover the weights")
-    else:
+    elif layer["dataflow"] != "stored":
         reasons.append("weights are recovered while they are used, in no cycles of their own")
     bound = layer["cost"]["bound"]
     reasons.append("as fast as the array can" if bound == "array" else f"limited by {bound}")

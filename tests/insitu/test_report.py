@@ -13,10 +13,18 @@ from typer.testing import CliRunner
 
 from insitu import cli
 from insitu.choice import Choice
+from insitu.compress import compress
+from insitu.float_network import FloatNetwork
 from insitu.plan import plan
+from insitu.quantise import calibrate
 from insitu.report import read_entries
 from rtl.config import CONFIGURATIONS
-from tests.insitu.networks import random_generated, random_network, random_stored
+from tests.insitu.networks import (
+    random_convolution,
+    random_generated,
+    random_network,
+    random_stored,
+)
 
 ROOT = Path(__file__).parents[2]
 VOID = {"br", "meta", "path", "use", "rect", "line", "stop"}
@@ -88,6 +96,7 @@ def row(seed):
         "cycles_stored_int8": 3 * planned["cycles"],
         "accuracy": {"retrained": 81.25, "untrained": 40.5, "float": 90.0},
         "training": {"epochs": [{}] * 7},
+        "choices": {},
         "plan": planned,
     }
 
@@ -158,28 +167,84 @@ def test_a_row_need_not_be_retrained(tmp_path, row):
     assert (other.accuracy, other.untrained, other.epochs) == (33.25, None, None)
 
 
+def retrained(choice, seed):
+    """Figures as insitu retrain writes them, of two layers; the choice is the second's."""
+    rng = np.random.default_rng(seed)
+    layers = (
+        random_convolution(rng, "a", "input", 16, 3, 1, low=0.0),
+        random_convolution(rng, "b", "a", 24, 16, 3, padding=(1, 1, 1, 1)),
+    )
+    network = FloatNetwork("net", (5, 6, 3), layers)
+    x = rng.uniform(0, 1, (30, 5, 6, 3)).astype(np.float32)
+    choices = {"a": Choice(q=4), "b": choice}
+    config = CONFIGURATIONS["sim-8x1"]
+    made, _ = compress(network, calibrate(network, x), choices, config)
+    return {
+        "model": "net.onnx",
+        "choices": {name: asdict(one) for name, one in choices.items()},
+        "training": {"epochs": [{}] * 7, "held_out": 81.25, "untrained": 40.5},
+        "plan": plan(made, config, name="net").report(),
+        "bits_a_weight": 1.25,
+    }
+
+
 @pytest.mark.parametrize(
     ("choice", "plain"),
     [
-        ({"q": 3}, True),
-        ({"kernels": 8, "factored": True}, False),  # Two stored layers, as they run.
-        ({"terms": 2}, False),
+        (Choice(q=3), True),
+        (Choice(kernels=8, factored=True), False),  # Two stored layers, as they run.
+        (Choice(terms=2), False),
     ],
 )
-def test_a_retrained_network_is_plain_if_all_is_stored(tmp_path, row, choice, plain):
-    """Figures as insitu retrain writes them."""
-    values = {
-        "model": "net.onnx",
-        "choices": {"a": asdict(Choice(q=4)), "b": asdict(Choice(**choice))},
-        "training": {"epochs": [{}] * 7, "held_out": 81.25, "untrained": 40.5},
-        "plan": row["plan"],
-        "bits_a_weight": 1.25,
-    }
+def test_a_retrained_network_is_plain_if_all_is_stored(tmp_path, choice, plain, seed):
     path = tmp_path / "net.json"
-    path.write_text(json.dumps(values))
+    path.write_text(json.dumps(retrained(choice, seed)))
     (entry,) = read_entries(path)
     assert entry.plain is plain
     assert (entry.accuracy, entry.untrained, entry.epochs) == (81.25, 40.5, 7)
+
+
+@pytest.mark.parametrize(
+    ("choice", "forms", "bits", "multiplications"),
+    [
+        (
+            Choice(kernels=8, qu=3, qv=4, factored=True),
+            {"b.basis": "factored, W1: stored 3", "b": "factored, V: stored 4"},
+            8 * 16 * 9 * 3 + 24 * 8 * 4,
+            8 * 16 * 9 + 24 * 8,
+        ),
+        (
+            Choice(kernels=8, terms=2, qb=3, qu=2, qv=4, factored=True),
+            {"b.basis": "factored, W1: intra Bi 2: 3/2", "b": "factored, V: stored 4"},
+            16 * 16 * 2 + 16 * 9 * 3 + 24 * 8 * 4,
+            8 * 16 * 9 + 24 * 8,
+        ),
+        (
+            Choice(kernels=8, terms=2, qb=3, qu=2, qv=4, factored=True, fully=True),
+            {
+                "b.coefficients": "fully factored, U: stored 2",
+                "b.basis": "fully factored, B: stored 3",
+                "b": "fully factored, V: stored 4",
+            },
+            16 * 16 * 2 + 2 * 256 + 24 * 16 * 4,  # Of B 216 bits for 8 channels, in whole words.
+            16 * 16 + 16 * 9 + 24 * 16,
+        ),
+    ],
+)
+def test_says_what_the_parts_of_a_factored_layer_are(
+    tmp_path, choice, forms, bits, multiplications, seed
+):
+    path = tmp_path / "net.json"
+    path.write_text(json.dumps(retrained(choice, seed)))
+    (entry,) = read_entries(path)
+    layers = {layer["name"]: layer for layer in entry.layers}
+    assert {name: layers[name]["form"] for name in layers} == {"a": "stored 4"} | forms
+    whole = 24 * 16 * 9
+    for name in forms:
+        assert layers[name]["why"].startswith(
+            f"its parts take {bits / whole:.2f} bits a weight and "
+            f"{multiplications / whole:.2f} of the multiplications; "
+        )
 
 
 def test_committed_rows_make_a_page(tmp_path):
