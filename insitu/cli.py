@@ -136,20 +136,23 @@ def compile_(
     stored: StoredOption = None,
     prune: PruneOption = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Overwrite IMAGE even if it is of another model.")
+        bool,
+        typer.Option("--force", help="Overwrite IMAGE even if it is better, or of another model."),
     ] = False,
     json_file: JsonOption = None,
 ) -> None:
     """Compress a trained network, plan it for a configuration and write its image."""
     from insitu import show
     from insitu.models import load_model
+    from insitu.network import held_out
     from insitu.pack import make_image
     from insitu.plan import plan
 
     configuration = named_configuration(config)
     check_outputs(image, json_file, "image")
+    right = held_out(model) if model.suffix == ".npz" else None
     if image.is_file() and not force:
-        _check_replaced(image, model.stem, config)
+        _check_replaced(image, model, config, right)
     with progress() as tell:
         loaded = load_model(
             model,
@@ -160,7 +163,7 @@ def compile_(
             progress=tell,
         )
     planned = plan(loaded.network, configuration, name=model.stem)
-    made = make_image(planned)
+    made = make_image(planned, right)
     made.write(image)
     report = planned.report() | {"image": str(image), "image_bytes": len(made.to_bytes())}
     if loaded.compression:
@@ -377,7 +380,8 @@ def retrain(
     from insitu import show
     from insitu.choice import read_choices
     from insitu.models import load_float
-    from insitu.network import to_bytes, training_record
+    from insitu.network import held_out as accuracy_of
+    from insitu.network import to_bytes
     from insitu.plan import plan
 
     _check_torch()
@@ -394,8 +398,8 @@ def retrain(
     check_writable(checkpoint, "checkpoint")
     before = None
     if network.is_file() and not force:
-        before = (training_record(network) or {}).get("held_out")
-        if not isinstance(before, float):
+        before = accuracy_of(network)
+        if before is None:
             raise InputError(
                 f"network {network} exists, and does not say how accurate it is",
                 "name another with -o, or add --force to replace it",
@@ -947,18 +951,26 @@ def _check_torch() -> None:
         )
 
 
-def _check_replaced(path: Path, network: str, configuration: str) -> None:
-    """Refuse to overwrite what was not made of a model of that name for that configuration."""
+def _check_replaced(path: Path, model: Path, configuration: str, right: float | None) -> None:
+    """Refuse to overwrite what is better, or not of a model of that name and configuration."""
     from insitu.image import read_image
 
     again = "name another file, or --force"
     try:
-        before = read_image(path).metadata
+        found = read_image(path).metadata
     except ImageError:
         raise InputError(f"{path} exists, and is no image", again) from None
-    if (before["network"], before["configuration"]) != (network, configuration):
+    if (found["network"], found["configuration"]) != (model.stem, configuration):
         raise InputError(
-            f"{path} exists, and is an image of {before['network']} for {before['configuration']}",
+            f"{path} exists, and is an image of {found['network']} for {found['configuration']}",
+            again,
+        )
+    before = found.get("held_out")
+    if before is not None and (right is None or before > right):
+        now = "does not say" if right is None else f"on {right:.2f} %"
+        raise InputError(
+            f"{path} is of a network that is right on {before:.2f} % of its held-out samples, "
+            f"{model} {now}: it stays",
             again,
         )
 

@@ -48,6 +48,8 @@ def check_metadata(values: Any, payload_bytes: int) -> None:
     layers = _list(values, "layers")
     for number, layer in enumerate(layers):
         _layer(layer, f"layers[{number}]", values["input"])
+    if "held_out" in values:
+        _fields(values, "", {"held_out": _number})
     for where, one, rows in _maps(values):
         end = _end(one, rows)
         if end > LARGEST_MEMORY:

@@ -16,6 +16,7 @@ Version 1 held chains of convolutions: it has no `inputs`, `kind` is for its rea
 
 import io
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -45,7 +46,7 @@ from golden.network import (
 from insitu.errors import NetworkError
 from insitu.files import parse_arrays, read_file, write_file
 
-__all__ = ["FORMAT", "from_bytes", "load", "save", "to_bytes", "training_record"]
+__all__ = ["FORMAT", "from_bytes", "held_out", "load", "save", "to_bytes", "training_record"]
 
 FORMAT = "insitu-network-5"
 _UNIFORM = "insitu-network-4"
@@ -113,6 +114,18 @@ def training_record(path: str | Path) -> dict[str, Any] | None:
     if not isinstance(record, dict):
         raise NetworkError(f"{source} is inconsistent: training is no JSON object", _AGAIN)
     return record
+
+
+def held_out(path: str | Path) -> float | None:
+    """Percent of the samples held out from training that a network is right on, if its file says.
+
+    Raises
+    ------
+    FileError, NetworkError
+        As for `training_record`.
+    """
+    found = (training_record(path) or {}).get("held_out")
+    return found if isinstance(found, float) and math.isfinite(found) else None
 
 
 def _stored(weights: Stored | Generated) -> dict[str, Any]:

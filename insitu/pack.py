@@ -68,9 +68,19 @@ def pack(plan: Plan) -> bytes:
     return payload
 
 
-def make_image(plan: Plan) -> Image:
-    """The image of a plan: its payload, with its report as metadata, and its network."""
-    return Image(plan.configuration.digest, plan.report(), pack(plan), to_bytes(plan.network))
+def make_image(plan: Plan, held_out: float | None = None) -> Image:
+    """The image of a plan: its payload, with its report as metadata, and its network.
+
+    Parameters
+    ----------
+    plan : Plan
+    held_out : float, optional
+        Percent of the samples held out from training that the network is right on.
+    """
+    metadata = plan.report()
+    if held_out is not None:
+        metadata["held_out"] = held_out
+    return Image(plan.configuration.digest, metadata, pack(plan), to_bytes(plan.network))
 
 
 def _in_order(operation: Operation) -> Iterator[tuple[NDArray[np.int8], Segment]]:

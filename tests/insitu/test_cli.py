@@ -22,7 +22,7 @@ from golden.network import run
 from insitu import cli, show
 from insitu.cost import program_cycles
 from insitu.image import Image, read_image
-from insitu.network import from_bytes, save
+from insitu.network import from_bytes, load, save, to_bytes
 from insitu.pack import make_image
 from insitu.plan import plan
 from insitu.verilog import BLOCKS
@@ -259,6 +259,31 @@ def test_compile_overwrites_images_of_the_same_model_alone(files):
         assert invoke(*arguments, "--force").status == 0
         (files / "a.image").write_bytes(made)
         (files / "text.image").write_text("kept")
+
+
+def test_compile_overwrites_no_better_image(files):
+    network = load(files / "net.npz")
+
+    def compile_one(held_out, *more):
+        record = None if held_out is None else {"held_out": held_out}
+        (files / "net.npz").write_bytes(to_bytes(network, record))
+        return invoke(
+            *("compile", files / "net.npz", "-o", files / "a.image", "--config", "up5k", *more)
+        )
+
+    assert compile_one(None).status == 0
+    assert compile_one(91.5).status == 0
+    assert compile_one(91.5).status == 0
+    made = (files / "a.image").read_bytes()
+    for worse, cause in ((91.25, "net.npz on 91.25 %: it stays"), (None, "net.npz does not say")):
+        refused = compile_one(worse)
+        assert refused.status == 2
+        assert "is right on 91.50 % of its held-out samples" in refused.errors
+        assert cause in refused.errors
+        assert (files / "a.image").read_bytes() == made
+    assert compile_one(91.75).status == 0
+    assert compile_one(91.25, "--force").status == 0
+    assert read_image(files / "a.image").metadata["held_out"] == 91.25
 
 
 @pytest.fixture
