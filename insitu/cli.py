@@ -423,7 +423,7 @@ def retrain(
     )
     with progress() as tell:
         made = train(
-            loaded, chosen, found, options, checkpoint, configuration=configuration, progress=tell
+            loaded, chosen, found, [options], checkpoint, configuration=configuration, progress=tell
         )
     report: dict[str, Any] = {
         "model": str(model),

@@ -1,6 +1,7 @@
 """Allocations within budgets other than the solver's: of everything, or of weights alone."""
 
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 
 from insitu.console import progress
@@ -16,15 +17,24 @@ KB = 1024
 FITS = Path("build/compress")
 
 
+class Counted(Enum):
+    """What a budget is of."""
+
+    WEIGHTS = "weights as packed"
+    PARAMETERS = "weights and parameters, as the solver counts"
+    ALL = "weights, parameters and program"
+
+
 def solved(
     name: str,
     network: FloatNetwork,
     calibration: Calibration,
     config: Configuration,
-    budget: int,
+    budget: int | None,
     *,
     plain: bool,
-    whole: bool = True,
+    counted: Counted = Counted.ALL,
+    cycles: int | None = None,
 ) -> Built:
     """What the solver makes of a network, with a bar of that name; the rest is as for `within`."""
     with progress() as tell:
@@ -35,7 +45,7 @@ def solved(
             store=Store(FITS),
             progress=lambda done, total, what: tell(done, total, f"{name}: {what}"),
         )
-        return within(search, budget, plain=plain, whole=whole)
+        return within(search, budget, plain=plain, counted=counted, cycles=cycles)
 
 
 def cycles_stored(
@@ -49,7 +59,9 @@ def cycles_stored(
         return None
 
 
-def within(search: Search, budget: int, *, plain: bool, whole: bool) -> Built:
+def within(
+    search: Search, budget: int | None, *, plain: bool, counted: Counted, cycles: int | None
+) -> Built:
     """The allocation of least loss within a budget.
 
     The solver's budget counts weights and parameters, and forms differ in parameters and program:
@@ -58,12 +70,13 @@ def within(search: Search, budget: int, *, plain: bool, whole: bool) -> Built:
     Parameters
     ----------
     search : Search
-    budget : int
-        Bytes.
+    budget : int or None
+        Bytes; None is all of the configuration's coefficient memory.
     plain : bool
         Whether all weights are stored.
-    whole : bool
-        Whether it counts weights, parameters and program, or only weights as packed.
+    counted : Counted
+    cycles : int or None
+        At most.
 
     Raises
     ------
@@ -71,12 +84,14 @@ def within(search: Search, budget: int, *, plain: bool, whole: bool) -> Built:
         If it cannot be met.
     """
     menus = search.plain if plain else search.menus
-    limit = budget if whole else None
+    limit = None if counted is Counted.WEIGHTS else budget
     while True:
-        built = search.build(menus, limit)
-        size = built.plan.weight_bits // 8
-        if whole:
-            size = built.bytes + built.plan.parameters_base
-        if size <= budget:
+        built = search.build(menus, limit, cycles)
+        size = {
+            Counted.WEIGHTS: built.plan.weight_bits // 8,
+            Counted.PARAMETERS: built.bytes,
+            Counted.ALL: built.bytes + built.plan.parameters_base,
+        }[counted]
+        if budget is None or size <= budget:
             return built
         limit = built.bytes - max(1, size - budget)

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from budgets import KB, cycles_stored, solved
+from budgets import KB, Counted, cycles_stored, solved
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -56,13 +56,12 @@ class Row:
         KB.
     plain : bool
         Whether all weights are stored.
-    whole : bool
-        Whether parameters and program are within the budget, not only weights as packed.
+    counted : Counted
     """
 
     budget: int
     plain: bool
-    whole: bool = False
+    counted: Counted = Counted.WEIGHTS
 
 
 ROWS = {
@@ -70,8 +69,8 @@ ROWS = {
     "kws_11kb_plain": Row(11, True),
     "kws_6kb": Row(6, False),
     "kws_6kb_plain": Row(6, True),
-    "kws_11kb_in_all": Row(11, False, whole=True),
-    "kws_11kb_in_all_plain": Row(11, True, whole=True),
+    "kws_11kb_in_all": Row(11, False, counted=Counted.ALL),
+    "kws_11kb_in_all_plain": Row(11, True, counted=Counted.ALL),
 }
 console = Console(highlight=False)
 
@@ -104,7 +103,7 @@ def make_half(
     config = configuration(CONFIGURATION)
     calibration, row = calibrate(network, seen.inputs), ROWS[name]
     built = solved(
-        name, network, calibration, config, row.budget * KB, plain=row.plain, whole=row.whole
+        name, network, calibration, config, row.budget * KB, plain=row.plain, counted=row.counted
     )
     choices = built.allocation.choices
     figures: dict[str, Any] = {
@@ -121,7 +120,7 @@ def make_half(
             network,
             choices,
             samples_from(seen.inputs, seen.labels),
-            OPTIONS,
+            [OPTIONS],
             WORK / f"{name}_{number}.pt",
             configuration=config,
         )
@@ -156,8 +155,8 @@ def make_row(name: str, network: FloatNetwork, samples: Labelled) -> dict[str, A
         "row": name,
         "model": "kws_float32.tflite",
         "plain": row.plain,
-        "budget_bytes": row.budget * KB if row.whole else None,
-        "budget_of_weights": None if row.whole else row.budget * KB,
+        "budget_bytes": row.budget * KB if row.counted is Counted.ALL else None,
+        "budget_of_weights": None if row.counted is Counted.ALL else row.budget * KB,
         "choices": first["choices"],
         "weights": network.weights,
         "bits_a_weight": round(8 * memory["weights"] / network.weights, 3),

@@ -1,7 +1,7 @@
 """From a network in floating point, choices and samples to a retrained integer network."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,12 +59,12 @@ class Retrained:
     network : Network
         That of the epoch chosen.
     record : dict
-        Plain data: `held_out`, accuracy of the `epoch` chosen on `held_out_samples` samples that
-        were not trained on, in percent; `untrained` and `teacher`, that of the student before the
-        first epoch and of the float network (absent without distillation); `epochs`, each one's
-        figures; `agreement`, how many `outputs` of the network were compared with those of the
-        student, for up to 1,000 of the samples held out, how many `differ`, and by at most how many
-        `steps` of int8.
+        Plain data: `held_out`, accuracy of the last stage's `epoch` chosen on `held_out_samples`
+        samples that were not trained on, in percent; `untrained` and `teacher`, that of the student
+        before the first epoch and of the float network (absent if no stage distils); `epochs`, each
+        one's figures, of all stages; `agreement`, how many `outputs` of the network were compared
+        with those of the student, for up to 1,000 of the samples held out, how many `differ`, and
+        by at most how many `steps` of int8.
     """
 
     network: Network
@@ -153,7 +153,7 @@ def retrain(
     network: FloatNetwork,
     choices: Mapping[str, Choice],
     samples: Samples,
-    options: Options,
+    stages: Sequence[Options],
     checkpoint: Path,
     *,
     configuration: Configuration | None = None,
@@ -164,13 +164,15 @@ def retrain(
     Parameters
     ----------
     network : FloatNetwork
-        Also the teacher, unless `options.distillation` is 0.
+        Also the teacher, in stages that distil.
     choices : mapping of layer name to Choice
         Layers left out are stored at 8 bits.
     samples : Samples
-    options : Options
+    stages : sequence of Options
+        At least one, each trains on what the one before it gave; all hold out the same samples.
     checkpoint : Path
-        Written after each epoch.
+        Written after each epoch of the first stage; "-2" and so on are added to its stem for those
+        of others.
     configuration : Configuration, optional
         What the network must fit.
     progress : callable, optional
@@ -182,12 +184,16 @@ def retrain(
         nothing, or a checkpoint of another training.
     FitError
         For choices that a layer cannot have, or a network that does not fit the configuration.
+    ValueError
+        For no stage, or stages that hold out other samples than the first.
     """
     tell = progress or (lambda done, total, what: None)
-    _, held_out = split(samples, options.held_out)
+    if len({options.held_out for options in stages}) != 1:
+        raise ValueError("stages must hold out the same samples")
+    _, held_out = split(samples, stages[0].held_out)
     _check_labels(samples.labels.numpy(), network)
     tell(0, None, "calibrating")
-    student = Student(network, choices, calibration_from(network, samples, options.held_out))
+    student = Student(network, choices, calibration_from(network, samples, stages[0].held_out))
     integers = student.golden()  # What cannot become one is not trained.
     if configuration is not None:
         plan(integers, configuration)
@@ -195,7 +201,7 @@ def retrain(
     record: dict[str, Any] = {"held_out_samples": len(held_out)}
     teacher = None
     device = best_device()
-    if options.distillation:
+    if any(options.distillation for options in stages):
         teacher = FloatModule(network).to(device)
         record["teacher"] = _teacher_accuracy(teacher, held_out.to(device))
     record["untrained"] = accuracy(student.to(device), held_out.to(device))
@@ -206,17 +212,21 @@ def retrain(
         nonlocal last
         last = f", held out {figures['held_out']:.2f} %"
 
-    record["epochs"] = fit(
-        student,
-        teacher,
-        samples,
-        options,
-        checkpoint,
-        source=_digest(network, samples),
-        progress=lambda done, total, what: tell(done, total, f"{what}{last}"),
-        report=epoch,
-    )
-    taken = chosen(record["epochs"], len(held_out))
+    source, record["epochs"] = _digest(network, samples), []
+    for number, options in enumerate(stages, 1):
+        figures = fit(
+            student,
+            teacher if options.distillation else None,
+            samples,
+            options,
+            checkpoint if number == 1 else checkpoint.with_stem(f"{checkpoint.stem}-{number}"),
+            source=source,
+            progress=lambda done, total, what: tell(done, total, f"{what}{last}"),
+            report=epoch,
+        )
+        record["epochs"] += figures
+        source += repr(figures)
+    taken = chosen(figures, len(held_out))
     record |= {name: taken[name] for name in ("epoch", "held_out")}
     integers = student.golden()
     some = held_out.at(torch.arange(min(_COMPARED, len(held_out))))

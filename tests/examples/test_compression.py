@@ -139,9 +139,17 @@ def test_budgets_are_of_everything(two, few, plain, tmp_path, monkeypatch):
     up5k = CONFIGURATIONS["up5k"]
     built = budgets.solved("two", *two, up5k, budget=1200, plain=plain)
     assert built.bytes + built.plan.parameters_base <= 1200
-    weights = budgets.solved("two", *two, up5k, budget=1200, plain=plain, whole=False)
-    assert built.bytes < weights.bytes
+    counted = budgets.Counted
+    weights = budgets.solved("two", *two, up5k, 1200, plain=plain, counted=counted.WEIGHTS)
+    both = budgets.solved("two", *two, up5k, 1200, plain=plain, counted=counted.PARAMETERS)
+    any_size = budgets.solved("two", *two, up5k, None, plain=plain)
+    assert built.bytes < both.bytes < weights.bytes < any_size.bytes
+    assert both.bytes <= 1200
     assert weights.plan.weight_bits // 8 <= 1200
+    if not plain:
+        fewer = any_size.plan.cycles - 1
+        faster = budgets.solved("two", *two, up5k, None, plain=plain, cycles=fewer)
+        assert faster.plan.cycles <= fewer
 
 
 def test_cycles_of_stored_weights(two, monkeypatch):

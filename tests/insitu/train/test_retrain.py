@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from golden.network import Network, run
 from insitu import cli
-from insitu.choice import Choice, write_choices
+from insitu.choice import Choice, read_choices, write_choices
 from insitu.errors import InputError
 from insitu.evaluate import read_inputs
 from insitu.float_network import FloatMean, FloatNetwork
@@ -28,6 +28,7 @@ from insitu.train import loop  # noqa: E402
 from insitu.train.float_module import FloatModule  # noqa: E402
 from insitu.train.loop import Options, batches  # noqa: E402
 from insitu.train.retrain import read_samples  # noqa: E402
+from insitu.train.retrain import retrain as train  # noqa: E402
 from insitu.train.student import Student  # noqa: E402
 
 torch.set_num_threads(1)  # Other tests run beside these.
@@ -169,6 +170,39 @@ def test_goes_on_from_the_checkpoint(folder: Path, monkeypatch: pytest.MonkeyPat
     assert training_record(folder / "out.npz") == record
     for one, other in zip(whole.layers, load(folder / "out.npz").layers, strict=True):
         np.testing.assert_array_equal(one.weights.W, other.weights.W)
+
+
+def test_stages_go_on_from_each_other(folder: Path) -> None:
+    network, choices = load_float(folder / "net.onnx"), read_choices(folder / "choices.json")
+    samples = read_samples(folder / "train.npz", network)
+    first = Options(epochs=2, batch=25, held_out=40, distillation=0.5)
+    second = replace(first, epochs=1, rate=1e-9, distillation=0.0, seed=3)
+    checkpoint = folder / "stages.pt"
+
+    def made(*stages):
+        return train(network, choices, samples, stages, checkpoint)
+
+    alone = made(first)
+    assert not checkpoint.with_stem("stages-2").exists()
+    both = made(first, second)  # The first stage comes from its checkpoint.
+    assert [one["epoch"] for one in both.record["epochs"]] == [1, 2, 1]
+    assert both.record["epochs"][:2] == alone.record["epochs"]
+    assert both.record["epoch"] == 1
+    # At that rate nothing moves but the normalisations, which other batches set.
+    for one, other in zip(alone.network.layers, both.network.layers, strict=True):
+        np.testing.assert_array_equal(one.weights.W, other.weights.W)
+    before = checkpoint.with_stem("stages-2").read_bytes()
+    assert made(first, second).record == both.record
+    assert checkpoint.with_stem("stages-2").read_bytes() == before
+    with pytest.raises(InputError, match=r"stages-2\.pt is of a training with other settings"):
+        made(first, replace(second, seed=4))
+    # Another first stage: the second did not go on from that.
+    checkpoint.unlink()
+    with pytest.raises(InputError, match=r"stages-2\.pt is of a training with other settings"):
+        made(replace(first, seed=1), second)
+    for stages in ((), (first, replace(second, held_out=50))):
+        with pytest.raises(ValueError, match="the same samples"):
+            made(*stages)
 
 
 def test_a_better_network_is_not_replaced(folder: Path) -> None:
