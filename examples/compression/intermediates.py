@@ -3,9 +3,10 @@
     python examples/mlperf_tiny/inputs.py cifar10 -o ~/.cache/insitu/cifar10.npz
     python examples/compression/intermediates.py examples/mlperf_tiny/ic2_up5k.npz
 
-A network runs three times on the first images of a file: in integers; with the maps between basis
-kernels and V rounded but not clamped; and with these maps as they are before rounding and clamping,
-in double precision. Everything else is equal, and stays int8; sums are rounded once, halves up.
+A network runs three times on the first images of a file: in integers; with the maps between the
+parts of factored layers rounded but not clamped; and with these maps as they are before rounding
+and clamping, in double precision. Everything else is equal, and stays int8; sums are rounded once,
+halves up.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.network import INPUT, Convolution, Network, Rounding, run
+from golden.windows import output_size, tap_slices
 from insitu.errors import InsituError
 from insitu.evaluate import read_inputs
 from insitu.network import load
@@ -32,10 +34,22 @@ Floats = NDArray[np.floating[Any]]
 Change = Callable[[Convolution, Floats], Floats]
 
 
+def between(name: str) -> bool:
+    """Whether a map lies between the parts of a factored layer."""
+    return name.endswith((".coefficients", ".basis"))
+
+
 def real_sums(layer: Convolution, x: Floats) -> Floats:
-    """Sums of a pointwise layer over a real map [N, H, W, C], bias included."""
-    weights = layer.weights.W[:, :, 0].astype(np.float64)
-    return np.asarray(x @ weights.T + layer.bias, np.float64)
+    """Sums of a pointwise or depthwise layer over a real map [N, H, W, C], bias included."""
+    size = output_size((x.shape[1], x.shape[2]), layer.kernel, layer.stride, layer.padding)
+    top, left, bottom, right = layer.padding
+    padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))  # Their zero point is 0.
+    weights, sums = layer.weights.W.astype(np.float64), layer.bias.astype(np.float64)
+    for tap, (rows, columns) in enumerate(tap_slices(size, layer.kernel, layer.stride)):
+        part = padded[:, rows, columns]
+        one = weights[:, :, tap]
+        sums = sums + (part @ one.T if layer.groups == 1 else part * one[:, 0])
+    return sums
 
 
 def rescaled(layer: Convolution, sums: Floats) -> Floats:
@@ -49,19 +63,20 @@ def half_up(x: Floats) -> Floats:
 
 
 def with_intermediates(network: Network, x: NDArray[np.int8], change: Change) -> NDArray[np.int8]:
-    """Outputs where maps between basis kernels and V are `change` of the real ones."""
+    """Outputs where maps between the parts of factored layers are `change` of the real ones."""
     maps: dict[str, Any] = {INPUT: x}
     layer: Any
     for layer in network.layers:
         sources = [maps[name] for name in layer.inputs]
-        if layer.name.endswith(".basis"):
-            sums = layer.sums(*sources).astype(np.float64)
-            maps[layer.name] = change(layer, rescaled(layer, sums))
-        elif layer.inputs[0].endswith(".basis"):
-            y = rescaled(layer, real_sums(layer, *sources))
-            maps[layer.name] = int8(layer, y).astype(np.int8)
-        else:
+        reads = between(layer.inputs[0])
+        if not reads and not between(layer.name):
             maps[layer.name] = layer.compute(*sources)
+            continue
+        sums = real_sums(layer, *sources) if reads else layer.sums(*sources).astype(np.float64)
+        y = rescaled(layer, sums)
+        maps[layer.name] = (
+            change(layer, y) if between(layer.name) else int8(layer, y).astype(np.int8)
+        )
     return np.asarray(maps[network.layers[-1].name], np.int8)
 
 

@@ -133,7 +133,9 @@ ROWS = {
     "ic_3bits_long": Row(_IC, None, True, "ic_3bits", (LONG,)),
     "ic_2bits_long": Row(_IC, None, True, "ic_2bits", (LONG,)),
     "ic2_solver": Row(_IC2, None, False, "", STAGES, "up5k", cycles=_FAST),
-    "ic2_solver_46kb": Row(_IC2, 46, False, "", STAGES, "up5k", counted=Counted.PARAMETERS, cycles=_FAST),
+    "ic2_solver_46kb": Row(
+        _IC2, 46, False, "", STAGES, "up5k", counted=Counted.PARAMETERS, cycles=_FAST
+    ),
     "ic2_92kb": Row(_IC2, 92, False, stages=STAGES),
     "ic2_ternary": Row(_IC2, None, True, stages=STAGES),
     "ic2_binary": Row(_IC2, None, True, stages=STAGES),
@@ -149,6 +151,8 @@ SEEDS = (
     "ic_21kb_rule",
     "ic_21kb_power_of_two",
     "ic_21kb_uniform",
+    "ic_21kb_narrow_b",
+    "ic_21kb_narrow_stored",
     "ic_21kb_without_orthonormality",
     "ic_21kb_without_distillation",
     "ic_15kb_power_of_two",
@@ -163,7 +167,10 @@ ABLATION = {
     "ic_21kb_rule": Row(_IC, 21, False),
     "ic_21kb_power_of_two": Row(_IC, 21, False),
     "ic_21kb_uniform": Row(_IC, 21, False),
+    "ic_21kb_both": Row(_IC, 21, False),
+    "ic_21kb_fully": Row(_IC, 21, False),
     "ic_21kb_narrow_b": Row(_IC, 21, False),
+    "ic_21kb_narrow_v": Row(_IC, 21, False),
     "ic_21kb_narrow_stored": Row(_IC, 21, False),
     "ic_21kb_without_orthonormality": Row(
         _IC, 21, False, "ic_21kb", (replace(OPTIONS, orthonormality=0.0),)
@@ -188,7 +195,9 @@ ABLATION |= {
 for all layers of 3 x 3 taps and 6 bits for the others.
 `ic_21kb_uniform` and `ic_21kb_power_of_two` have 3 bits for all U, and differ in their code, as do
 those of `ic_15kb`. `ic_21kb_narrow_b` has 3 bits for all B, `ic_21kb_narrow_stored` one less for
-what is stored.
+what is stored. `ic_21kb_cross` has layers of the second level alone, factored, their V at 3 bits in
+`ic_21kb_narrow_v`; `ic_21kb_both` has two layers recovered from both levels, `ic_21kb_fully` one
+that is fully factored.
 """
 ALL = ROWS | ABLATION
 

@@ -17,6 +17,7 @@ from insitu.quantise import calibrate, quantise
 from rtl.config import CONFIGURATIONS
 from sim.build import ROOT
 from tests.insitu import test_menu
+from tests.insitu.networks import random_convolution
 from tests.insitu.test_bands import short
 from tests.insitu.test_menu import calibrated, few
 
@@ -71,6 +72,26 @@ def test_int8_intermediates_are_goldens(seed):
     np.testing.assert_array_equal(found, run(network, x))
     exact = intermediates.with_intermediates(network, x, intermediates.FORMS["not rounded"])
     assert exact.shape == found.shape
+
+
+def test_int8_intermediates_are_goldens_where_all_is_factored(seed):
+    """Three layers of one: pointwise, depthwise, pointwise."""
+    rng = np.random.default_rng(seed)
+    settings = {"padding": (1, 0, 1, 2), "stride": (2, 2), "low": 0.0}
+    network = FloatNetwork(
+        "n", (9, 8, 3), (random_convolution(rng, "a", "input", 16, 3, 3, **settings),)
+    )
+    calibration = calibrate(network, rng.uniform(0, 1, (30, 9, 8, 3)).astype(np.float32))
+    choices = {"a": Choice(terms=2, kernels=8, qv=3, factored=True, fully=True)}
+    made, _ = compress(network, calibration, choices, CONFIGURATIONS["sim-8x1"])
+    made = intermediates.rounded_once(made)
+    assert [layer.name for layer in made.layers] == ["a.coefficients", "a.basis", "a"]
+    x = rng.integers(-128, 128, (5, 9, 8, 3)).astype(np.int8)
+    found = intermediates.with_intermediates(made, x, intermediates.int8)
+    np.testing.assert_array_equal(found, run(made, x))
+    exact = intermediates.with_intermediates(made, x, intermediates.FORMS["not rounded"])
+    apart = np.abs(exact.astype(int) - found)
+    assert 0 < apart.max() < 20
 
 
 def test_the_ablation_fits_as_compress_does(seed):
