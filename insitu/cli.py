@@ -144,13 +144,13 @@ def compile_(
     """Compress a trained network, plan it for a configuration and write its image."""
     from insitu import show
     from insitu.models import load_model
-    from insitu.network import held_out
+    from insitu.network import held_out_accuracy
     from insitu.pack import make_image
     from insitu.plan import plan
 
     configuration = named_configuration(config)
     check_outputs(image, json_file, "image")
-    right = held_out(model) if model.suffix == ".npz" else None
+    right = held_out_accuracy(model) if model.suffix == ".npz" else None
     if image.is_file() and not force:
         _check_replaced(image, model, config, right)
     with progress() as tell:
@@ -165,7 +165,7 @@ def compile_(
     planned = plan(loaded.network, configuration, name=model.stem)
     made = make_image(planned, right)
     made.write(image)
-    report = planned.report() | {"image": str(image), "image_bytes": len(made.to_bytes())}
+    report = made.metadata | {"image": str(image), "image_bytes": len(made.to_bytes())}
     if loaded.compression:
         report["compression"] = loaded.compression
     if loaded.notes:
@@ -380,8 +380,7 @@ def retrain(
     from insitu import show
     from insitu.choice import read_choices
     from insitu.models import load_float
-    from insitu.network import held_out as accuracy_of
-    from insitu.network import to_bytes
+    from insitu.network import held_out_accuracy, to_bytes
     from insitu.plan import plan
 
     _check_torch()
@@ -398,7 +397,7 @@ def retrain(
     check_writable(checkpoint, "checkpoint")
     before = None
     if network.is_file() and not force:
-        before = accuracy_of(network)
+        before = held_out_accuracy(network)
         if before is None:
             raise InputError(
                 f"network {network} exists, and does not say how accurate it is",

@@ -49,7 +49,7 @@ def check_metadata(values: Any, payload_bytes: int) -> None:
     for number, layer in enumerate(layers):
         _layer(layer, f"layers[{number}]", values["input"])
     if "held_out" in values:
-        _fields(values, "", {"held_out": _number})
+        _fields(values, "", {"held_out": lambda value: _number(value) and value <= 100})
     for where, one, rows in _maps(values):
         end = _end(one, rows)
         if end > LARGEST_MEMORY:

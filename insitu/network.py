@@ -16,7 +16,6 @@ Version 1 held chains of convolutions: it has no `inputs`, `kind` is for its rea
 
 import io
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -46,7 +45,15 @@ from golden.network import (
 from insitu.errors import NetworkError
 from insitu.files import parse_arrays, read_file, write_file
 
-__all__ = ["FORMAT", "from_bytes", "held_out", "load", "save", "to_bytes", "training_record"]
+__all__ = [
+    "FORMAT",
+    "from_bytes",
+    "held_out_accuracy",
+    "load",
+    "save",
+    "to_bytes",
+    "training_record",
+]
 
 FORMAT = "insitu-network-5"
 _UNIFORM = "insitu-network-4"
@@ -116,7 +123,7 @@ def training_record(path: str | Path) -> dict[str, Any] | None:
     return record
 
 
-def held_out(path: str | Path) -> float | None:
+def held_out_accuracy(path: str | Path) -> float | None:
     """Percent of the samples held out from training that a network is right on, if its file says.
 
     Raises
@@ -125,7 +132,7 @@ def held_out(path: str | Path) -> float | None:
         As for `training_record`.
     """
     found = (training_record(path) or {}).get("held_out")
-    return found if isinstance(found, float) and math.isfinite(found) else None
+    return found if isinstance(found, float) and 0 <= found <= 100 else None
 
 
 def _stored(weights: Stored | Generated) -> dict[str, Any]:

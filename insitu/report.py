@@ -116,7 +116,7 @@ def read_entries(path: Path) -> list[Entry]:
             entries += _entries(one)
         except BadMetadata as bad:
             raise InputError(f"{source} have a plan {bad}", f"name {_KINDS}") from None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise InputError(
                 f"{source} are none that a report is made of ({type(error).__name__}: {error})",
                 f"name {_KINDS}",
@@ -153,15 +153,15 @@ def _stem(model: str) -> str:
 
 
 def _row(values: Report) -> Entry:
-    right, budget = values["accuracy"], values["budget_bytes"]
+    right = values["accuracy"]
     trained = "training" in values
     return Entry(
         name=values["row"],
         model=_stem(values["model"]),
         plain=values["plain"],
         cycles_stored=values["cycles_stored_int8"],
-        budget=budget,
-        over=budget is not None and values["memory"]["total"] > budget,
+        budget=values["budget_bytes"],
+        over=values["over"],
         accuracy=right["retrained" if trained else "untrained"],
         untrained=right["untrained"] if trained else None,
         bits=values["bits_a_weight"],
@@ -227,32 +227,31 @@ class _Part:
 
 
 def _parts(name: str, choice: Choice, layers: Mapping[str, Report]) -> dict[str, _Part]:
-    """The layers that a layer runs as, by name; none where it is one."""
+    """The layers that a factored layer runs as, by name.
+
+    Multiplications that recover W1 from an intra level are not counted.
+    """
     if not choice.factored:
         return {}
     factors = {f"{name}.basis": "B" if choice.fully else "W1", name: "V"}
     if choice.fully:
         factors = {f"{name}.coefficients": "U"} | factors
-    first, basis = layers[next(iter(factors))], layers[f"{name}.basis"]
-    channels = first["inputs"][0]["shape"][2]
-    weights = math.prod((layers[name]["output"]["shape"][2], channels, *basis["kernel"]))
+    if not all(part in layers for part in factors):
+        return {}
+    basis, whole = layers[f"{name}.basis"], layers[name]
+    channels = layers[next(iter(factors))]["inputs"][0]["shape"][2]
+    weights = math.prod((whole["output"]["shape"][2], channels, *basis["kernel"]))
     bits = sum(layers[part]["weight_bits"] for part in factors) / weights
     multiplications = sum(
-        _multiplications(
-            layers[part],
-            1 if layers[part]["kind"] == "depthwise" else layers[part]["inputs"][0]["shape"][2],
-            layers[part]["kernel"],
-        )
+        layers[part]["dense_int8_bytes"] * math.prod(layers[part]["output"]["shape"][:2])
         for part in factors
     )
-    share = multiplications / _multiplications(layers[name], channels, basis["kernel"])
-    why = f"its parts take {bits:.2f} bits a weight and {share:.2f} of the multiplications"
+    share = multiplications / (weights * math.prod(whole["output"]["shape"][:2]))
+    why = (
+        f"the parts of {name} take together {bits:.2f} bits a weight and {share:.2f} of the "
+        f"multiplications"
+    )
     return {part: _Part(choice.dataflow, factor, why) for part, factor in factors.items()}
-
-
-def _multiplications(layer: Report, channels: int, kernel: Sequence[int]) -> int:
-    """Of a layer, were each of its outputs the sum over so many channels."""
-    return math.prod((*layer["output"]["shape"], channels, *kernel))
 
 
 def _why(layer: Report, part: _Part | None) -> str:

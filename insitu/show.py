@@ -120,6 +120,8 @@ def network(report: Report) -> RenderableType:
             f"{report['frames_per_second']:,} at {report['clock_mhz']:g} MHz",
         ),
     ]
+    if "held_out" in report:
+        summary.append(("right on held-out samples", f"{report['held_out']:.2f} %"))
     title = f"{report['network']} on {report['configuration']}"
     return Group(
         _by_layer("Layer by layer", report["layers"]),

@@ -1,5 +1,6 @@
 """Allocations within budgets other than the solver's: of everything, or of weights alone."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -20,9 +21,13 @@ FITS = Path("build/compress")
 class Counted(Enum):
     """What a budget is of."""
 
-    WEIGHTS = "weights as packed"
-    PARAMETERS = "weights and parameters, as the solver counts"
-    ALL = "weights, parameters and program"
+    WEIGHTS = "weights"
+    PARAMETERS = "weights, parameters"
+    ALL = "weights, parameters, program"
+
+    def exceeds(self, memory: Mapping[str, int], budget: int | None) -> bool:
+        """Whether bytes of `weights`, `parameters` and `program` are more than a budget."""
+        return budget is not None and sum(memory[part] for part in self.value.split(", ")) > budget
 
 
 def solved(

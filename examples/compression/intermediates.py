@@ -41,11 +41,12 @@ def between(name: str) -> bool:
 
 def real_sums(layer: Convolution, x: Floats) -> Floats:
     """Sums of a pointwise or depthwise layer over a real map [N, H, W, C], bias included."""
-    size = output_size((x.shape[1], x.shape[2]), layer.kernel, layer.stride, layer.padding)
+    window = layer.kernel, layer.stride
+    size = output_size((x.shape[1], x.shape[2]), *window, layer.padding, layer.dilation)
     top, left, bottom, right = layer.padding
     padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))  # Their zero point is 0.
     weights, sums = layer.weights.W.astype(np.float64), layer.bias.astype(np.float64)
-    for tap, (rows, columns) in enumerate(tap_slices(size, layer.kernel, layer.stride)):
+    for tap, (rows, columns) in enumerate(tap_slices(size, *window, layer.dilation)):
         part = padded[:, rows, columns]
         one = weights[:, :, tap]
         sums = sums + (part @ one.T if layer.groups == 1 else part * one[:, 0])

@@ -24,17 +24,16 @@ from typing import Any
 import numpy as np
 import torch
 from budgets import KB, Counted, cycles_stored, solved
-from numpy.typing import NDArray
 from rich.console import Console
 
-from golden.network import Network, run
+from golden.network import Network
 from insitu.errors import FitError, InsituError
 from insitu.files import write_file
 from insitu.float_network import FloatNetwork
 from insitu.models import load_float
 from insitu.network import to_bytes
-from insitu.quantise import calibrate, quantise_inputs
-from insitu.search import Labelled
+from insitu.quantise import calibrate
+from insitu.search import Labelled, outputs_of
 from insitu.train.loop import Options, samples_from
 from insitu.train.retrain import retrain
 from rtl.config import configuration
@@ -89,11 +88,9 @@ def half(samples: Labelled, number: int) -> Labelled:
     return Labelled(inputs, samples.labels[number::2])
 
 
-def right(network: Network, samples: Labelled) -> int:
-    """How many answers of the golden model are right."""
-    integers = quantise_inputs(samples.inputs, network.input_scale, network.input_zero_point)
-    answers: NDArray[np.intp] = run(network, integers).reshape(len(integers), -1).argmax(axis=1)
-    return int((answers == samples.labels).sum())
+def right(network: Network | FloatNetwork, samples: Labelled) -> int:
+    """How many answers are right, of the golden model or in floating point."""
+    return int((outputs_of(network, samples.inputs).argmax(axis=1) == samples.labels).sum())
 
 
 def make_half(
@@ -148,25 +145,24 @@ def make_row(name: str, network: FloatNetwork, samples: Labelled) -> dict[str, A
         "parameters": planned["parameter_bytes"],
         "program": planned["program_bytes"],
     }
-    memory["total"] = sum(memory.values())
-    floating = network.run(samples.inputs).reshape(len(samples.labels), -1).argmax(axis=1)
     count = len(samples.labels)
     figures: dict[str, Any] = {
         "row": name,
         "model": "kws_float32.tflite",
         "plain": row.plain,
-        "budget_bytes": row.budget * KB if row.counted is Counted.ALL else None,
-        "budget_of_weights": None if row.counted is Counted.ALL else row.budget * KB,
+        "budget_bytes": row.budget * KB,
+        "counted": row.counted.value,
+        "over": row.counted.exceeds(memory, row.budget * KB),
         "choices": first["choices"],
         "weights": network.weights,
         "bits_a_weight": round(8 * memory["weights"] / network.weights, 3),
-        "memory": memory,
+        "memory": memory | {"total": sum(memory.values())},
         "configuration": CONFIGURATION,
         "cycles": planned["cycles"],
         "cycles_stored_int8": first["cycles_stored_int8"],
         "accuracy": {
             "samples": count,
-            "float": round(100 * float((floating == samples.labels).mean()), 2),
+            "float": round(100 * right(network, samples) / count, 2),
             "untrained": 100 * sum(one["right"] for one in halves) / count,
         },
         "halves": [

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from budgets import FITS, KB
+from budgets import KB, Counted, solved
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -36,12 +36,11 @@ from insitu.errors import InsituError
 from insitu.evaluate import read_inputs
 from insitu.files import write_file
 from insitu.float_network import FloatConvolution, FloatNetwork
-from insitu.menu import Store
 from insitu.models import load_float, load_model
 from insitu.network import save
 from insitu.plan import plan
 from insitu.quantise import Calibration, calibrate, quantise
-from insitu.search import Search, outputs_of
+from insitu.search import outputs_of
 from rtl.config import LARGEST_MEMORY, Configuration, configuration
 
 HERE = Path(__file__).parent
@@ -95,18 +94,21 @@ def weight_errors(floating: FloatNetwork, results: list[LayerResult]) -> dict[st
 
 def choose(name: str, floating: FloatNetwork, calibration: Calibration) -> None:
     """Write the solver's choices, and those of stored weights."""
-    budget, cycles = BUDGETS[name]
-    config = configuration(CONFIGURATION)
-    with progress() as tell:
-        search = Search(floating, calibration, config, store=Store(FITS), progress=tell)
-        built = {
-            name: search.build(search.menus, budget, cycles),
-            f"{name}_plain": search.build(search.plain, budget, cycles),
-        }
-    for row, one in built.items():
-        write_choices(one.allocation.choices, HERE / "choices" / f"{row}.json")
+    (budget, cycles), config = BUDGETS[name], configuration(CONFIGURATION)
+    for row, plain in ((name, False), (f"{name}_plain", True)):
+        built = solved(
+            row,
+            floating,
+            calibration,
+            config,
+            budget,
+            plain=plain,
+            counted=Counted.PARAMETERS,
+            cycles=cycles,
+        )
+        write_choices(built.allocation.choices, HERE / "choices" / f"{row}.json")
         console.print(
-            f"{row}: {one.bytes:,} bytes, {one.plan.cycles:,} cycles, loss {one.loss:.4g}"
+            f"{row}: {built.bytes:,} bytes, {built.plan.cycles:,} cycles, loss {built.loss:.4g}"
         )
 
 

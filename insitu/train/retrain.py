@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,9 @@ class Retrained:
         Plain data: `held_out`, accuracy of the last stage's `epoch` chosen on `held_out_samples`
         samples that were not trained on, in percent; `untrained` and `teacher`, that of the student
         before the first epoch and of the float network (absent if no stage distils); `epochs`, each
-        one's figures, of all stages; `agreement`, how many `outputs` of the network were compared
-        with those of the student, for up to 1,000 of the samples held out, how many `differ`, and
-        by at most how many `steps` of int8.
+        one's figures and number of its `stage`; `agreement`, how many `outputs` of the network were
+        compared with those of the student, for up to 1,000 of the samples held out, how many
+        `differ`, and by at most how many `steps` of int8.
     """
 
     network: Network
@@ -181,15 +182,19 @@ def retrain(
     ------
     InputError
         For labels that no output stands for, too few samples, samples of which the network knows
-        nothing, or a checkpoint of another training.
+        nothing, or checkpoints of another training.
     FitError
         For choices that a layer cannot have, or a network that does not fit the configuration.
     ValueError
         For no stage, or stages that hold out other samples than the first.
     """
     tell = progress or (lambda done, total, what: None)
+    if not stages:
+        raise ValueError("stages must be at least one Options, not ()")
     if len({options.held_out for options in stages}) != 1:
-        raise ValueError("stages must hold out the same samples")
+        counts = [options.held_out for options in stages]
+        raise ValueError(f"stages must hold out the same samples, not {counts}")
+    checkpoints = _checkpoints(checkpoint, len(stages))
     _, held_out = split(samples, stages[0].held_out)
     _check_labels(samples.labels.numpy(), network)
     tell(0, None, "calibrating")
@@ -206,25 +211,29 @@ def retrain(
         record["teacher"] = _teacher_accuracy(teacher, held_out.to(device))
     record["untrained"] = accuracy(student.to(device), held_out.to(device))
 
-    last = ""
+    stage = last = ""
 
     def epoch(figures: dict[str, Any]) -> None:
         nonlocal last
         last = f", held out {figures['held_out']:.2f} %"
 
+    def working(done: int, total: int | None, what: str) -> None:
+        tell(done, total, f"{stage}{what}{last}")
+
     source, record["epochs"] = _digest(network, samples), []
-    for number, options in enumerate(stages, 1):
+    for number, (options, path) in enumerate(zip(stages, checkpoints, strict=True), 1):
+        stage = f"stage {number}, " if len(stages) > 1 else ""
         figures = fit(
             student,
             teacher if options.distillation else None,
             samples,
             options,
-            checkpoint if number == 1 else checkpoint.with_stem(f"{checkpoint.stem}-{number}"),
+            path,
             source=source,
-            progress=lambda done, total, what: tell(done, total, f"{what}{last}"),
+            progress=working,
             report=epoch,
         )
-        record["epochs"] += figures
+        record["epochs"] += [{"stage": number, **one} for one in figures]
         source += repr(figures)
     taken = chosen(figures, len(held_out))
     record |= {name: taken[name] for name in ("epoch", "held_out")}
@@ -233,6 +242,17 @@ def retrain(
     tell(0, None, "comparing with the network in integers")
     record["agreement"] = _agreement(student, integers, some)
     return Retrained(integers, record)
+
+
+def _checkpoints(first: Path, count: int) -> list[Path]:
+    """Those of each stage."""
+    paths = [first, *(first.with_stem(f"{first.stem}-{stage}") for stage in range(2, count + 1))]
+    for before, path in pairwise(paths):
+        if path.exists() and not before.exists():
+            raise InputError(
+                f"{path} is of a later stage than {before}, which is not there", "delete it"
+            )
+    return paths
 
 
 def _check_labels(labels: NDArray[np.int64], network: FloatNetwork) -> None:

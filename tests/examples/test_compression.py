@@ -77,7 +77,7 @@ def test_int8_intermediates_are_goldens(seed):
 def test_int8_intermediates_are_goldens_where_all_is_factored(seed):
     """Three layers of one: pointwise, depthwise, pointwise."""
     rng = np.random.default_rng(seed)
-    settings = {"padding": (1, 0, 1, 2), "stride": (2, 2), "low": 0.0}
+    settings = {"padding": (2, 0, 1, 3), "stride": (2, 2), "dilation": (2, 2), "low": 0.0}
     network = FloatNetwork(
         "n", (9, 8, 3), (random_convolution(rng, "a", "input", 16, 3, 3, **settings),)
     )
@@ -171,6 +171,14 @@ def test_budgets_are_of_everything(two, few, plain, tmp_path, monkeypatch):
         fewer = any_size.plan.cycles - 1
         faster = budgets.solved("two", *two, up5k, None, plain=plain, cycles=fewer)
         assert faster.plan.cycles <= fewer
+
+
+def test_what_exceeds_a_budget():
+    memory = {"weights": 1000, "parameters": 200, "program": 30}
+    for counted, size in zip(budgets.Counted, (1000, 1200, 1230), strict=True):
+        assert not counted.exceeds(memory, size)
+        assert counted.exceeds(memory, size - 1)
+        assert not counted.exceeds(memory, None)
 
 
 def test_cycles_of_stored_weights(two, monkeypatch):

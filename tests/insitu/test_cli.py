@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -284,6 +285,18 @@ def test_compile_overwrites_no_better_image(files):
     assert compile_one(91.75).status == 0
     assert compile_one(91.25, "--force").status == 0
     assert read_image(files / "a.image").metadata["held_out"] == 91.25
+    shown = invoke("inspect", files / "a.image")
+    assert re.search(r"held-out samples +91\.25 %", shown.output)
+
+
+def test_compile_overwrites_no_image_of_a_retrained_network_with_a_float_model(files):
+    image = ("-o", files / "a.image", "--config", "up5k")
+    (files / "net.npz").write_bytes(to_bytes(load(files / "net.npz"), {"held_out": 91.5}))
+    assert invoke("compile", files / "net.npz", *image).status == 0
+    calibration = ("--calibration", files / "samples.npz")
+    refused = invoke("compile", files / "net.onnx", *image, *calibration)
+    assert refused.status == 2
+    assert "net.onnx does not say: it stays" in refused.errors
 
 
 @pytest.fixture

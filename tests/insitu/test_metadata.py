@@ -102,6 +102,7 @@ WRONG = [
     (("cycles",), None, "bad cycles: None"),
     (("held_out",), "91", "bad held_out: '91'"),
     (("held_out",), float("nan"), "bad held_out: nan"),
+    (("held_out",), 101, "bad held_out: 101"),
     (("ideal_cycles",), 1.5, "bad ideal_cycles: 1.5"),
     (("frames_per_second",), float("nan"), "bad frames_per_second: nan"),
     (("coefficient_bytes",), 0, "bad coefficient_bytes: 0"),

@@ -8,7 +8,7 @@ import pytest
 from golden.code import Code
 from golden.network import Network, Rounding, run
 from insitu.errors import FileError, NetworkError
-from insitu.network import held_out, load, save, to_bytes, training_record
+from insitu.network import held_out_accuracy, load, save, to_bytes, training_record
 from tests.golden.graphs import every_kind
 from tests.insitu.networks import random_generated, random_network, random_stored
 
@@ -39,19 +39,19 @@ def test_the_record_of_training_comes_back(network, tmp_path):
     path = tmp_path / "n.npz"
     save(network, path)
     assert training_record(path) is None
-    assert held_out(path) is None
+    assert held_out_accuracy(path) is None
     path.write_bytes(to_bytes(network, {"held_out": 91.5}))
     assert training_record(path) == {"held_out": 91.5}
-    assert held_out(path) == 91.5
+    assert held_out_accuracy(path) == 91.5
     same(load(path), network)
     for damage, message in (("[1]", "is no JSON object"), ("{", "training: "), (5, "a string")):
         with np.load(path) as archive:
             np.savez(tmp_path / "bad.npz", **dict(archive) | {"training": damage})
         with pytest.raises(NetworkError, match=f"is inconsistent.*{message}"):
             training_record(tmp_path / "bad.npz")
-    for unknown in ({}, {"held_out": "91.5"}, {"held_out": float("nan")}):
+    for unknown in ({}, {"held_out": "91.5"}, {"held_out": float("nan")}, {"held_out": 101.0}):
         path.write_bytes(to_bytes(network, unknown))
-        assert held_out(path) is None
+        assert held_out_accuracy(path) is None
 
 
 def same(a, b):

@@ -91,6 +91,7 @@ def row(seed):
         "model": "net.tflite",
         "plain": False,
         "budget_bytes": 100,
+        "over": True,
         "bits_a_weight": 1.25,
         "memory": memory | {"total": sum(memory.values())},
         "cycles_stored_int8": 3 * planned["cycles"],
@@ -167,15 +168,15 @@ def test_a_row_need_not_be_retrained(tmp_path, row):
     assert (other.accuracy, other.untrained, other.epochs) == (33.25, None, None)
 
 
-def retrained(choice, seed):
-    """Figures as insitu retrain writes them, of two layers; the choice is the second's."""
+def retrained(choice, seed, shape=(5, 6, 3), **settings):
+    """Figures as insitu retrain writes them, of two layers; choice and settings of the second."""
     rng = np.random.default_rng(seed)
     layers = (
         random_convolution(rng, "a", "input", 16, 3, 1, low=0.0),
-        random_convolution(rng, "b", "a", 24, 16, 3, padding=(1, 1, 1, 1)),
+        random_convolution(rng, "b", "a", 24, 16, 3, **settings),
     )
-    network = FloatNetwork("net", (5, 6, 3), layers)
-    x = rng.uniform(0, 1, (30, 5, 6, 3)).astype(np.float32)
+    network = FloatNetwork("net", shape, layers)
+    x = rng.uniform(0, 1, (30, *shape)).astype(np.float32)
     choices = {"a": Choice(q=4), "b": choice}
     config = CONFIGURATIONS["sim-8x1"]
     made, _ = compress(network, calibrate(network, x), choices, config)
@@ -235,16 +236,26 @@ def test_says_what_the_parts_of_a_factored_layer_are(
     tmp_path, choice, forms, bits, multiplications, seed
 ):
     path = tmp_path / "net.json"
-    path.write_text(json.dumps(retrained(choice, seed)))
+    path.write_text(json.dumps(retrained(choice, seed, padding=(1, 1, 1, 1))))
     (entry,) = read_entries(path)
     layers = {layer["name"]: layer for layer in entry.layers}
     assert {name: layers[name]["form"] for name in layers} == {"a": "stored 4"} | forms
     whole = 24 * 16 * 9
     for name in forms:
         assert layers[name]["why"].startswith(
-            f"its parts take {bits / whole:.2f} bits a weight and "
+            f"the parts of b take together {bits / whole:.2f} bits a weight and "
             f"{multiplications / whole:.2f} of the multiplications; "
         )
+
+
+def test_multiplications_of_parts_are_where_their_pixels_are(tmp_path, seed):
+    """U on all pixels of 3 x 3, B and V on the one that is left."""
+    choice = Choice(kernels=8, terms=2, factored=True, fully=True)
+    path = tmp_path / "net.json"
+    path.write_text(json.dumps(retrained(choice, seed, (3, 3, 3))))
+    (entry,) = read_entries(path)
+    share = (16 * 16 * 9 + 16 * 9 + 24 * 16) / (24 * 16 * 9)
+    assert f" {share:.2f} of the multiplications" in entry.layers[-1]["why"]
 
 
 def test_committed_rows_make_a_page(tmp_path):
@@ -253,7 +264,7 @@ def test_committed_rows_make_a_page(tmp_path):
 
 
 def test_holds_every_figure_and_needs_nothing_else(tmp_path, row):
-    plain = row | {"row": "plain", "plain": True, "budget_bytes": None}
+    plain = row | {"row": "plain", "plain": True, "budget_bytes": None, "over": False}
     assert report(tmp_path, [row, plain], compressed())[0] == 0
     text = (tmp_path / "out.html").read_text()
     assert text.count('class="over"') == 1

@@ -185,7 +185,8 @@ def test_stages_go_on_from_each_other(folder: Path) -> None:
     alone = made(first)
     assert not checkpoint.with_stem("stages-2").exists()
     both = made(first, second)  # The first stage comes from its checkpoint.
-    assert [one["epoch"] for one in both.record["epochs"]] == [1, 2, 1]
+    numbers = [(one["stage"], one["epoch"]) for one in both.record["epochs"]]
+    assert numbers == [(1, 1), (1, 2), (2, 1)]
     assert both.record["epochs"][:2] == alone.record["epochs"]
     assert both.record["epoch"] == 1
     # At that rate nothing moves but the normalisations, which other batches set.
@@ -197,12 +198,18 @@ def test_stages_go_on_from_each_other(folder: Path) -> None:
     with pytest.raises(InputError, match=r"stages-2\.pt is of a training with other settings"):
         made(first, replace(second, seed=4))
     # Another first stage: the second did not go on from that.
-    checkpoint.unlink()
+    checkpoint.rename(checkpoint.with_stem("kept"))
+    with pytest.raises(InputError, match=r"later stage than .*stages\.pt, which is not there"):
+        made(first, second)
+    checkpoint.with_stem("stages-2").rename(checkpoint.with_stem("second"))
+    made(replace(first, seed=1))
+    checkpoint.with_stem("second").rename(checkpoint.with_stem("stages-2"))
     with pytest.raises(InputError, match=r"stages-2\.pt is of a training with other settings"):
         made(replace(first, seed=1), second)
-    for stages in ((), (first, replace(second, held_out=50))):
-        with pytest.raises(ValueError, match="the same samples"):
-            made(*stages)
+    with pytest.raises(ValueError, match=r"at least one Options, not \(\)"):
+        made()
+    with pytest.raises(ValueError, match=r"the same samples, not \[40, 50\]"):
+        made(first, replace(second, held_out=50))
 
 
 def test_a_better_network_is_not_replaced(folder: Path) -> None:
@@ -213,17 +220,21 @@ def test_a_better_network_is_not_replaced(folder: Path) -> None:
     save(other, folder / "out.npz")
     refused(folder, cause="does not say how accurate it is")
 
-    (folder / "out.npz").write_bytes(to_bytes(other, {"held_out": 100.5}))
+    with np.load(folder / "train.npz") as archive:
+        inputs, labels = archive["inputs"], archive["labels"].copy()
+    labels[::7] = (labels[::7] + 1) % 5  # Which nothing is right on.
+    np.savez(folder / "train.npz", inputs=inputs, labels=labels)
+    (folder / "out.npz").write_bytes(to_bytes(other, {"held_out": 100.0}))
     before = (folder / "out.npz").read_bytes()
     status, _, errors = retrain(folder)
     assert status == 2
-    assert "is right on 100.50 %" in errors
+    assert "is right on 100.00 %" in errors
     assert (folder / "out.npz").read_bytes() == before
 
     assert retrain(folder, "--force")[0] == 0  # All of it comes from the checkpoint.
     record = training_record(folder / "out.npz")
     assert record is not None
-    assert record["held_out"] <= 100
+    assert record["held_out"] < 100
     (folder / "out.npz").write_bytes(to_bytes(other, {"held_out": record["held_out"] - 1.0}))
     assert retrain(folder)[0] == 0
     assert training_record(folder / "out.npz") == record
