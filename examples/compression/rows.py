@@ -211,7 +211,7 @@ ALL = ROWS | ABLATION
 
 def golden_accuracy(network: Network, path: Path, inputs: Inputs) -> float:
     """Share of right answers of the integer network, in percent."""
-    return 100 * float(evaluate(Model(path, network), inputs)["accuracy"])
+    return round(100 * float(evaluate(Model(path, network), inputs)["accuracy"]), 2)
 
 
 def float_accuracy(

@@ -85,13 +85,14 @@ class _QuantiseMap(torch.autograd.Function):
 
 
 def quantise_map(x: Tensor, scale: float, low: int, high: int, *, even: bool = False) -> Tensor:
-    """Multiples of `scale`, from low * scale to high * scale.
+    """Multiples of `scale`, from low * scale to high * scale; of double in single precision.
 
     With a gradient, which passes where nothing is clamped, or on demand, halves go to even; else
     away from zero.
     """
     if even or x.requires_grad:
         quantised: Tensor = _QuantiseMap.apply(x, scale, low, high)
-        return quantised
-    steps = x * (1 / scale)
-    return steps.abs().add_(0.5).floor_().copysign_(steps).clamp_(low, high).mul_(scale)
+    else:
+        steps = x * (1 / scale)
+        quantised = steps.abs().add_(0.5).floor_().copysign_(steps).clamp_(low, high).mul_(scale)
+    return quantised.float() if x.dtype == torch.float64 else quantised

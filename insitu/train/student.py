@@ -93,7 +93,7 @@ class _Unit(nn.Module):
         return gain * input_scale, offset
 
     def forward(self, x: Tensor, layer: FloatConvolution, input_scale: float) -> Tensor:
-        """The normalised sums."""
+        """The normalised sums; in double precision where they are rounded as by the requantiser."""
         weights = self.weights()
         if self.training:
             return self._normalise(convolve(x, weights, layer))
@@ -102,7 +102,7 @@ class _Unit(nn.Module):
         bias = offset / gain
         # What has no weights is as fine as its bias needs it.
         bias = torch.where(weights.flatten(1).any(dim=1), torch.round(bias), bias)
-        return (sums + bias.float()[:, None, None]) * gain.float()[:, None, None]
+        return (sums.double() + bias[:, None, None]) * gain[:, None, None]
 
     def _normalise(self, sums: Tensor) -> Tensor:
         normed: Tensor = self.norm(sums)
@@ -176,12 +176,12 @@ class _Output(nn.Module):
         return one * self.unit * self.scale.double().abs() * input_scale, self.bias.double()
 
     def forward(self, x: Tensor, layer: FloatConvolution, input_scale: float) -> Tensor:
-        """The scaled sums."""
+        """The scaled sums, also in double precision there."""
         gain, bias = self.gains(input_scale)
-        if not self.training:
-            bias = torch.round(bias / gain) * gain
         sums = convolve(x / input_scale, self.weights(), layer).float()
-        return sums * gain.float()[:, None, None] + bias.float()[:, None, None]
+        if self.training:
+            return sums * gain.float()[:, None, None] + bias.float()[:, None, None]
+        return (sums.double() + torch.round(bias / gain)[:, None, None]) * gain[:, None, None]
 
 
 class _Stage(NamedTuple):
