@@ -1,4 +1,4 @@
-"""Networks for CIFAR-10 on `up5k`, those that fit and those that do not: memory, cycles, accuracy.
+"""Networks on `up5k`, those that fit and those that do not: bits, memory, cycles, accuracy.
 
     python examples/compression/up5k.py examples/mlperf_tiny/ic2_up5k.npz [NETWORK.npz ...]
     python examples/compression/up5k.py NETWORK.npz --test ~/.cache/insitu/cifar10.npz
@@ -14,6 +14,9 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
+
+from golden.network import Convolution
 from insitu.bench import dense
 from insitu.console import progress
 from insitu.errors import InsituError
@@ -27,17 +30,24 @@ CONFIG = configuration("up5k")
 
 
 def row(path: Path, test: Path | None) -> str:
-    """Name, bytes and what is too much of them, cycles, those of 8 bits, accuracy."""
+    """Name, bits, bytes and what is too much of them, cycles, those of 8 bits, accuracy."""
     network = load(path)
     report = plan_roomy(network, CONFIG, name=path.stem).report()
+    whole = dense(network)
+    weights = sum(
+        one.weights.W.size
+        for one in whole.layers
+        if isinstance(one, Convolution) and np.ptp(one.weights.W)  # A mean has equal ones.
+    )
     parts = [report[f"{what}_bytes"] for what in ("weight", "parameter", "program")]
     over = report["payload_bytes"] - CONFIG.coefficient_bytes
     cells = [
         f"`{path.stem}`",
+        f"{8 * report['weight_bytes'] / weights:.2f}",
         f"{' + '.join(f'{part:,}' for part in parts)} = {sum(parts):,}",
         f"{over:,} too much" if over > 0 else "fits",
         f"{report['cycles']:,}",
-        f"{plan_roomy(dense(network), CONFIG).cycles / report['cycles']:.2f}",
+        f"{plan_roomy(whole, CONFIG).cycles / report['cycles']:.2f}",
     ]
     if test is not None:
         with progress() as tell:
@@ -54,7 +64,7 @@ def main() -> None:
     parser.add_argument("networks", nargs="+", type=Path, metavar="NETWORK.npz")
     parser.add_argument("--test", type=Path, metavar="FILE.npz", help="inputs and labels")
     arguments = parser.parse_args()
-    names = ["network", "weights + parameters + program", "coefficient memory"]
+    names = ["network", "bits a weight", "weights + parameters + program", "coefficient memory"]
     names += ["cycles", "8 bits, times as many"]
     names += ["right"] * (arguments.test is not None)
     print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")

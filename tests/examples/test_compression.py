@@ -139,9 +139,12 @@ def test_what_is_too_large_for_up5k(short, kilobytes, says, tmp_path, monkeypatc
     small = replace(config, coefficient_bytes=kilobytes << 10)
     monkeypatch.setattr(up5k, "CONFIG", small)
     cells = up5k.row(tmp_path / "net.npz", None).split(" | ")
-    assert cells[2] == says
+    weights = sum(layer.weights.W.size for layer in network.layers if layer.kind == "convolution")
+    packed = int(cells[2].split(" + ")[0].replace(",", ""))
+    assert cells[1] == f"{8 * packed / weights:.2f}"
+    assert cells[3] == says
     if says == "fits":
-        assert cells[3].removesuffix(" |") == f"{plan(network, small).cycles:,}"
+        assert cells[4].removesuffix(" |") == f"{plan(network, small).cycles:,}"
 
 
 @pytest.fixture
