@@ -15,7 +15,7 @@ FOLDER = ROOT / "examples" / "mlperf_tiny"
 UP5K = configuration("up5k")
 
 
-@pytest.mark.parametrize("name", ["resnet20_up5k", "ic2_up5k", "ic2_46kb"])
+@pytest.mark.parametrize("name", ["resnet20_up5k", "ic2_up5k", "ic2_46kb", "ic2_solver"])
 def test_fits_as_documented(name):
     planned = plan(load(FOLDER / f"{name}.npz"), UP5K, name=name)
     text = (ROOT / "docs" / "compression.md").read_text()
@@ -25,7 +25,7 @@ def test_fits_as_documented(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet20_up5k", "ic2_up5k"])
+@pytest.mark.parametrize("name", ["resnet20_up5k", "ic2_up5k", "ic2_solver"])
 def test_the_rtl_computes_what_golden_does(name, seed):
     network = load(FOLDER / f"{name}.npz")
     image = make_image(plan(network, UP5K, name=name))
