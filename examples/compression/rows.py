@@ -67,6 +67,7 @@ LABELS = replace(OPTIONS, epochs=25, distillation=0.0, cutout=8)
 HIDDEN = replace(OPTIONS, epochs=40, rate=0.004, distillation=0.8, orthonormality=0.0, cutout=8)
 STAGES = HIDDEN, replace(HIDDEN, epochs=10, rate=0.0015, cutout=0, seed=1)
 """IC2's: in the second, images are whole, as they will be seen."""
+WITHOUT_TEACHER = tuple(replace(options, distillation=0.0) for options in STAGES)
 
 console = Console(highlight=False)
 
@@ -138,6 +139,7 @@ ROWS = {
     "ic_3bits_long": Row(_IC, None, True, "ic_3bits", (LONG,)),
     "ic_2bits_long": Row(_IC, None, True, "ic_2bits", (LONG,)),
     "ic2_up5k": Row(_IC2, 64, False, stages=STAGES, configuration="up5k", by_hand=True),
+    "ic2_labels": Row(_IC2, 64, False, "ic2_up5k", WITHOUT_TEACHER, "up5k"),
     "ic2_46kb": Row(_IC2, 46, False, "", STAGES, "up5k", counted=Counted.PARAMETERS, by_hand=True),
     "ic2_solver": Row(_IC2, None, False, "", STAGES, "up5k", cycles=_FAST),
     "ic2_solver_46kb": Row(
