@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from insitu.console import progress
 from insitu.errors import SizeError
@@ -28,6 +29,15 @@ class Counted(Enum):
     def exceeds(self, memory: Mapping[str, int], budget: int | None) -> bool:
         """Whether bytes of `weights`, `parameters` and `program` are more than a budget."""
         return budget is not None and sum(memory[part] for part in self.value.split(", ")) > budget
+
+
+def memory_of(report: Mapping[str, Any]) -> dict[str, int]:
+    """Bytes of a plan's report by what they are of, as budgets count them."""
+    return {
+        "weights": report["weight_bytes"],
+        "parameters": report["parameter_bytes"],
+        "program": report["program_bytes"],
+    }
 
 
 def solved(

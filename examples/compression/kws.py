@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from budgets import KB, Counted, cycles_stored, solved
+from budgets import KB, Counted, cycles_stored, memory_of, solved
 from rich.console import Console
 
 from golden.network import Network
@@ -140,11 +140,7 @@ def make_row(name: str, network: FloatNetwork, samples: Labelled) -> dict[str, A
     # The larger of the two networks stands for the row.
     first = max(halves, key=lambda one: one["plan"]["weight_bytes"])
     planned = first["plan"]
-    memory = {
-        "weights": planned["weight_bytes"],
-        "parameters": planned["parameter_bytes"],
-        "program": planned["program_bytes"],
-    }
+    memory = memory_of(planned)
     count = len(samples.labels)
     figures: dict[str, Any] = {
         "row": name,

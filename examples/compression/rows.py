@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from budgets import KB, Counted, cycles_stored, solved
+from budgets import KB, Counted, cycles_stored, memory_of, solved
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -288,11 +288,7 @@ def make_row(name: str, models: Path, training: Path, test: Path) -> dict[str, A
     write_file(file, to_bytes(made, retrained.record), "network")
     planned = plan(made, config, name=name).report()
     budget = row.budget and row.budget * KB
-    memory = {
-        "weights": planned["weight_bytes"],
-        "parameters": planned["parameter_bytes"],
-        "program": planned["program_bytes"],
-    }
+    memory = memory_of(planned)
     found = read_inputs(test, made)
     if found.labels is None:
         raise InputError(f"{test} has no labels", "make it as above")

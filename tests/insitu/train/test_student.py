@@ -105,7 +105,7 @@ def check_against_golden(student: Student, rng: np.random.Generator, largest: in
     expected = run(golden, x).reshape(len(x), -1).astype(int) - golden.output_zero_point
     np.testing.assert_array_equal(np.rint(found), expected)
     assert np.abs(np.rint(found) - expected).max() <= 1
-    assert len(np.unique(expected)) > 10
+    assert len(np.unique(expected)) > 20
     return golden
 
 
@@ -155,7 +155,7 @@ def test_so_does_that_of_a_factored_output(
     close, wanted = outputs(student, Samples(x, x[:, 0, 0, 0])), FloatModule(made[0])(x)
     assert float(torch.corrcoef(torch.stack([close.flatten(), wanted.flatten()]))[0, 1]) > 0.5
     apart = (close.mean(dim=0) - wanted.mean(dim=0)).abs().max()
-    assert apart < 0.25 * wanted.abs().max()
+    assert apart < 0.1 * wanted.abs().max()
     fit(student, None, bright(rng, 600), BRIEF, tmp_path / "checkpoint")
     check_against_golden(student, rng)
 
