@@ -26,9 +26,13 @@ class Counted(Enum):
     PARAMETERS = "weights, parameters"
     ALL = "weights, parameters, program"
 
+    def size(self, memory: Mapping[str, int]) -> int:
+        """Of bytes of `weights`, `parameters` and `program`, those that count."""
+        return sum(memory[part] for part in self.value.split(", "))
+
     def exceeds(self, memory: Mapping[str, int], budget: int | None) -> bool:
-        """Whether bytes of `weights`, `parameters` and `program` are more than a budget."""
-        return budget is not None and sum(memory[part] for part in self.value.split(", ")) > budget
+        """Whether they are more than a budget."""
+        return budget is not None and self.size(memory) > budget
 
 
 def memory_of(report: Mapping[str, Any]) -> dict[str, int]:
@@ -102,11 +106,7 @@ def within(
     limit = None if counted is Counted.WEIGHTS else budget
     while True:
         built = search.build(menus, limit, cycles)
-        size = {
-            Counted.WEIGHTS: built.plan.weight_bits // 8,
-            Counted.PARAMETERS: built.bytes,
-            Counted.ALL: built.bytes + built.plan.parameters_base,
-        }[counted]
+        size = counted.size(memory_of(built.plan.report()))
         if budget is None or size <= budget:
             return built
         limit = built.bytes - max(1, size - budget)
