@@ -72,8 +72,17 @@ REPLACEMENTS = {
 }
 
 _AGAIN = "export the model again, or check it with the tool that made it"
+_EVALUATION = "export it as it is evaluated: of PyTorch's modules, after module.eval()"
 _EXPORT = "check the model"
 _LAYOUTS = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_RANDOM = (
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+)
 _LIMITABLE = (FloatAdd, FloatConvolution, FloatLimit, FloatMultiply, FloatPooling)
 
 
@@ -133,8 +142,8 @@ class _Map:
         In which order the model has them: "CHW", or what a Transpose makes of that.
     flat : bool
         Whether the model calls them one axis.
-    integers : bool
-        Whether the model's tensor is of integers.
+    integers : str
+        Type of the model's tensor if it is of integers, "int8" or "uint8".
     alone : bool
         Whether nothing but the reader of this tensor reads the layer.
     host : str
@@ -145,7 +154,7 @@ class _Map:
     shape: Shape
     axes: str = "CHW"
     flat: bool = False
-    integers: bool = False
+    integers: str = ""
     alone: bool = True
     host: str = ""
 
@@ -190,7 +199,7 @@ class _Importer:
             "Conv": self._conv,
             "DequantizeLinear": self._dequantize,
             "Div": self._arithmetic,
-            "Dropout": self._identity,
+            "Dropout": self._dropout,
             "Flatten": self._flatten,
             "Gemm": self._gemm,
             "GlobalAveragePool": self._mean,
@@ -266,7 +275,7 @@ class _Importer:
             )
         if not flat and found.flat and not found.single:
             raise self._fail(node, "follows a Flatten", "put it before the Flatten")
-        if not flat and found.axes != "CHW" and not found.single:
+        if not flat and found.axes != "CHW" and math.prod(found.shape) > 1:
             raise self._fail(
                 node, f"reads {name!r} with its axes transposed", "transpose back before it"
             )
@@ -404,11 +413,11 @@ class _Importer:
         self._nodes[layer.name] = node
         made = _Map(layer.name, shape, sources[0].axes, sources[0].flat)
         self._maps[node.output[0]] = replace(made, **changes)  # type: ignore[arg-type]
-        if any(source.integers for source in sources):
+        if sources[0].integers:
             # An operator on integers that leaves scale and zero point as they are.
             made = self._maps[node.output[0]]
             self._quantised(node, made, self._quantisations[sources[0].source])
-            self._maps[node.output[0]] = replace(made, integers=True)
+            self._maps[node.output[0]] = replace(made, integers=sources[0].integers)
 
     def _open(self, source: _Map) -> FloatLayer | None:
         """The layer that makes a map, if what follows it can still become part of it."""
@@ -427,6 +436,8 @@ class _Importer:
         if node.op_type == "DequantizeLinear":
             self._constants[node.output[0]] = self._dequantised(node)
             return
+        if node.op_type in _RANDOM:
+            raise self._fail(node, "gives random numbers", "use trained, constant weights")
         feeds = {name: self._constants[name].value for name in node.input if name}
         try:
             results = ReferenceEvaluator(node, opsets=self._opsets).run(None, feeds)
@@ -473,29 +484,33 @@ class _Importer:
         integers = value.astype(np.int64) - zero_point.reshape(shape)
         return _Constant(integers * scale, np.broadcast_to(scale, value.shape))
 
-    def _quantisation(self, node: Any) -> Quantisation:
-        """Scale and zero point, for int8, of what a node quantises or dequantises."""
-        constants = [self._constants.get(name) for name in node.input[1:] if name]
-        values = [None if constant is None else constant.value for constant in constants]
-        scale, *others = values
-        zero_point = others[0] if others else np.zeros((), np.uint8)
-        if scale is None or zero_point is None:
+    def _quantisation(self, node: Any, integers: str) -> Quantisation:
+        """Scale and zero point, for int8, of what a node quantises or dequantises.
+
+        `integers` is their type where there is no zero point to have it.
+        """
+        names = [name for name in node.input[1:] if name]
+        if any(name not in self._constants for name in names):
             raise self._fail(
                 node, "takes its scale from the graph", "quantise the model statically"
             )
+        scale, *others = (self._constants[name].value for name in names)
+        zero_point = others[0] if others else np.zeros(())
         if scale.size != 1 or zero_point.size != 1:
             raise self._fail(
                 node, f"has {scale.size} scales for a map", "quantise maps with one scale each"
             )
-        if zero_point.dtype not in (np.int8, np.uint8):
+        if others:
+            integers = str(zero_point.dtype)
+        if integers not in ("int8", "uint8"):
             raise self._fail(
-                node, f"quantises a map to {zero_point.dtype}", "quantise maps to int8 or uint8"
+                node, f"quantises a map to {integers}", "quantise maps to int8 or uint8"
             )
         real = float(np.float32(scale.reshape(())))
         if not 0 < real < math.inf:
             raise self._fail(node, f"has the scale {real}", _AGAIN)
         # uint8 with a zero point of z is int8 with z - 128.
-        offset = 128 if zero_point.dtype == np.uint8 else 0
+        offset = 128 if integers == "uint8" else 0
         return Quantisation(real, int(zero_point.reshape(())) - offset)
 
     def _quantize(self, node: Any) -> None:
@@ -503,7 +518,8 @@ class _Importer:
         if source.host:
             self._alias(node, source)
             return
-        wanted = self._quantisation(node)
+        integers = self._integer_type(node)
+        wanted = self._quantisation(node, integers)
         found = self._quantisations.get(source.source)
         if found is None:
             self._quantised(node, source, wanted)
@@ -511,7 +527,15 @@ class _Importer:
             self._append(node, FloatLimit(name=node.name), source)
             source = self._maps[node.output[0]]
             self._quantised(node, source, wanted)
-        self._alias(node, source, integers=True)
+        self._alias(node, source, integers=integers)
+
+    def _integer_type(self, node: Any) -> str:
+        """What a node quantises to."""
+        if len(node.input) > 2 and node.input[2]:
+            zero_point = self._constants.get(node.input[2])
+            return "" if zero_point is None else str(zero_point.value.dtype)
+        wanted = _attributes(node).get("output_dtype", 0) or onnx.TensorProto.UINT8
+        return str(onnx.helper.tensor_dtype_to_np_dtype(wanted))
 
     def _quantised(self, node: Any, source: _Map, quantisation: Quantisation) -> None:
         self._quantisations[source.source] = quantisation
@@ -525,7 +549,8 @@ class _Importer:
             return
         if not source.integers:
             raise self._fail(node, f"reads {node.input[0]!r}, which is not quantised", _AGAIN)
-        found, wanted = self._quantisations[source.source], self._quantisation(node)
+        found = self._quantisations[source.source]
+        wanted = self._quantisation(node, source.integers)
         if found != wanted:
             raise self._fail(
                 node,
@@ -533,7 +558,7 @@ class _Importer:
                 f"quantised with {found.scale:g} and {found.zero_point}",
                 _AGAIN,
             )
-        self._alias(node, source, integers=False)
+        self._alias(node, source, integers="")
 
     # Convolutions and fully connected layers
 
@@ -619,7 +644,7 @@ class _Importer:
         del self._layers[layer.name]
         node = self._nodes[layer.name]
         self._notes.append(f"node {layer.name!r} ({node.op_type}) is done by what reads it")
-        return replace(self._maps[node.input[0]], integers=False)
+        return replace(self._maps[node.input[0]], integers="")
 
     def _window(
         self, node: Any, source: _Map, kernel: tuple[int, int]
@@ -715,6 +740,8 @@ class _Importer:
     def _batch_normalization(self, node: Any) -> None:
         source = self._map(node)
         channels = source.shape[2]
+        if _attributes(node).get("training_mode", 0):
+            raise self._fail(node, "is in training mode", _EVALUATION)
         if source.axes[0] != "C" or (source.flat and not source.single):
             raise self._fail(node, "does not normalise channels", "put it before the Flatten")
         scale, offset, mean, variance = (self._bias(node, i, channels) for i in range(1, 5))
@@ -770,13 +797,21 @@ class _Importer:
             )
         sources = self._map(node, 0), self._map(node, 1)
         self._same_layout(node, sources)
+        if node.op_type == "Add" and sources[0].shape != sources[1].shape:
+            raise self._fail(
+                node,
+                f"adds maps of shapes {sources[0].shape} and {sources[1].shape}",
+                "add maps of the same shape; only a Mul takes one pixel for all",
+            )
         kind = FloatAdd if node.op_type == "Add" else FloatMultiply
         axes = max(sources, key=lambda source: source.shape)
         self._append(node, kind(name=node.name), *sources, axes=axes.axes, flat=axes.flat)
 
     def _same_layout(self, node: Any, sources: Sequence[_Map]) -> None:
-        layouts = {(source.axes, source.flat) for source in sources if not source.single}
-        if len(layouts) > 1:
+        # A flattened pixel has no order of axes, nor has a single value.
+        free = ((one.single and one.flat) or one.shape == (1, 1, 1) for one in sources)
+        ordered = [one for one, any_order in zip(sources, free, strict=True) if not any_order]
+        if len({(one.axes, one.flat) for one in ordered}) > 1:
             raise self._fail(
                 node, "takes maps whose axes are in different order", "transpose both or none"
             )
@@ -813,10 +848,16 @@ class _Importer:
         for index, name, default in ((1, "min", -math.inf), (2, "max", math.inf)):
             value = attributes.get(name, default)
             if index < len(node.input) and node.input[index]:
-                constant = self._weights(node, index, (0, 1)).value
-                if constant.size != 1:
-                    raise self._fail(node, f"has {constant.size} limits, not one")
-                value = float(constant.reshape(()))
+                constant = self._constants.get(node.input[index])
+                if constant is None or constant.value.size != 1:
+                    raise self._fail(
+                        node,
+                        f"has no constant number {node.input[index]!r} as {name}",
+                        "give one constant for each limit",
+                    )
+                value = float(constant.value.reshape(()))
+                if math.isnan(value):
+                    raise self._fail(node, f"has NaN as {name}", "train it again")
             limits.append(float(value))
         self._limit(node, *limits)
 
@@ -936,6 +977,13 @@ class _Importer:
 
     # Layout
 
+    def _dropout(self, node: Any) -> None:
+        if len(node.input) > 2 and node.input[2]:
+            training = self._constants.get(node.input[2])
+            if training is None or training.value.any():
+                raise self._fail(node, "is in training mode", _EVALUATION)
+        self._identity(node)
+
     def _identity(self, node: Any) -> None:
         self._alias(node, self._map(node, integers=True))
 
@@ -992,7 +1040,9 @@ class _Importer:
                 rank += len(axes)
                 added = {axis % rank for axis in axes}
                 left = iter(shape)
-                wanted = [1 if axis in added else next(left) for axis in range(1, rank)]
+                wanted = []
+                if 0 not in added and len(added) == len(axes):
+                    wanted = [1 if axis in added else next(left) for axis in range(1, rank)]
         if wanted == [features]:
             self._alias(node, source, flat=True)
         elif wanted == [source.shape[2], 1, 1] and source.single:

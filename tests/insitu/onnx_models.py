@@ -24,6 +24,7 @@ class Quantised:
         self.form, self.dtype = form, dtype
         self.nodes, self.constants, self.scales = [], {}, {}
         self.inputs = []
+        self.opset = 17
 
     def constant(self, value):
         name = f"c{len(self.constants)}"
@@ -115,8 +116,9 @@ class Quantised:
             [helper.make_tensor_value_info(end, TensorProto.FLOAT, ["N", *[None] * (rank - 1)])],
             [numpy_helper.from_array(value, name) for name, value in self.constants.items()],
         )
-        opsets = [helper.make_opsetid("", 17), helper.make_opsetid(MICROSOFT, 1)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+        opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid(MICROSOFT, 1)]
+        version = helper.find_min_ir_version_for(opsets[:1])
+        return helper.make_model(graph, opset_imports=opsets, ir_version=version)
 
 
 def run_tensors(model, names, x, *, optimised):

@@ -354,7 +354,12 @@ REFUSED = {
     "channels": ([("Conv", ["g"], {})], "takes 1 channels, its input has 2", "check the model"),
     "kernel": ([("Conv", ["big"], {})], r"kernel \(9, 9\) .* must fit into a map", "check"),
     "one dimension": ([("Conv", ["line"], {})], "is over 1 dimensions", "two-dimensional"),
-    "shapes": ([CONV, ("Add", ["x"], {})], r"adds maps of shapes \(4, 4, 3\) and", "check"),
+    "shapes": ([CONV, ("Add", ["x"], {})], r"adds maps of shapes \(4, 4, 3\) and", "same shape"),
+    "one pixel for all": (
+        [CONV, ("GlobalAveragePool", [], {}), ("Add", ["t0"], {})],
+        r"adds maps of shapes \(1, 1, 3\) and \(4, 4, 3\)",
+        "same shape",
+    ),
     "difference": ([CONV, ("Sub", ["t0"], {})], "takes two maps", "use Add"),
     "constant map": ([CONV, ("Mul", ["map"], {})], r"'map' of shape \(3, 4, 4\)", "each channel"),
     "division": ([CONV, ("Div", ["zero"], {})], "divides by 0", "check the model"),
@@ -408,6 +413,41 @@ REFUSED = {
         "transposes its input",
         "without transA",
     ),
+    "no number": ([CONV, ("Clip", ["v"], {})], "has no constant number 'v' as min", "one constant"),
+    "no limit": ([CONV, ("Clip", ["none"], {})], "has NaN as min", "train it again"),
+    "normalises in training": (
+        [CONV, ("BatchNormalization", ["v", "v", "v", "v"], {"training_mode": 1})],
+        "'BatchNormalization1' .* is in training mode",
+        "module.eval()",
+    ),
+    "drops in training": (
+        [CONV, ("Dropout", ["half", "yes"], {})],
+        "'Dropout1' .* is in training mode",
+        "module.eval()",
+    ),
+    "samples' axis": (
+        [CONV, ("Unsqueeze", ["front"], {})],
+        "more than flatten",
+        "use Flatten",
+    ),
+    "one transposed pixel": (
+        [
+            ("GlobalAveragePool", [], {}),
+            ("Transpose", [], {"perm": [0, 2, 3, 1]}),
+            ("GlobalAveragePool", [], {}),
+        ],
+        "with its axes transposed",
+        "transpose back",
+    ),
+    "a transposed pixel for all": (
+        [
+            ("GlobalAveragePool", [], {}),
+            ("Transpose", [], {"perm": [0, 2, 3, 1]}),
+            ("Mul", ["x"], {}),
+        ],
+        "axes are in different order",
+        "transpose both",
+    ),
     "limits": ([CONV, ("Clip", ["six", "zero"], {})], "leaves nothing", "check the model"),
 }
 CONSTANTS = {
@@ -426,6 +466,10 @@ CONSTANTS = {
     "cut": np.array([0, 0, -1, 0, 0, 0, 0, 0]),
     "pads": np.array([0, 0, 1, 0, 0, 0, 0, 0]),
     "zero": np.float32(0),
+    "half": np.float32(0.5),
+    "none": np.float32(np.nan),
+    "yes": np.array(True),
+    "front": np.array([0]),
 }
 
 
@@ -435,6 +479,28 @@ def test_what_cannot_be_imported_is_named(case, tmp_path):
     with pytest.raises(ModelError, match=cause) as error:
         imported(chain(nodes, (2, 4, 4), CONSTANTS), tmp_path)
     assert next_step in error.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("operator", "inputs", "attributes"),
+    [
+        ("RandomNormal", [], {"shape": [3, 2, 1, 1]}),
+        ("RandomUniformLike", ["w"], {}),
+        ("Bernoulli", ["w"], {}),
+    ],
+)
+def test_random_weights_are_refused(operator, inputs, attributes, tmp_path):
+    nodes = [(operator, inputs, "r", attributes), ("Conv", ["x", "r"], "y", {})]
+    with pytest.raises(ModelError, match=f"'{operator}0' .* gives random numbers"):
+        imported(graph(nodes, (2, 4, 4), CONSTANTS), tmp_path)
+
+
+def test_limits_of_infinity_are_none(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    constants = {"w": normal(rng, 3, 2, 1, 1), "low": np.float32(-0.5), "inf": np.float32(np.inf)}
+    model = chain([CONV, ("Clip", ["low", "inf"], {})], (2, 4, 4), constants, ANY)
+    network = check_against_runtime(model, tmp_path, rng)
+    assert [(layer.low, layer.high) for layer in network.layers] == [(-0.5, np.inf)]
 
 
 def test_constant_less_a_map_is_refused(tmp_path):

@@ -374,6 +374,28 @@ def test_large_weights_agree_with_the_standard(tmp_path, seed):
     assert len(np.unique(got)) > 5
 
 
+def without_zero_point(builder, wanted):
+    """Quantise the input to a type that an attribute names."""
+    builder.opset = 21
+    quantises, dequantises, *_ = builder.nodes
+    del quantises.input[2], dequantises.input[2]
+    kind = onnx.TensorProto.DataType.Value(wanted)
+    quantises.attribute.append(onnx.helper.make_attribute("output_dtype", kind))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "zero_point"), [("INT8", 0), ("UINT8", -128), ("UNDEFINED", -128)]
+)
+def test_without_a_zero_point_it_is_0_in_the_type_asked_for(wanted, zero_point, tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    builder = Quantised()
+    x = builder.input(SHAPE, 0.1, 0)
+    y = linear(rng, builder, "Conv", x, (5, 6, 1, 1), 6, per_channel=True)
+    without_zero_point(builder, wanted)
+    network = agree(builder.build(y), tmp_path, rng, wanted)
+    assert network.input_zero_point == zero_point
+
+
 def test_maps_in_floating_point_are_calibrated(tmp_path, seed):
     """A mean over what batch normalisation gives, as the quantiser leaves it in DenseNet."""
     rng = np.random.default_rng(seed)
@@ -459,10 +481,20 @@ def leaky(builder, y):
     return builder.microsoft("QLinearLeakyRelu", [y], 0.1, 5)
 
 
+def wide(builder, y):
+    without_zero_point(builder, "INT16")
+
+
+def narrow(builder, y):
+    without_zero_point(builder, "INT4")
+
+
 REFUSALS = {
     "scale": ("qdq", put(0, np.float32(0)), r"'QuantizeLinear_0' .* has the scale 0.0", "export"),
     "map scales": ("qdq", put(0, np.ones(3, np.float32)), "has 3 scales for a map", "one scale"),
     "int16": ("qdq", put(1, np.int16(3)), "quantises a map to int16", "int8 or uint8"),
+    "int16 by attribute": ("qdq", wide, "quantises a map to int16", "int8 or uint8"),
+    "int4": ("qdq", narrow, "quantises a map to int4", "int8 or uint8"),
     "other scale": ("qdq", requantised, "has scale 0.3 .* was quantised with 0.1", "check it"),
     "weights of int32": (
         "qdq",
