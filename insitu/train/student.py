@@ -254,7 +254,7 @@ class Student(nn.Module):
     network : FloatNetwork
         What FloatModule takes.
     choices : mapping of layer name to Choice
-        Layers left out are stored at 8 bits, and so are those with groups.
+        Layers left out are stored at 8 bits.
     calibration : Calibration
         Gives the maps' scales, which are rounded up to powers of two, and the batches that set the
         normalisations to what the network gives.
@@ -415,9 +415,8 @@ class Student(nn.Module):
         low, high = -128 - zero_point, 127 - zero_point
         # All but convolutions round in ONNX's way.
         even = not isinstance(layer, FloatConvolution)
-        if isinstance(layer, FloatPooling):
-            return quantise_map(x, scale, low, high, even=even)
-        if layer is not None and self.training and name == self.output:
+        pools = isinstance(layer, FloatPooling)
+        if layer is not None and not pools and self.training and name == self.output:
             return x  # The loss wants every logit as it is.
         if layer is not None:
             low = max(low, math.floor(layer.low / scale + 0.5)) if layer.low > -math.inf else low

@@ -160,6 +160,19 @@ def test_so_does_that_of_a_factored_output(
     check_against_golden(student, rng)
 
 
+@pytest.mark.parametrize("mode", ["average", "maximum"])
+def test_so_does_that_of_a_pooling_with_limits(mode: str, rng: np.random.Generator) -> None:
+    """As of an activation behind it: F.relu(F.max_pool2d(x, 2))."""
+    made = network(rng)
+    layers = {layer.name: layer for layer in made.layers}
+    layers["wide"] = dataclasses.replace(layers["wide"], low=-math.inf)
+    pool = dataclasses.replace(layers["pool"], mode=mode, low=0.0, high=0.5)
+    layers["pool"] = pool
+    limited = dataclasses.replace(made, layers=tuple(layers.values()))
+    student = Student(limited, CHOICES, calibration(limited, rng))
+    check_against_golden(student, rng)
+
+
 def test_halves_of_a_sum_go_to_even(
     made: tuple[FloatNetwork, Calibration], rng: np.random.Generator
 ) -> None:
