@@ -215,6 +215,7 @@ def network_digest(network: FloatNetwork) -> str:
     """A key for a network in floating point."""
     parts: list[Any] = []
     for layer in network.layers:
+        parts.append(type(layer).__name__)
         for name, value in sorted(vars(layer).items()):
             # A function is what it makes of some values.
             parts += [name, value(np.linspace(-8, 8, 257)) if callable(value) else value]

@@ -205,8 +205,9 @@ class Search:
         self.plain = [menu.stored.best for menu in menus]
         # Weights begin at a whole word.
         self._room = config.coefficient_bytes - config.coefficient_port // 8
-        fitted = self.calibration.inputs
-        self._key = network_digest(network), fitted, config.generator_max_shift, seed
+        fitted = self.calibration
+        maps = fitted.inputs, fitted.scales, fitted.zero_points
+        self._key = network_digest(network), *maps, config.generator_max_shift, seed
 
     def frontier(
         self, menus: Sequence[Menu], cycles: int | None = None, points: int = _POINTS

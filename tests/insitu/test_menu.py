@@ -11,7 +11,13 @@ from golden.network import run
 from insitu.choice import Choice
 from insitu.compress import compress, compressible
 from insitu.errors import FitError
-from insitu.float_network import FloatAdd, FloatConvolution, FloatNetwork, FloatPooling
+from insitu.float_network import (
+    FloatAdd,
+    FloatConvolution,
+    FloatMultiply,
+    FloatNetwork,
+    FloatPooling,
+)
 from insitu.menu import (
     Sensitivity,
     Store,
@@ -339,3 +345,6 @@ def test_digest_sees_all_of_a_network(seed):
     keys |= {network_digest(replace(network, layers=(one, *network.layers[1:]))) for one in others}
     assert len(keys) == 5
     assert network_digest(replace(network)) in keys
+    product = FloatMultiply(name="sum", inputs=("wide", "beside"), low=0.0)
+    layers = tuple(product if one.name == "sum" else one for one in network.layers)
+    assert network_digest(replace(network, layers=layers)) not in keys

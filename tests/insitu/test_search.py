@@ -93,6 +93,20 @@ def test_names_what_another_dataflow_would_lose(few, kept, seed):
     assert True in named
 
 
+def test_networks_are_kept_with_their_scales(few, kept, seed):
+    """Those of samples that no fit sees, too."""
+    search = searched(np.random.default_rng(seed), kept)
+    rng = np.random.default_rng(seed)
+    network = small_network(rng)
+    inputs = calibrated(rng, network).inputs.copy()
+    inputs[::4] *= 2
+    wide = calibrate(network, inputs)
+    assert wide.scales[0] > 1.5 * search.calibration.scales[0]
+    assert search.build(search.plain, None).network.input_scale < wide.scales[0]
+    again = Search(network, wide, UP5K, store=Store(kept))
+    assert again.build(again.plain, None).network.input_scale == wide.scales[0]
+
+
 def test_budgets_are_met_and_better_used_than_by_storing(few, kept, seed):
     search = searched(np.random.default_rng(seed), kept)
     rng = np.random.default_rng(seed)
