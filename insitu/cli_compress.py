@@ -107,7 +107,7 @@ def compress(
     from insitu.menu import Store
     from insitu.models import calibration_beside, load_float
     from insitu.network import save
-    from insitu.quantise import calibrate, load_inputs
+    from insitu.quantise import calibrate, check_classes, load_inputs
     from insitu.search import Labelled, Search, check_labelled, check_samples
 
     configuration = named_configuration(config)
@@ -132,6 +132,7 @@ def compress(
                 inputs, network.input_shape, labels=True, channels_last=last
             )
             if labels is not None:
+                check_classes(network.shapes[network.layers[-1].name], f"inputs {inputs}")
                 labelled = Labelled(values, labels)
         source = f"calibration samples {calibration}"
         check_samples(samples, None if labelled is None else labelled.inputs, source)

@@ -14,20 +14,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.network import INPUT, Network, run
-from insitu.errors import InputError
-from insitu.files import read_arrays
+from golden.network import INPUT, Network, run, shapes
+from insitu.errors import InputError, ModelError
 from insitu.litert import LiteRT
 from insitu.models import Model
 from insitu.onnx_runtime import ONNXRuntime
 from insitu.progress import Progress
-from insitu.quantise import check_inputs, check_labels, has_shape, quantise_inputs
+from insitu.quantise import (
+    check_classes,
+    check_inputs,
+    check_labels,
+    has_shape,
+    quantise_inputs,
+    read_given,
+)
 
 __all__ = ["Inputs", "evaluate", "read_inputs"]
 
 Int8 = NDArray[np.int8]
 
-_FORMAT = "save them with numpy.savez(FILE, inputs=array)"
 _BATCH = 100
 """Samples whose every tensor is in memory at a time."""
 
@@ -59,8 +64,9 @@ def read_inputs(
     """Read inputs, and labels where there are any, from an .npz file.
 
     `inputs` are either int8 [N, H, W, C], quantised as the network takes them, or real values as
-    the model takes them: float [N, H, W, C] where `channels_last`, else float or uint8 (which
-    stands for value / 255) [N, C, H, W]. Where nobody knows, floats may be either: what has both
+    the model takes them: float [N, H, W, C] where `channels_last`, else [N, C, H, W]; or uint8,
+    which stands for value * `scale`, a number in the file, without which those [N, C, H, W] stand
+    for value / 255. Where nobody knows, what is float or has a scale may be either: what has both
     shapes is [N, C, H, W]. Axes of length 1 may be left out. `labels` are integers [N].
 
     Parameters
@@ -80,24 +86,20 @@ def read_inputs(
     InputError
         If it is damaged, its contents are not as above, or it holds fewer than `samples`.
     """
-    arrays = read_arrays(path, "inputs", InputError, _FORMAT)
-    source = f"inputs {path}"
-    if "inputs" not in arrays:
-        raise InputError(
-            f"{source} has no array 'inputs', only {', '.join(arrays) or 'nothing'}", _FORMAT
-        )
-    given = arrays["inputs"]
+    found = read_given(path)
+    given, source = found.inputs, found.source
     height, width, channels = network.input_shape
     orders = {False: (channels, height, width), True: (height, width, channels)}
     last = channels_last or given.dtype == np.int8
-    if channels_last is None and given.dtype in (np.float32, np.float64):
+    either = given.dtype in (np.float32, np.float64) or found.scale is not None
+    if channels_last is None and either:
         last = next((order for order in orders if has_shape(given, orders[order])), False)
     shape = orders[last]
-    if channels_last and given.dtype == np.uint8:
+    if channels_last and given.dtype == np.uint8 and found.scale is None:
         raise InputError(
-            f"{source} are of uint8, and the network takes int8 of scale "
+            f"{source} are of uint8 without a scale, and the network takes int8 of scale "
             f"{network.input_scale:g} and zero point {network.input_zero_point}",
-            "save them as int8 (images often as value - 128), or as float32",
+            "save them as int8 (images often as value - 128) or float32, or a scale with them",
         )
     if not has_shape(given, shape):
         raise InputError(
@@ -108,13 +110,17 @@ def read_inputs(
     given = given.reshape(-1, *shape)
     if samples is not None and samples > len(given):
         raise InputError(f"{source} hold {len(given)} samples, not {samples}", "lower --samples")
-    labels = check_labels(arrays.get("labels"), len(given), source)
+    labels = check_labels(found.labels, len(given), source)
+    if labels is not None:
+        check_classes(shapes(network)[-1], source)
     given = given[:samples]
     real = None
     if given.dtype == np.int8:
         integers = given
     else:
-        real = check_inputs(given, network.input_shape, source, channels_last=last)
+        real = check_inputs(
+            given, network.input_shape, source, channels_last=last, scale=found.scale
+        )
         integers = quantise_inputs(real, network.input_scale, network.input_zero_point)
     return Inputs(integers, real, None if labels is None else labels[:samples])
 
@@ -142,6 +148,8 @@ def evaluate(
     ------
     InputError
         If there is nothing to compare with, or the runtime is not installed.
+    ModelError
+        If a sum leaves 32 bits, or the runtime does not take the model.
     """
     tell = progress or (lambda done, total, what: None)
     runtime = _runtime(model, inputs) if compare else None
@@ -157,7 +165,13 @@ def evaluate(
         tell(start, count, "evaluating")
         x = inputs.integers[start : start + _BATCH]
         began = time.monotonic()
-        maps = run(model.network, x, keep=True) if compare else [run(model.network, x)]
+        try:
+            maps = run(model.network, x, keep=True) if compare else [run(model.network, x)]
+        except OverflowError as error:
+            raise ModelError(
+                f"network {model.path} has sums that no accumulator holds: {error}",
+                "quantise the model again, with biases that leave room for sums",
+            ) from None
         seconds += time.monotonic() - began
         outputs.append(maps[-1].reshape(len(x), -1))
         if runtime is not None:
@@ -406,6 +420,13 @@ class _AgainstFloatLiteRT(_AgainstFloat):
 class _AgainstFloatONNX(_AgainstFloat):
     def __init__(self, model: Model, inputs: Inputs):
         super().__init__(model, inputs)
+        height, width, channels = shapes(model.network)[-1]
+        if height * width > 1 and channels > 1:
+            raise InputError(
+                f"model {model.path} gives {height} x {width} pixels of {channels} channels, which "
+                "cannot be compared as classes",
+                "leave --compare out",
+            )
         self._runtime = ONNXRuntime(model.path)
         self.version = self._runtime.version
 

@@ -7,6 +7,7 @@ import tempfile
 import zipfile
 import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -75,11 +76,16 @@ def parse_arrays(
         archive = np.load(io.BytesIO(data), allow_pickle=False)
         if isinstance(archive, np.lib.npyio.NpzFile):
             with archive:
-                return {key: archive[key] for key in archive}
-        fault = "is a single array, not an .npz archive"
+                arrays = {key: archive[key] for key in archive}
+            others = [key for key, value in arrays.items() if not isinstance(value, np.ndarray)]
+            if not others:
+                return arrays
+            fault = f"is corrupt: {others[0]!r} in it is no array"
+        else:
+            fault = "is a single array, not an .npz archive"
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError) as reason:
         fault = f"is truncated, corrupt or not an .npz archive: {reason}"
-    except (MemoryError, SyntaxError, TypeError, NotImplementedError, RuntimeError):
+    except (MemoryError, SyntaxError, TypeError, NotImplementedError, RuntimeError, TokenError):
         fault = "is corrupt: it holds an array that cannot be"
     raise error(f"{source} {fault}", next_step)
 

@@ -47,10 +47,13 @@ from rtl.record import PACKED_BIAS_BITS
 __all__ = [
     "Builder",
     "Calibration",
+    "Given",
     "calibrate",
+    "check_classes",
     "check_inputs",
     "check_knowledge",
     "check_labels",
+    "check_scale",
     "correct_bias",
     "has_shape",
     "in_shape",
@@ -60,6 +63,7 @@ __all__ = [
     "quantise_inputs",
     "quantised_layer",
     "quantised_network",
+    "read_given",
     "round_weights",
     "spread",
 ]
@@ -67,7 +71,7 @@ __all__ = [
 Floats = NDArray[np.floating[Any]]
 Int8 = NDArray[np.int8]
 
-_FORMAT = "save them with numpy.savez(FILE, inputs=array)"
+_FORMAT = "save them with numpy.savez(FILE, inputs=array), labels=classes where there are any"
 _AT_A_TIME = 1 << 26
 """Values of the largest map that calibration has in memory."""
 _KEPT = 200_000
@@ -95,6 +99,61 @@ class Calibration:
         return quantise_inputs(self.inputs, self.scales[0], self.zero_points[0])
 
 
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a file of inputs holds.
+
+    Parameters
+    ----------
+    source : str
+        For messages.
+    inputs : array
+    labels : array or None
+    scale : float or None
+        What uint8 is multiplied with.
+    """
+
+    source: str
+    inputs: NDArray[Any]
+    labels: NDArray[Any] | None
+    scale: float | None
+
+
+def read_given(path: str | Path, what: str = "inputs") -> Given:
+    """Read an .npz file of `inputs`, and of `labels` and `scale` where there are any.
+
+    Parameters
+    ----------
+    path : path
+    what : str, optional
+        What the file should be, for messages.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read.
+    InputError
+        If it is damaged, has no inputs, or a scale that is none.
+    """
+    arrays = read_arrays(path, what, InputError, _FORMAT)
+    source = f"{what} {path}"
+    if "inputs" not in arrays:
+        raise InputError(
+            f"{source} have no array 'inputs', only {', '.join(arrays) or 'nothing'}", _FORMAT
+        )
+    inputs, scale = arrays["inputs"], arrays.get("scale")
+    if scale is not None and inputs.dtype != np.uint8:
+        raise InputError(
+            f"{source} are of {inputs.dtype} and have a scale, which is for uint8",
+            "give inputs as the network takes them, without a scale",
+        )
+    if scale is not None and not (
+        scale.size == 1 and scale.dtype.kind in "fiu" and 0 < scale.item() < np.inf
+    ):
+        raise InputError(f"{source} have scale {scale!r}", "give one positive number")
+    return Given(source, inputs, arrays.get("labels"), None if scale is None else scale.item())
+
+
 def load_inputs(
     path: str | Path,
     input_shape: tuple[int, int, int],
@@ -107,14 +166,13 @@ def load_inputs(
     Parameters
     ----------
     path : path
-        `inputs`: uint8 (taken as value / 255) or float [N, C, H, W], as the ONNX model takes
-        them; axes of length 1 may be left out. `labels`: integers [N], optional.
+        `inputs`, as for `check_inputs`, and `scale`; `labels`: integers [N], optional.
     input_shape : (int, int, int)
         Height, width, channels.
     labels : bool, optional
         Whether labels must be there.
     channels_last : bool, optional
-        Whether inputs are float [N, H, W, C], as those of a `.tflite`.
+        Whether inputs are [N, H, W, C], as those of a `.tflite`.
 
     Returns
     -------
@@ -127,17 +185,13 @@ def load_inputs(
     InputError
         If it is damaged, or its contents are not as above.
     """
-    arrays = read_arrays(path, "inputs", InputError, _FORMAT)
-    source = f"inputs {path}"
-    if "inputs" not in arrays:
-        raise InputError(
-            f"{source} has no array 'inputs', only {', '.join(arrays) or 'nothing'}", _FORMAT
-        )
-    found = arrays.get("labels")
-    values = check_inputs(arrays["inputs"], input_shape, source, channels_last=channels_last)
-    if found is None and labels:
-        raise InputError(f"{source} has no array 'labels'", "add the labels to the file")
-    return values, check_labels(found, len(values), source)
+    given = read_given(path)
+    values = check_inputs(
+        given.inputs, input_shape, given.source, channels_last=channels_last, scale=given.scale
+    )
+    if given.labels is None and labels:
+        raise InputError(f"{given.source} have no array 'labels'", "add the labels to the file")
+    return values, check_labels(given.labels, len(values), given.source)
 
 
 def check_labels(
@@ -160,14 +214,59 @@ def check_labels(
     return labels.astype(np.int64)
 
 
+def check_classes(shape: tuple[int, int, int], source: str) -> None:
+    """Check that outputs (H, W, C) can be numbered by labels.
+
+    Raises
+    ------
+    InputError
+        For several pixels of several channels: not all models have these in the same order.
+    """
+    height, width, channels = shape
+    if height * width > 1 and channels > 1:
+        raise InputError(
+            f"{source} have labels, and the network gives {height} x {width} pixels of {channels} "
+            "channels, which are not numbered",
+            "leave the labels out, or name a network that gives one pixel",
+        )
+
+
+def check_scale(scale: float | None, source: str, *, channels_last: bool) -> None:
+    """Raise InputError if nobody knows what uint8 is multiplied with."""
+    if scale is None and channels_last:
+        raise InputError(
+            f"{source} are of uint8 without a scale",
+            "add to the file what they are multiplied with: scale=1.0 where the network takes "
+            "pixels of 0 to 255",
+        )
+
+
 def check_inputs(
     inputs: NDArray[Any],
     input_shape: tuple[int, int, int],
     source: str = "inputs",
     *,
     channels_last: bool = False,
+    scale: float | None = None,
 ) -> NDArray[np.float32]:
-    """Inputs as float32 [N, H, W, C], checked; see `load_inputs`.
+    """Real inputs, checked.
+
+    Parameters
+    ----------
+    inputs : array
+        [N, C, H, W], or [N, H, W, C] where `channels_last`; axes of length 1 may be left out. Float
+        as the model takes them, or uint8, which stands for value * `scale`.
+    input_shape : (int, int, int)
+        Height, width, channels.
+    source : str, optional
+        For messages.
+    channels_last : bool, optional
+    scale : float, optional
+        By default 1 / 255, but not where `channels_last`.
+
+    Returns
+    -------
+    float32 [N, H, W, C]
 
     Raises
     ------
@@ -175,41 +274,24 @@ def check_inputs(
         For another type or shape, infinities or NaN.
     """
     height, width, channels = input_shape
-    if channels_last:
-        return _channels_last(inputs, input_shape, source)
-    if inputs.dtype != np.uint8 and inputs.dtype not in (np.float32, np.float64):
+    integers = inputs.dtype == np.uint8
+    if integers:
+        check_scale(scale, source, channels_last=channels_last)
+    elif inputs.dtype not in (np.float32, np.float64):
         raise InputError(
             f"{source} are of {inputs.dtype}",
-            "give uint8, which stands for value / 255, or float32 as the model was trained with",
+            "give float32, in the range that the model was trained with, or uint8 and a scale",
         )
-    inputs = in_shape(
-        inputs,
-        (channels, height, width),
-        source,
-        "give inputs in the shape that the ONNX model takes",
-    )
-    values = _finite(inputs.transpose(0, 2, 3, 1), source)
-    if inputs.dtype == np.uint8:
-        values /= np.float32(255)
+    if channels_last:
+        advice = "give inputs in the shape that the model takes, with the channels last"
+        values = in_shape(inputs, input_shape, source, advice)
+    else:
+        advice = "give inputs in the shape that the ONNX model takes"
+        values = in_shape(inputs, (channels, height, width), source, advice).transpose(0, 2, 3, 1)
+    values = _finite(values, source)
+    if integers:
+        values = values / np.float32(255) if scale is None else values * np.float32(scale)
     return np.ascontiguousarray(values)
-
-
-def _channels_last(
-    inputs: NDArray[Any], input_shape: tuple[int, int, int], source: str
-) -> NDArray[np.float32]:
-    """The same for [N, H, W, C], of which axes of length 1 may be left out."""
-    if inputs.dtype not in (np.float32, np.float64):
-        raise InputError(
-            f"{source} are of {inputs.dtype}, and the model takes float32",
-            "save them as float32, in the range that the model was trained with",
-        )
-    inputs = in_shape(
-        inputs,
-        input_shape,
-        source,
-        "give inputs in the shape that the model takes, with the channels last",
-    )
-    return np.ascontiguousarray(_finite(inputs, source))
 
 
 def _finite(inputs: NDArray[Any], source: str) -> NDArray[np.float32]:

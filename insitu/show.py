@@ -320,6 +320,7 @@ def evaluation(report: Report) -> RenderableType:
         rows.append((comparison["runtime"], f"{comparison['same_class']:.2%} the same class"))
         if "accuracy" in comparison:
             rows.append((f"right, {comparison['runtime']}", f"{comparison['accuracy']:.2%}"))
+    rows += [("note", note) for note in report["notes"]]
     return Group(*parts, _pairs(report["model"], rows))
 
 

@@ -1,6 +1,6 @@
 """From a network in floating point, choices and samples to a retrained integer network."""
 
-import zlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,18 +14,21 @@ from numpy.typing import NDArray
 from golden.network import Network, run
 from insitu.choice import Choice
 from insitu.errors import InputError
-from insitu.files import read_arrays
-from insitu.float_network import FloatConvolution, FloatNetwork
+from insitu.float_network import FloatNetwork
+from insitu.menu import digest, network_digest
 from insitu.plan import plan
 from insitu.progress import Progress
 from insitu.quantise import (
     Calibration,
     calibrate,
+    check_classes,
     check_inputs,
     check_knowledge,
     check_labels,
+    check_scale,
     in_shape,
     quantise_inputs,
+    read_given,
 )
 from insitu.train.float_module import FloatModule
 from insitu.train.loop import (
@@ -44,7 +47,6 @@ from rtl.config import Configuration
 
 __all__ = ["Retrained", "calibration_from", "read_samples", "retrain"]
 
-_FORMAT = "save them with numpy.savez(FILE, inputs=array, labels=classes)"
 _CALIBRATION = 256
 """Training samples that set the scales of maps."""
 _COMPARED = 1000
@@ -95,39 +97,19 @@ def read_samples(
     InputError
         If it is damaged, or its contents are not as above.
     """
-    arrays = read_arrays(path, "samples", InputError, _FORMAT)
-    source = f"samples {path}"
-    for name in ("inputs", "labels"):
-        if name not in arrays:
-            raise InputError(f"{source} have no array {name!r}", _FORMAT)
-    inputs = arrays["inputs"]
+    given = read_given(path, "samples")
+    inputs, source = given.inputs, given.source
+    if given.labels is None:
+        raise InputError(f"{source} have no array 'labels'", "add the labels to the file")
     if inputs.dtype == np.uint8:
-        scale = _scale(arrays.get("scale"), source, needed=channels_last)
+        check_scale(given.scale, source, channels_last=channels_last)
+        scale = 1 / 255 if given.scale is None else float(given.scale)
         values: NDArray[Any] = _images(inputs, network.input_shape, source, channels_last)
     else:
-        if "scale" in arrays:
-            raise InputError(
-                f"{source} are of {inputs.dtype} and have a scale, which is for uint8",
-                "give inputs as the network takes them, without a scale",
-            )
         scale = 1.0
         values = check_inputs(inputs, network.input_shape, source, channels_last=channels_last)
-    check_labels(arrays["labels"], len(values), source)
-    return samples_from(values, arrays["labels"], scale)
-
-
-def _scale(given: NDArray[Any] | None, source: str, *, needed: bool) -> float:
-    if given is None:
-        if needed:
-            raise InputError(
-                f"{source} are of uint8 without a scale",
-                "add to the file what they are multiplied with: scale=1.0 where the network takes "
-                "pixels of 0 to 255",
-            )
-        return 1 / 255
-    if given.size != 1 or given.dtype.kind not in "fiu" or not 0 < given.item() < np.inf:
-        raise InputError(f"{source} have scale {given!r}", "give one positive number")
-    return float(given.item())
+    labels = check_labels(given.labels, len(values), source)
+    return samples_from(values, np.asarray(labels), scale)
 
 
 def _images(
@@ -198,7 +180,8 @@ def retrain(
     _, held_out = split(samples, stages[0].held_out)
     _check_labels(samples.labels.numpy(), network)
     tell(0, None, "calibrating")
-    student = Student(network, choices, calibration_from(network, samples, stages[0].held_out))
+    calibration = calibration_from(network, samples, stages[0].held_out)
+    student = Student(network, choices, calibration)
     integers = student.golden()  # What cannot become one is not trained.
     if configuration is not None:
         plan(integers, configuration)
@@ -220,7 +203,15 @@ def retrain(
     def working(done: int, total: int | None, what: str) -> None:
         tell(done, total, f"{stage}{what}{last}")
 
-    source, record["epochs"] = _digest(network, samples), []
+    source = digest(
+        network_digest(network),
+        calibration.scales,
+        calibration.zero_points,
+        samples.scale,
+        samples.inputs.numpy(),
+        samples.labels.numpy(),
+    )
+    record["epochs"] = []
     for number, (options, path) in enumerate(zip(stages, checkpoints, strict=True), 1):
         stage = f"stage {number}, " if len(stages) > 1 else ""
         figures = fit(
@@ -256,7 +247,9 @@ def _checkpoints(first: Path, count: int) -> list[Path]:
 
 
 def _check_labels(labels: NDArray[np.int64], network: FloatNetwork) -> None:
-    classes = int(np.prod(network.shapes[network.layers[-1].name]))
+    shape = network.shapes[network.layers[-1].name]
+    check_classes(shape, "samples")
+    classes = math.prod(shape)
     wrong = labels[(labels < 0) | (labels >= classes)]
     if len(wrong):
         raise InputError(
@@ -285,18 +278,3 @@ def _agreement(student: Student, network: Network, samples: Samples) -> dict[str
         "differ": int(np.count_nonzero(apart)),
         "steps": int(apart.max()),
     }
-
-
-def _digest(network: FloatNetwork, samples: Samples) -> str:
-    """Stands for what is trained with what."""
-    arrays = [
-        array
-        for layer in network.layers
-        if isinstance(layer, FloatConvolution)
-        for array in (layer.weights, layer.bias)
-    ]
-    arrays += [samples.inputs.numpy(), samples.labels.numpy()]
-    digest = zlib.crc32(repr(samples.scale).encode())
-    for array in arrays:
-        digest = zlib.crc32(np.ascontiguousarray(array).tobytes(), digest)
-    return f"{digest:08x}"

@@ -427,6 +427,7 @@ def test_evaluate_a_pruned_model(files, tflite):
     assert result.status == 0, result.errors
     report = json.loads((files / "a.json").read_text())
     assert "channels that do not matter" in report["notes"][-1]
+    assert "channels that do not matter" in " ".join(result.output.split())
     assert report["comparison"]["kernels"]["reference"]["equal_outputs"] == 1
 
 
@@ -736,7 +737,7 @@ def test_not_an_image(files):
         ({"inputs": np.zeros((2, 6, 5, 3), np.uint8)}, "the network takes (N, 3, 6, 5)"),
         ({"inputs": np.zeros((2, 3, 6, 5), np.int32)}, "are of int32"),
         ({"inputs": np.full((2, 3, 6, 5), np.nan, np.float32)}, "infinities or NaN"),
-        ({"images": np.zeros((2, 3, 6, 5), np.uint8)}, "has no array 'inputs', only images"),
+        ({"images": np.zeros((2, 3, 6, 5), np.uint8)}, "have no array 'inputs', only images"),
         (
             {"inputs": np.zeros((2, 3, 6, 5), np.uint8), "labels": np.zeros(3, int)},
             "has labels of",

@@ -216,7 +216,7 @@ def test_inputs_without_labels(folder):
     refused(
         folder,
         *arguments(folder, "--budget", "2KB", "--inputs", folder / "calibration.npz"),
-        cause="has no array 'labels'",
+        cause="have no array 'labels'",
     )
 
 

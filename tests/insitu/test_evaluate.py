@@ -16,7 +16,7 @@ from insitu.models import load_model
 from insitu.network import save
 from insitu.onnx_runtime import ONNXRuntime
 from tests.golden.graphs import every_kind
-from tests.insitu.models import example
+from tests.insitu.models import chain, example
 from tests.insitu.onnx_models import Quantised
 from tests.insitu.tflite_models import classifier
 
@@ -161,6 +161,41 @@ def test_inputs_that_could_be_either_have_channels_first(tmp_path, seed):
     np.testing.assert_array_equal(found.real, cubes.transpose(0, 2, 3, 1))
 
 
+def test_pixels_of_a_tflite_have_a_scale(model, integers, tmp_path):
+    scale, zero_point = model.network.input_scale, model.network.input_zero_point
+    pixels = np.maximum(integers.astype(int) - zero_point, 0).astype(np.uint8)
+    found = inputs(tmp_path, model, inputs=pixels, scale=scale)
+    np.testing.assert_array_equal(found.integers, np.maximum(integers, zero_point))
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_integer_network_takes_pixels_with_a_scale_in_either_order(last, tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    network = every_kind(rng)
+    save(network, tmp_path / "net.npz")
+    pixels = rng.integers(0, 256, (2, *network.input_shape)).astype(np.uint8)
+    given = pixels if last else pixels.transpose(0, 3, 1, 2)
+    scale = 3 * network.input_scale
+    found = inputs(tmp_path, load_model(tmp_path / "net.npz"), inputs=given, scale=scale)
+    expected = np.minimum(3 * pixels.astype(int) + network.input_zero_point, 127)
+    np.testing.assert_array_equal(found.integers, expected)
+
+
+def test_outputs_of_many_pixels_are_no_classes(quantised, tmp_path, seed):
+    x = np.zeros((2, 6, 5, 3), np.int8)
+    with pytest.raises(InputError, match="gives 6 x 5 pixels of 4 channels, which are not number"):
+        inputs(tmp_path, quantised, inputs=x, labels=np.zeros(2, int))
+    rng = np.random.default_rng(seed)
+    weights = {"w": rng.standard_normal((4, 3, 1, 1)).astype(np.float32)}
+    nodes = [("Conv", ["w"], {}), ("Flatten", [], {})]
+    onnx.save(chain(nodes, (3, 6, 5), weights), tmp_path / "floats.onnx")
+    np.savez(tmp_path / "calibration.npz", inputs=rng.random((9, 3, 6, 5)))
+    model = load_model(tmp_path / "floats.onnx")
+    assert "stays height, width, channels" in model.notes[0]
+    with pytest.raises(InputError, match="of 4 channels, which cannot be compared as classes"):
+        evaluate(model, inputs(tmp_path, model, inputs=rng.random((2, 3, 6, 5))), compare=True)
+
+
 def test_fewer_samples(model, integers, tmp_path):
     np.savez(tmp_path / "inputs.npz", inputs=integers, labels=np.arange(SAMPLES))
     found = read_inputs(tmp_path / "inputs.npz", model.network, samples=7)
@@ -173,8 +208,11 @@ def test_fewer_samples(model, integers, tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "cause"),
     [
-        ({"images": np.zeros(3)}, "has no array 'inputs', only images"),
-        ({"inputs": np.zeros((3, 7, 6, 1), np.uint8)}, "are of uint8, and the network takes int8"),
+        ({"images": np.zeros(3)}, "have no array 'inputs', only images"),
+        (
+            {"inputs": np.zeros((3, 7, 6, 1), np.uint8)},
+            "are of uint8 without a scale",
+        ),
         ({"inputs": np.zeros((3, 6, 7, 1), np.int8)}, r"have shape \(3, 6, 7, 1\), the network"),
         ({"inputs": np.zeros((0, 7, 6, 1), np.int8)}, r"have shape \(0, 7, 6, 1\)"),
         ({"inputs": np.zeros((3, 7, 6, 1), np.int32)}, "are of int32"),
@@ -271,6 +309,15 @@ def test_without_onnx_runtime(quantised, tmp_path, monkeypatch):
 def test_onnx_runtime_says_what_it_does_not_take(quantised, tmp_path):
     with pytest.raises(ModelError, match="ONNX Runtime does not take model"):
         ONNXRuntime(quantised.path, ["no such tensor"])
+
+
+def test_sums_of_more_than_32_bits_are_named(model, tmp_path):
+    first, *others = model.network.layers
+    full = replace(first, bias=np.full_like(first.bias, 2**31 - 1))
+    network = replace(model.network, layers=(full, *others))
+    found = inputs(tmp_path, model, inputs=np.full((2, 7, 6, 1), 127, np.int8))
+    with pytest.raises(ModelError, match=r"net\.tflite has sums .*: layer 'conv_0': accumulator"):
+        evaluate(replace(model, network=network), found)
 
 
 def test_own_format_has_no_runtime(tmp_path, seed):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import threading
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from insitu.errors import FileError
-from insitu.files import check_writable, write_file
+from insitu.errors import FileError, InputError
+from insitu.files import check_writable, parse_arrays, write_file
 
 
 def write(path: Path, data: bytes) -> None:
@@ -78,3 +81,46 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
             writing()
     with pytest.raises(FileError, match="cannot be written: Is a directory"):
         write_file(tmp_path, b"new", "report")
+
+
+def archive(members: dict[str, bytes]) -> bytes:
+    """A zip file."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    return made.getvalue()
+
+
+def saved(array: np.ndarray) -> bytes:
+    """As an .npy file."""
+    made = io.BytesIO()
+    np.save(made, array)
+    return made.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("members", "cause"),
+    [
+        ({"a.npy": saved(np.arange(3)).replace(b"(3,)", b"(3,(")}, "an array that cannot be"),
+        ({"a.npy": saved(np.arange(3)), "b.npy": b"no array"}, "'b' in it is no array"),
+        ({"a.npy": saved(np.arange(3)), "notes.txt": b"text"}, "'notes.txt' in it is no array"),
+        ({"a.npy": saved(np.arange(3))[:-1]}, "truncated, corrupt"),
+    ],
+)
+def test_what_holds_no_array_is_named(members: dict[str, bytes], cause: str) -> None:
+    with pytest.raises(InputError, match=f"inputs x.npz .*{cause}"):
+        parse_arrays(archive(members), "inputs x.npz", InputError, "save them again")
+
+
+def test_any_wrong_byte_is_an_error_or_other_arrays(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    whole = archive({"a.npy": saved(rng.random((3, 4))), "b.npy": saved(np.arange(5))})
+    for _ in range(2000):
+        wrong = bytearray(whole)
+        wrong[rng.integers(len(whole))] ^= rng.integers(1, 256)
+        try:
+            found = parse_arrays(bytes(wrong), "inputs x.npz", InputError, "save them again")
+        except InputError:
+            continue
+        assert all(isinstance(one, np.ndarray) for one in found.values())

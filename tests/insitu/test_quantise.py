@@ -313,8 +313,22 @@ def test_inputs_come_from_a_file(tmp_path, seed):
     np.testing.assert_array_equal(x[..., 0], reals.astype(np.float32))
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_pixels_may_have_a_scale(last, tmp_path, seed):
+    pixels = np.random.default_rng(seed).integers(0, 256, (5, 3, 4, 2)).astype(np.uint8)
+    given = pixels if last else pixels.transpose(0, 3, 1, 2)
+    np.savez(tmp_path / "x.npz", inputs=given, scale=0.5)
+    x, _ = load_inputs(tmp_path / "x.npz", (3, 4, 2), channels_last=last)
+    np.testing.assert_array_equal(x, pixels / 2)
+
+
 BAD = {
-    "no inputs": ({"images": np.zeros(3)}, "no array 'inputs', only images"),
+    "no inputs": ({"images": np.zeros(3)}, "have no array 'inputs', only images"),
+    "scale": ({"inputs": np.zeros((5, 3, 4, 2)), "scale": 0.5}, "have a scale, which is for uint8"),
+    "no scale": (
+        {"inputs": np.zeros((5, 3, 4, 2), np.uint8), "scale": 0},
+        r"have scale array\(0\)",
+    ),
     "type": ({"inputs": np.zeros((5, 3, 4, 2), np.int16)}, "are of int16"),
     "shape": ({"inputs": np.zeros((5, 4, 2, 3), np.uint8)}, r"the network takes \(N, 3, 4, 2\)"),
     "rank": ({"inputs": np.zeros((5, 24), np.uint8)}, r"have shape \(5, 24\)"),
@@ -339,6 +353,12 @@ def test_bad_inputs_are_named(case, tmp_path):
     with pytest.raises(InputError, match=message) as error:
         load_inputs(tmp_path / "x.npz", (4, 2, 3), labels=True)
     assert error.value.next_step
+
+
+def test_pixels_with_the_channels_last_must_have_a_scale(tmp_path):
+    np.savez(tmp_path / "x.npz", inputs=np.zeros((5, 3, 4, 2), np.uint8))
+    with pytest.raises(InputError, match="are of uint8 without a scale"):
+        load_inputs(tmp_path / "x.npz", (3, 4, 2), channels_last=True)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -291,6 +291,16 @@ def test_checkpoints_of_others_are_refused(folder: Path) -> None:
         np.savez(folder / "other.npz", inputs=archive["inputs"] ^ 1, labels=archive["labels"])
     refused(folder, cause="of a training with other settings", samples="other.npz")
     refused(folder, "--seed", 1, cause="of a training with other settings")
+    model = onnx.load(folder / "net.onnx")
+    relu = next(node for node in model.graph.node if node.op_type == "Relu")
+    relu.op_type = "Clip"
+    relu.input.extend(["nothing", "much"])
+    for name, limit in (("nothing", 0), ("much", 1e6)):
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(limit), name))
+    whole = (folder / "net.onnx").read_bytes()
+    onnx.save(model, folder / "net.onnx")
+    refused(folder, cause="of a training with other settings")
+    (folder / "net.onnx").write_bytes(whole)
     checkpoint = folder / "out.npz.checkpoint"
     whole = checkpoint.read_bytes()
     bent = bytearray(whole)
@@ -298,6 +308,17 @@ def test_checkpoints_of_others_are_refused(folder: Path) -> None:
     for damaged in (whole[:-300], b"", b"notes", bytes(bent)):
         checkpoint.write_bytes(damaged)
         refused(folder, cause="is no checkpoint, or a damaged one")
+
+
+def test_outputs_of_many_pixels_are_refused(folder: Path) -> None:
+    model = onnx.load(folder / "net.onnx")
+    del model.graph.node[1:]
+    output = onnx.helper.make_tensor_value_info(
+        model.graph.node[0].output[0], onnx.TensorProto.FLOAT, ["N", None, None, None]
+    )
+    model.graph.output[0].CopyFrom(output)
+    onnx.save(model, folder / "net.onnx")
+    refused(folder, cause="channels, which are not numbered")
 
 
 def test_pixels_of_a_tflite_have_a_scale(tmp_path: Path, seed: int) -> None:
