@@ -134,14 +134,6 @@ class Network:
         """That of the last layer's output."""
         return zero_points(self)[-1]
 
-    @property
-    def is_chain(self) -> bool:
-        """Whether each layer reads just the output of the one before it."""
-        before = [INPUT, *(layer.name for layer in self.layers)]
-        return all(
-            layer.inputs == (name,) for layer, name in zip(self.layers, before, strict=False)
-        )
-
 
 def chain(layers: Iterable[Layer]) -> tuple[Layer, ...]:
     """Copies of layers with one input each, each fed by the one before it."""

@@ -1074,25 +1074,25 @@ class _Factors:
         choice = self.choice
         for b in range(self.bo):
             target = self._target(b)
-            before = self._error(b, target, self.W1[b])
+            before = self._error(target, self.W1[b])
             if choice.terms is None:
                 z = _babai(target[np.newaxis], self._triangle, self.numbers_u)[0]
-                if self._error(b, target, z) < before:
+                if self._error(target, z) < before:
                     self.W1[b] = z
                 continue
             u, metric = self._solve_u(b, target)
             z = _babai(u[np.newaxis], _triangle(metric), self.numbers_u)[0].reshape(self.U[b].shape)
             w1 = (z @ self.B[b]).reshape(-1)
-            after = self._error(b, target, w1)
+            after = self._error(target, w1)
             if after < before:
                 self.U[b], self.W1[b], before = z, w1, after
             x, metric = self._solve_b(b, target)
             z = _babai(x[np.newaxis], _triangle(metric), self.numbers_b)[0].reshape(self.B[b].shape)
             w1 = (self.U[b] @ z).reshape(-1)
-            if self._error(b, target, w1) < before:
+            if self._error(target, w1) < before:
                 self.B[b], self.W1[b] = z, w1
 
-    def _error(self, b: int, target: Floats, w1: Floats) -> float:
+    def _error(self, target: Floats, w1: Floats) -> float:
         error = target - w1
         return float(error @ self.H @ error)
 

@@ -50,7 +50,8 @@ Padding = tuple[int, int, int, int]
 REPLACEMENTS = {
     "CONV_3D": "use CONV_2D",
     "DEPTH_TO_SPACE": "leave it to the host",
-    "DEQUANTIZE": "convert with int8 outputs (inference_output_type=tf.int8)",
+    "DEQUANTIZE": "convert with int8 outputs (inference_output_type=tf.int8), and without weights "
+    "of float16",
     "ELU": "use RELU",
     "GELU": "use RELU",
     "LEAKY_RELU": "use RELU",

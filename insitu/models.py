@@ -169,7 +169,7 @@ def _load(
     if path.suffix not in (".npz", ".tflite"):
         raise ModelError(
             f"model {path} is no .tflite, .onnx or .npz file",
-            "convert it to TensorFlow Lite (int8), or export it as ONNX in floating point",
+            "convert it to TensorFlow Lite, or export it as ONNX",
         )
     if calibration is not None or stored is not None:
         raise _needs_nothing(path, "--calibration or --stored")

@@ -61,7 +61,8 @@ _SUMS_TWICE = "insitu-network-3"
 _TWO_ROUNDINGS = "insitu-network-2"
 _CHAINS = "insitu-network-1"
 _AGAIN = "copy the file again, or compress the model again"
-_REWRITE = "write the file again with this version of insitu"
+_OTHER = "name a network that insitu wrote, or a model (.onnx, .tflite)"
+_NEWER = "use a newer insitu, or write the file again with this one"
 
 
 def save(network: Network, path: str | Path) -> None:
@@ -177,9 +178,11 @@ def from_bytes(
     """
     arrays = parse_arrays(data, source, NetworkError, _AGAIN)
     found = str(arrays["format"]) if "format" in arrays else None
+    if found is None:
+        raise NetworkError(f"{source} has no format: it is none of insitu's", _OTHER)
     if found not in (FORMAT, _UNIFORM, _SUMS_TWICE, _TWO_ROUNDINGS, _CHAINS):
-        fault = f"has format {found!r}" if found else "has no format"
-        raise NetworkError(f"{source} {fault}, this insitu reads {FORMAT!r}", _REWRITE)
+        reads = f"this insitu reads {FORMAT!r} and those before it"
+        raise NetworkError(f"{source} has format {found!r}, {reads}", _NEWER)
     try:
         return _Reader(arrays).network(found == _CHAINS, input_shape)
     except (ValueError, TypeError, OverflowError) as error:

@@ -44,7 +44,7 @@ class LayerRun:
     Parameters
     ----------
     name : str
-    dataflow : "stored", "intra" or "cross"
+    dataflow : "stored", "intra" or "cross"; "" without weights
     values, mismatches : int
         Output values compared, of all samples, and those that differ.
     cycles : int

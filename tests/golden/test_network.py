@@ -405,7 +405,6 @@ def brute_value(one: Layer, sources: list[Int8], row: int, column: int, channel:
 def test_graph_against_loops(batch: int, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(seed)
     made = graphs.every_kind(rng)
-    assert not made.is_chain
     x = rng.integers(-128, 128, (3, *made.input_shape), dtype=np.int8)
     x[1], x[2] = -128, 127
     monkeypatch.setattr(golden.network, "BATCH_ACTIVATIONS", batch)
@@ -424,7 +423,6 @@ def test_graph_against_loops(batch: int, seed: int, monkeypatch: pytest.MonkeyPa
 def test_chain() -> None:
     linked = chain([layer(), layer(name="b"), layer(name="c")])
     assert [one.inputs for one in linked] == [("input",), ("conv",), ("b",)]
-    assert network().is_chain
 
 
 def test_a_scale_a_channel_is_a_depthwise_convolution_of_one_tap(seed: int) -> None:
