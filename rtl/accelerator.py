@@ -10,7 +10,7 @@ from .basis_buffer import BasisBuffer
 from .coefficient_decoder import CoefficientDecoder
 from .coefficient_fetch import CoefficientFetch
 from .coefficient_memory import CoefficientMemory
-from .config import Configuration
+from .config import FAMILIES, Configuration
 from .delay import delayed
 from .host_port import HostPort
 from .issue import Issue, sources_are_silent
@@ -19,12 +19,30 @@ from .parameter_loader import ParameterLoader
 from .record import CROSS, INTRA, TILE
 from .requantiser import Requantiser
 from .sequencer import Sequencer
+from .storage import SPRAM_WORDS
 from .weight_broadcast import WeightBroadcast
 from .weight_generator import WeightGenerator
 from .weight_tile import WeightTile
 from .wishbone import WishboneSignature
 
 __all__ = ["Accelerator"]
+
+
+def _check_spram(config):
+    """Raise ValueError unless both memories are of whole SPRAMs, which have one port."""
+    if config.activation_ports != 1:
+        raise ValueError(
+            f"activation_ports must be 1 where technology is 'ice40', not {config.activation_ports}"
+        )
+    for name, words, bits in (
+        ("activation_bytes", config.activation_words, 8 * config.activation_word),
+        ("coefficient_bytes", config.coefficient_words, config.coefficient_port),
+    ):
+        if words % SPRAM_WORDS:
+            raise ValueError(
+                f"{name} must be a multiple of {SPRAM_WORDS * bits // 8} where technology is "
+                f"'ice40' and a word {bits} bits, not {getattr(config, name)}"
+            )
 
 
 class Accelerator(wiring.Component):
@@ -50,11 +68,20 @@ class Accelerator(wiring.Component):
     -------
     bus : In(WishboneSignature)
         The host: registers and memories (docs/host.md).
+
+    Raises
+    ------
+    ValueError
+        For another technology, or a configuration whose memories "ice40" cannot make.
     """
 
     def __init__(self, config: Configuration, technology="sim"):
         if not isinstance(config, Configuration):
             raise TypeError(f"config must be a Configuration, not {config!r}")
+        if technology not in FAMILIES:
+            raise ValueError(f"technology must be one of {', '.join(FAMILIES)}, not {technology!r}")
+        if technology == "ice40":
+            _check_spram(config)
         self.config = config
         self.technology = technology
         super().__init__({"bus": In(WishboneSignature())})

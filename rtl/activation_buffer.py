@@ -122,7 +122,7 @@ class ActivationBuffer(wiring.Component):
     clear : In(1)
         Begin a layer: from two cycles later on, the next result is pixel 0 of lane group 0.
     group_written, final_written : Out(1)
-        The last word of a lane group, of the layer, was written.
+        The last word of a lane group, of a walk, was written.
     host_request, host_write : In(1)
     host_address : In
         32-bit word.

@@ -65,8 +65,8 @@ class Configuration:
     activation_bytes : int
         Size of the activation memory in bytes, a multiple of 1024, at most 1 MB.
     activation_word : int
-        Bytes of one activation memory word, a power of two, a multiple of `width` and a divisor
-        of `lanes`.
+        Bytes of one activation memory word, a power of two of at least 4, a multiple of `width` and
+        a divisor of `lanes`.
     activation_ports : 1 or 2
         1: reads and writes share one port, writes first, as on iCE40. 2: they do not, as where
         memory is slow.
@@ -115,9 +115,8 @@ class Configuration:
           and blocks of W1, the room for steps, the begin of a walk, which word of a record
           arrives, what is in front of the queues of words and steps;
 
-        and it chooses between the weights' sources by a multiplexer. Without it that is an OR, and
-        decoder and tile are silent where they are not the source
-        (`rtl.issue.sources_are_silent`).
+        and it chooses between the weights of decoder and tile by a multiplexer. Without it that is
+        an OR, and both are silent where they are not the source (`rtl.issue.sources_are_silent`).
     accumulator_bits : int
         Width of the accumulators (16..32); the compiler proves that no layer overflows it.
     clock_hz : int

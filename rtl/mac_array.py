@@ -20,9 +20,9 @@ def marks_layout():
     """Where in the work a step stands.
 
     `last` ends the sum of an output pixel; `group_last` marks the last pixel of a lane group,
-    `final` the last of a layer or, generating a tile, of the lane group. Before a step with `shift`
-    the sum so far is multiplied by 2**SUM_SHIFT; before one with `rectify` it is set to 0 if it is
-    negative.
+    `final` the last of a walk: of the layer or, where a tile is generated for each lane group, of
+    the tile and of the lane group. Before a step with `shift` the sum so far is multiplied by
+    2**SUM_SHIFT; before one with `rectify` it is set to 0 if it is negative.
     """
     return data.StructLayout({"shift": 1, "rectify": 1, "last": 1, "group_last": 1, "final": 1})
 

@@ -12,7 +12,7 @@ FEW_WORDS = 128
 
 
 def block_memory(bits, depth, **attrs):
-    """A memory of `depth` words of `bits` bits, initially zero; `attrs` are further attributes.
+    """A memory of `depth` words of `bits` bits; `attrs` are further attributes.
 
     Nothing may depend on what a read returns of a word that is written in the same cycle: block
     RAM does not define it, and the attribute keeps yosys from adding registers that would.
@@ -25,7 +25,7 @@ class BankedMemory(wiring.Component):
 
     Left to itself yosys makes 768 words of three equal banks on iCE40, with a multiplexer for
     three; two banks of 512 and 256 words take as many block RAMs and half the multiplexer. A bank
-    of few words is LUT RAM.
+    of few words is LUT RAM, where there is such.
 
     Parameters
     ----------
@@ -33,6 +33,8 @@ class BankedMemory(wiring.Component):
     depth : int
     granularity : int, optional
         Bits that are written together; all by default.
+    lut_ram : bool, optional
+        Whether the device has LUT RAM.
 
     Members
     -------
@@ -43,8 +45,9 @@ class BankedMemory(wiring.Component):
         One cycle after `read_enable`; then holds.
     """
 
-    def __init__(self, bits, depth, granularity=None):
+    def __init__(self, bits, depth, granularity=None, *, lut_ram=True):
         self.bits = bits
+        self.lut_ram = lut_ram
         self.depth = depth
         self.granularity = granularity or bits
         super().__init__(
@@ -65,7 +68,8 @@ class BankedMemory(wiring.Component):
         for size in (1 << n for n in reversed(range(self.depth.bit_length()))):
             if not self.depth & size:
                 continue
-            style = {"ram_style": "distributed"} if size <= FEW_WORDS else {}
+            few = self.lut_ram and size <= FEW_WORDS
+            style = {"ram_style": "distributed"} if few else {}
             m.submodules[f"bank{size}"] = memory = block_memory(self.bits, size, **style)
             writer, reader = memory.write_port(granularity=self.granularity), memory.read_port()
             # Banks begin at multiples of their size: the address within is the lower bits.

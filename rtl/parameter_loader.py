@@ -17,8 +17,9 @@ class ParameterLoader(wiring.Component):
 
     A layer's parameters lie one after another, three 32-bit words a channel (two where they are
     packed, the shift above the bias), or only the first where the layer is uniform. In front there
-    is the table, if there is one, then entry 2R, if the layer has a tile or is uniform. They are
-    read as soon as the requantiser has a half free, and so while the lane group before is at work.
+    is the table, if there is one, then entry 2R, if the layer generates tiles or is uniform. They
+    are read as soon as the requantiser has a half free, and so while the lane group before is at
+    work.
 
     Throughput: 3*R granted cycles a lane group (packed: 2*R, uniform: R), and one between. A word
     of the table takes until its four bytes are written.
@@ -34,7 +35,7 @@ class ParameterLoader(wiring.Component):
     base : In
         32-bit word address of its parameters.
     tile, uniform : In(1)
-        The layer has a tile, or is uniform.
+        The layer generates tiles, or is uniform.
     look_up : In(1)
         There is a table.
     groups : In(8)

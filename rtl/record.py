@@ -157,7 +157,8 @@ FIELDS = {
 ADDRESS_STEPS = tuple(
     name for name, field in FIELDS.items() if name.startswith("input_") and field.width == 20
 )
-"""Fields that count modulo the activation memory's beats: higher bits are ignored."""
+"""Fields that count modulo the power of two that the activation memory's beats fit: higher bits are
+ignored."""
 
 
 def _bits(largest):
@@ -192,7 +193,10 @@ def field_bits(config):
         "stream_words": _bits(words),
         "cross_vectors": _bits(cross),
         "cross_words": _bits(-(-cross * 8 // config.stripe_bits)),
-        "stream_repeats": _bits(config.activation_words - 1),
+        # Of pixels, or of channels and taps of a tile.
+        "stream_repeats": _bits(
+            max(config.activation_words, config.tile_bytes // config.lanes) - 1
+        ),
         "blocks": _bits(config.basis_blocks - 1),
         "last_block_steps": _bits(config.lanes // config.width - 1),
         "last_group_words": _bits(config.lanes // config.activation_word - 1),

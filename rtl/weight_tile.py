@@ -115,7 +115,7 @@ class WeightTile(wiring.Component):
         )
         for n in range(chunks):
             for k in range(config.width):
-                memory = BankedMemory(bits, config.tile_depth)
+                memory = BankedMemory(bits, config.tile_depth, lut_ram=config.family != "ice40")
                 m.submodules[f"chunk{n}_{k}"] = memory
                 m.d.comb += [
                     memory.write_enable.eq(places[n * config.width + k]),

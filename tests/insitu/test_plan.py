@@ -299,6 +299,14 @@ def test_powers_of_two_need_a_wider_generator():
     assert layer.report(SMALL)["code"] == "power-of-two"
 
 
+def test_a_tile_may_have_more_segments_than_there_are_activation_words():
+    """One for each input channel and tap of stored basis kernels."""
+    config = replace(SMALL, family="sim", activation_bytes=1 << 10)
+    made = network((3, 3, 32), conv(generated(8, 32, 9, kernels=4)))
+    (layer,) = plan(made, config).layers
+    assert layer.operations[0].record["stream_repeats"] == 32 * 9 - 1 > config.activation_words
+
+
 def test_kept_maps_that_do_not_fit_are_named():
     small = network((60, 60, 4), *(conv(stored(4, 4, 1), (1, 1)) for _ in range(5)))
     plan(small, SMALL)

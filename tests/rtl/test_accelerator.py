@@ -336,3 +336,30 @@ def test_a_run_that_was_not_is_seen(seed: int) -> None:
 
 def test_refuses() -> None:
     refuses_other_configurations(Accelerator)
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "technology", "says"),
+    [
+        ("up5k", {}, "ICE40", "technology must be one of sim, ice40, ecp5, not 'ICE40'"),
+        ("sim-8x1", {}, "ice40", "activation_ports must be 1 where technology is 'ice40', not 2"),
+        (
+            "up5k",
+            {"activation_bytes": 32 << 10},
+            "ice40",
+            "activation_bytes must be a multiple of 65536 .* a word 32 bits, not 32768",
+        ),
+        (
+            "up5k",
+            {"coefficient_port": 64, "coefficient_bytes": 64 << 10},
+            "ice40",
+            "coefficient_bytes must be a multiple of 131072 .* a word 64 bits, not 65536",
+        ),
+    ],
+)
+def test_refuses_what_a_technology_cannot_make(
+    base: str, changes: dict[str, int], technology: str, says: str
+) -> None:
+    config = dataclasses.replace(configuration(base), **changes)
+    with pytest.raises(ValueError, match=f"^{says}"):
+        Accelerator(config, technology)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+from amaranth.back.rtlil import convert
 from numpy.typing import NDArray
 
 import sim
+from boards.tools import run
 from rtl.coefficient_decoder import vector_delay
-from rtl.config import Configuration
+from rtl.config import Configuration, configuration
 from rtl.requantiser import results_layout
 from rtl.weight_tile import WeightTile
 from sim import Bench, testbench
@@ -93,6 +99,16 @@ def test_stores(config: str, idle: str, seed: int) -> None:
     sim.run(
         WeightTile(CONFIGURATIONS[config]), __name__, "stores", parameters=parameters, seed=seed
     )
+
+
+def test_a_tile_of_any_depth_is_block_ram_on_ice40(tmp_path: Path) -> None:
+    """There is no LUT RAM, which a bank of few words would be."""
+    odd = replace(configuration("up5k"), tile_bytes=5120)
+    assert odd.tile_depth == 512 + 128
+    (tmp_path / "tile.il").write_text(convert(WeightTile(odd), name="top", emit_src=False))
+    steps = "read_rtlil tile.il; synth_ice40 -top top -run begin:map_ffs; tee -o stat stat"
+    run("yosys", ["-q", "-p", steps], directory=tmp_path, log="log")
+    assert re.search(r"\b\d+\s+SB_RAM40_4K", (tmp_path / "stat").read_text())
 
 
 def test_refuses() -> None:
