@@ -7,7 +7,7 @@ from insitu.device import memory_contents
 from insitu.image import Image
 from rtl.config import Configuration
 from rtl.flash_loader import HEAD, TAIL
-from rtl.registers import COEFFICIENTS, IDENTITY, UNLOCK, geometry, version
+from rtl.registers import IDENTITY, UNLOCK, geometry, version
 
 __all__ = ["flash_contents"]
 
@@ -31,12 +31,7 @@ def flash_contents(image: Image, config: Configuration) -> bytes:
         "DIGEST": config.digest,
     }
     head = compared | {"LOCK": UNLOCK}
-    tail = {
-        "CRC_ADDRESS": COEFFICIENTS,
-        "CRC_LENGTH": len(memory) // 4,
-        "CRC_VALUE": zlib.crc32(memory),
-    }
-    return _words(HEAD, head) + memory + _words(TAIL, tail)
+    return _words(HEAD, head) + memory + _words(TAIL, {"CRC_VALUE": zlib.crc32(memory)})
 
 
 def _words(registers: tuple[str, ...], values: dict[str, int]) -> bytes:

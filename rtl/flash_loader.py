@@ -63,8 +63,8 @@ class FlashLoader(wiring.Component):
     1. a word for each register of `HEAD`. IDENTITY to DIGEST must be what the device has in these,
        or there is no image for it; LOCK is written, with the key;
     2. the coefficient memory, all of it, which is written;
-    3. a word for each register of `TAIL`: LOCK, CRC_ADDRESS and CRC_LENGTH are written, in order to
-       check the CRC of the memory, and CRC_VALUE must be what the device then finds.
+    3. a word for each register of `TAIL`: LOCK is written, and CRC_VALUE must be the CRC of the
+       whole memory, which the device is made to find in between.
 
     Words for the other registers do not matter. So the memory is unlocked only for an image that is
     for this device, and whatever was written is locked again, unless the flash has the key where it
@@ -194,11 +194,15 @@ class FlashLoader(wiring.Component):
         written = ("LOCK", "CRC_ADDRESS", "CRC_LENGTH")
         into_memory = phase == Phase.MEMORY
         address = Signal.like(bus.adr)
+        # The range is the loader's, not the flash's: no CRC of less than all of it is taken.
+        is_address = index[:4] == INDEX["CRC_ADDRESS"]
+        is_length = index[:4] == INDEX["CRC_LENGTH"]
+        given = Mux(is_address, COEFFICIENTS, Mux(is_length, words, word))
         m.d.comb += [
             address.eq(index),
             address[COEFFICIENTS.bit_length() - 3].eq(into_memory),
             bus.adr.eq(Mux(owner, address, host.adr)),
-            bus.dat_w.eq(Mux(owner, word, host.dat_w)),
+            bus.dat_w.eq(Mux(owner, Mux(into_memory, word, given), host.dat_w)),
             bus.we.eq(
                 Mux(
                     owner,

@@ -11,7 +11,7 @@ import cocotb
 from cocotb.utils import get_sim_time
 
 from rtl.config import Configuration
-from rtl.registers import COEFFICIENTS, IDENTITY, UNLOCK, geometry, version
+from rtl.registers import IDENTITY, UNLOCK, geometry, version
 from sim import Bench
 
 
@@ -21,7 +21,7 @@ def contents(config: Configuration, memory: bytes, other: Callable[[], int] = la
     `other` gives the words that do not matter.
     """
     head = [IDENTITY, version(), geometry(config), config.digest, other(), other()]
-    tail = [*(other() for _ in range(8)), COEFFICIENTS, len(memory) // 4, zlib.crc32(memory)]
+    tail = [*(other() for _ in range(10)), zlib.crc32(memory)]
     return struct.pack("<7I", *head, UNLOCK) + memory + struct.pack(f"<{len(tail)}I", *tail)
 
 
