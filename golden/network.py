@@ -130,6 +130,11 @@ class Network:
             raise ValueError(f"layer {name!r} is read by no other, and is not the last")
 
     @property
+    def output_shape(self) -> Shape:
+        """Height, width and channels of the last layer's output."""
+        return shapes(self)[-1]
+
+    @property
     def output_zero_point(self) -> int:
         """That of the last layer's output."""
         return zero_points(self)[-1]

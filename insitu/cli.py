@@ -900,11 +900,9 @@ def infer(
 ) -> None:
     """Run inputs on a device; an answer that may be wrong is asked for again, or is an error."""
     import io
-    from typing import cast
 
     import numpy as np
 
-    from golden.network import Network
     from insitu import show
     from insitu.device import Loaded
     from insitu.evaluate import Inputs, read_inputs
@@ -916,8 +914,7 @@ def infer(
     made = None if image is None else read_image(image)
 
     def read(loaded: Loaded) -> Inputs:
-        # Of the network it needs the input alone.
-        return read_inputs(inputs, cast(Network, loaded), samples=samples)
+        return read_inputs(inputs, loaded, samples=samples)
 
     found = None if made is None else read(Loaded.of_image(made))
     with _device(port, baud) as device:

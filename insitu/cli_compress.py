@@ -132,7 +132,7 @@ def compress(
                 inputs, network.input_shape, labels=True, channels_last=last
             )
             if labels is not None:
-                check_classes(network.shapes[network.layers[-1].name], f"inputs {inputs}")
+                check_classes(network.output_shape, f"inputs {inputs}")
                 labelled = Labelled(values, labels)
         source = f"calibration samples {calibration}"
         check_samples(samples, None if labelled is None else labelled.inputs, source)
@@ -191,7 +191,6 @@ def _measured(search: "Search", found: "Found", samples: "Labelled | None") -> d
 
 def _existing(path: Path, wanted: "FloatNetwork") -> "Network | None":
     """The network that would be overwritten, if there is one."""
-    from golden.network import shapes
     from insitu.network import load, training_record
 
     if not path.is_file():
@@ -202,8 +201,7 @@ def _existing(path: Path, wanted: "FloatNetwork") -> "Network | None":
         trained = training_record(path) is not None
     except NetworkError:
         raise InputError(f"{path} exists, and is no network to compare with", again) from None
-    last = wanted.shapes[wanted.layers[-1].name]
-    if (network.input_shape, shapes(network)[-1]) != (wanted.input_shape, last):
+    if (network.input_shape, network.output_shape) != (wanted.input_shape, wanted.output_shape):
         raise InputError(f"{path} exists, and is a network of other inputs or outputs", again)
     if trained:
         raise InputError(f"{path} exists, and has been retrained", again)

@@ -142,6 +142,11 @@ class Loaded:
         """That of the input."""
         return self.input.zero_point
 
+    @property
+    def output_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        return self.output.shape
+
     def report(self) -> dict[str, Any]:
         """What it is, as plain data."""
         return {

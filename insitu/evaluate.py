@@ -9,12 +9,12 @@ only the classes can be compared.
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.network import INPUT, Network, run, shapes
+from golden.network import INPUT, run
 from insitu.errors import InputError, ModelError
 from insitu.litert import LiteRT
 from insitu.models import Model
@@ -29,7 +29,7 @@ from insitu.quantise import (
     read_given,
 )
 
-__all__ = ["Inputs", "evaluate", "read_inputs"]
+__all__ = ["Inputs", "Takes", "evaluate", "read_inputs"]
 
 Int8 = NDArray[np.int8]
 
@@ -54,9 +54,29 @@ class Inputs:
     labels: NDArray[np.int64] | None
 
 
+class Takes(Protocol):
+    """What there is to know of a network in order to give it inputs: `Network`, or a device's."""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+
+    @property
+    def input_scale(self) -> float:
+        """What a step of the input is worth."""
+
+    @property
+    def input_zero_point(self) -> int:
+        """What stands for 0."""
+
+    @property
+    def output_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+
+
 def read_inputs(
     path: str | Path,
-    network: Network,
+    network: Takes,
     *,
     channels_last: bool | None = None,
     samples: int | None = None,
@@ -72,7 +92,7 @@ def read_inputs(
     Parameters
     ----------
     path : path
-    network : Network
+    network : Takes
     channels_last : bool, optional
         Whether the model's inputs are [N, H, W, C], as those of a `.tflite`; nobody knows of an
         integer network.
@@ -112,7 +132,7 @@ def read_inputs(
         raise InputError(f"{source} hold {len(given)} samples, not {samples}", "lower --samples")
     labels = check_labels(found.labels, len(given), source)
     if labels is not None:
-        check_classes(shapes(network)[-1], source)
+        check_classes(network.output_shape, source)
     given = given[:samples]
     real = None
     if given.dtype == np.int8:
@@ -420,7 +440,7 @@ class _AgainstFloatLiteRT(_AgainstFloat):
 class _AgainstFloatONNX(_AgainstFloat):
     def __init__(self, model: Model, inputs: Inputs):
         super().__init__(model, inputs)
-        height, width, channels = shapes(model.network)[-1]
+        height, width, channels = model.network.output_shape
         if height * width > 1 and channels > 1:
             raise InputError(
                 f"model {model.path} gives {height} x {width} pixels of {channels} channels, which "

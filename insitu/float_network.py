@@ -336,6 +336,11 @@ class FloatNetwork:
         return found
 
     @property
+    def output_shape(self) -> Shape:
+        """Height, width and channels of the last layer's output."""
+        return self.shapes[self.layers[-1].name]
+
+    @property
     def weights(self) -> int:
         """How many weights its convolutions have."""
         return sum(one.weights.size for one in self.layers if isinstance(one, FloatConvolution))

@@ -17,6 +17,7 @@ Needs the extra `train`.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -215,7 +216,7 @@ def to_onnx(network: FloatNetwork) -> Any:
             )
     nodes.append(helper.make_node("Flatten", [network.layers[-1].name], ["logits"], "flatten"))
     height, width, channels = network.input_shape
-    classes = int(np.prod(network.shapes[network.layers[-1].name]))
+    classes = math.prod(network.output_shape)
     real = TensorProto.FLOAT
     graph = helper.make_graph(
         nodes,

@@ -247,9 +247,8 @@ def _checkpoints(first: Path, count: int) -> list[Path]:
 
 
 def _check_labels(labels: NDArray[np.int64], network: FloatNetwork) -> None:
-    shape = network.shapes[network.layers[-1].name]
-    check_classes(shape, "samples")
-    classes = math.prod(shape)
+    check_classes(network.output_shape, "samples")
+    classes = math.prod(network.output_shape)
     wrong = labels[(labels < 0) | (labels >= classes)]
     if len(wrong):
         raise InputError(
