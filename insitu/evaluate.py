@@ -21,6 +21,7 @@ from insitu.models import Model
 from insitu.onnx_runtime import ONNXRuntime
 from insitu.progress import Progress
 from insitu.quantise import (
+    are_classes,
     check_classes,
     check_inputs,
     check_labels,
@@ -441,7 +442,7 @@ class _AgainstFloatONNX(_AgainstFloat):
     def __init__(self, model: Model, inputs: Inputs):
         super().__init__(model, inputs)
         height, width, channels = model.network.output_shape
-        if height * width > 1 and channels > 1:
+        if not are_classes(model.network.output_shape):
             raise InputError(
                 f"model {model.path} gives {height} x {width} pixels of {channels} channels, which "
                 "cannot be compared as classes",

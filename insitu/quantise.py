@@ -48,6 +48,7 @@ __all__ = [
     "Builder",
     "Calibration",
     "Given",
+    "are_classes",
     "calibrate",
     "check_classes",
     "check_inputs",
@@ -214,16 +215,22 @@ def check_labels(
     return labels.astype(np.int64)
 
 
+def are_classes(shape: tuple[int, int, int]) -> bool:
+    """Whether all models have outputs (H, W, C) in one order: of one pixel, or of one channel."""
+    height, width, channels = shape
+    return height * width == 1 or channels == 1
+
+
 def check_classes(shape: tuple[int, int, int], source: str) -> None:
     """Check that outputs (H, W, C) can be numbered by labels.
 
     Raises
     ------
     InputError
-        For several pixels of several channels: not all models have these in the same order.
+        For several pixels of several channels.
     """
     height, width, channels = shape
-    if height * width > 1 and channels > 1:
+    if not are_classes(shape):
         raise InputError(
             f"{source} have labels, and the network gives {height} x {width} pixels of {channels} "
             "channels, which are not numbered",
