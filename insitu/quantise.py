@@ -57,7 +57,7 @@ __all__ = [
     "check_scale",
     "correct_bias",
     "has_shape",
-    "in_shape",
+    "in_order",
     "load_inputs",
     "map_quantisations",
     "quantise",
@@ -280,7 +280,6 @@ def check_inputs(
     InputError
         For another type or shape, infinities or NaN.
     """
-    height, width, channels = input_shape
     integers = inputs.dtype == np.uint8
     if integers:
         check_scale(scale, source, channels_last=channels_last)
@@ -289,13 +288,7 @@ def check_inputs(
             f"{source} are of {inputs.dtype}",
             "give float32, in the range that the model was trained with, or uint8 and a scale",
         )
-    if channels_last:
-        advice = "give inputs in the shape that the model takes, with the channels last"
-        values = in_shape(inputs, input_shape, source, advice)
-    else:
-        advice = "give inputs in the shape that the ONNX model takes"
-        values = in_shape(inputs, (channels, height, width), source, advice).transpose(0, 2, 3, 1)
-    values = _finite(values, source)
+    values = _finite(in_order(inputs, input_shape, source, channels_last=channels_last), source)
     if integers:
         values = values / np.float32(255) if scale is None else values * np.float32(scale)
     return np.ascontiguousarray(values)
@@ -328,23 +321,34 @@ def has_shape(inputs: NDArray[Any], shape: tuple[int, ...]) -> bool:
     return inputs.ndim > 0 and inputs.size > 0 and squeezed == [n for n in shape if n != 1]
 
 
-def in_shape(
-    inputs: NDArray[Any], shape: tuple[int, int, int], source: str, advice: str
+def in_order(
+    inputs: NDArray[Any],
+    input_shape: tuple[int, int, int],
+    source: str,
+    *,
+    channels_last: bool,
 ) -> NDArray[Any]:
-    """Inputs as [N, *shape], of which axes of length 1 may be left out.
+    """Inputs [N, C, H, W], or [N, H, W, C] where `channels_last`, as [N, H, W, C].
+
+    Axes of length 1 may be left out.
 
     Raises
     ------
     InputError
-        For another shape, with the advice; also without inputs.
+        For another shape; also without inputs.
     """
+    height, width, channels = input_shape
+    shape = input_shape if channels_last else (channels, height, width)
     if not has_shape(inputs, shape):
         raise InputError(
             f"{source} have shape {inputs.shape}, the network takes "
             f"(N, {', '.join(str(n) for n in shape)})",
-            advice,
+            "give inputs in the shape that the model takes, with the channels last"
+            if channels_last
+            else "give inputs in the shape that the ONNX model takes",
         )
-    return inputs.reshape(-1, *shape)
+    inputs = inputs.reshape(-1, *shape)
+    return inputs if channels_last else inputs.transpose(0, 2, 3, 1)
 
 
 def quantise_inputs(inputs: NDArray[np.floating], scale: float, zero_point: int) -> Int8:

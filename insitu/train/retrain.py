@@ -26,7 +26,7 @@ from insitu.quantise import (
     check_knowledge,
     check_labels,
     check_scale,
-    in_shape,
+    in_order,
     quantise_inputs,
     read_given,
 )
@@ -104,25 +104,14 @@ def read_samples(
     if inputs.dtype == np.uint8:
         check_scale(given.scale, source, channels_last=channels_last)
         scale = 1 / 255 if given.scale is None else float(given.scale)
-        values: NDArray[Any] = _images(inputs, network.input_shape, source, channels_last)
+        values: NDArray[Any] = in_order(
+            inputs, network.input_shape, source, channels_last=channels_last
+        )
     else:
         scale = 1.0
         values = check_inputs(inputs, network.input_shape, source, channels_last=channels_last)
     labels = check_labels(given.labels, len(values), source)
     return samples_from(values, np.asarray(labels), scale)
-
-
-def _images(
-    inputs: NDArray[np.uint8],
-    input_shape: tuple[int, int, int],
-    source: str,
-    channels_last: bool,
-) -> NDArray[np.uint8]:
-    """The same as [N, H, W, C]."""
-    height, width, channels = input_shape
-    shape = input_shape if channels_last else (channels, height, width)
-    inputs = in_shape(inputs, shape, source, "give inputs in the shape that the model takes")
-    return inputs if channels_last else inputs.transpose(0, 2, 3, 1)
 
 
 def calibration_from(network: FloatNetwork, samples: Samples, held_out: int | None) -> Calibration:
