@@ -356,7 +356,7 @@ def retrain(
     ] = None,
     bfloat16: Annotated[
         bool,
-        typer.Option("--bfloat16", help="Convolve in bfloat16: faster where there are units."),
+        typer.Option("--bfloat16", help="Convolve in bfloat16 where there are units for it."),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of order and changes.")] = 0,
     checkpoint: Annotated[

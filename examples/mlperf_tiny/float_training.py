@@ -51,6 +51,7 @@ from insitu.train.loop import (
     Samples,
     accuracy,
     batches,
+    has_bfloat16,
     read_checkpoint,
     samples_from,
     split,
@@ -252,9 +253,8 @@ def starting_point(source: Path, settings: Settings, samples: Samples) -> Normal
 def train(source: Path, result: Path, settings: Settings) -> None:
     """Train, or go on where a checkpoint is, and write the ONNX file."""
     check_writable(result, "network")
-    options = Options(
-        epochs=settings.epochs, shift=4, mirror=True, cutout=settings.cutout, bfloat16=True
-    )
+    options = Options(epochs=settings.epochs, shift=4, mirror=True, cutout=settings.cutout)
+    narrow = has_bfloat16(torch.device("cpu"))
     training, held_out = split(training_samples(), options.held_out)
     network = starting_point(source, settings, training.at(torch.arange(2000)))
     optimizer = torch.optim.SGD(
@@ -279,7 +279,7 @@ def train(source: Path, result: Path, settings: Settings) -> None:
     for epoch in range(begin, settings.epochs):
         network.train()
         for batch in track(batches(training, options, epoch), f"epoch {epoch + 1}", steps):
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=narrow):
                 y = network(batch.real())
             loss = functional.cross_entropy(
                 y.float(), batch.labels, label_smoothing=settings.smoothing

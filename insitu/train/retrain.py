@@ -38,6 +38,7 @@ from insitu.train.loop import (
     best_device,
     chosen,
     fit,
+    has_bfloat16,
     outputs,
     samples_from,
     split,
@@ -64,10 +65,11 @@ class Retrained:
     record : dict
         Plain data: `held_out`, accuracy of the last stage's `epoch` chosen on `held_out_samples`
         samples that were not trained on, in percent; `untrained` and `teacher`, that of the student
-        before the first epoch and of the float network (absent if no stage distils); `epochs`, each
-        one's figures and number of its `stage`; `agreement`, how many `outputs` of the network were
-        compared with those of the student, for up to 1,000 of the samples held out, how many
-        `differ`, and by at most how many `steps` of int8.
+        before the first epoch and of the float network (absent if no stage distils); `bfloat16`,
+        whether any stage convolved in that; `epochs`, each one's figures and number of its `stage`;
+        `agreement`, how many `outputs` of the network were compared with those of the student, for
+        up to 1,000 of the samples held out, how many `differ`, and by at most how many `steps` of
+        int8.
     """
 
     network: Network
@@ -175,9 +177,10 @@ def retrain(
     if configuration is not None:
         plan(integers, configuration)
     tell(0, None, "measuring what was there")
-    record: dict[str, Any] = {"held_out_samples": len(held_out)}
-    teacher = None
     device = best_device()
+    narrow = has_bfloat16(device) and any(options.bfloat16 for options in stages)
+    record: dict[str, Any] = {"held_out_samples": len(held_out), "bfloat16": narrow}
+    teacher = None
     if any(options.distillation for options in stages):
         teacher = FloatModule(network).to(device)
         record["teacher"] = _teacher_accuracy(teacher, held_out.to(device))

@@ -25,6 +25,7 @@ from tests.insitu.networks import random_network, random_stored
 torch = pytest.importorskip("torch", reason="needs the extra train")
 
 from insitu.train import loop  # noqa: E402
+from insitu.train import retrain as retrain_module  # noqa: E402
 from insitu.train.float_module import FloatModule  # noqa: E402
 from insitu.train.loop import Options, batches  # noqa: E402
 from insitu.train.retrain import read_samples  # noqa: E402
@@ -170,6 +171,36 @@ def test_goes_on_from_the_checkpoint(folder: Path, monkeypatch: pytest.MonkeyPat
     assert training_record(folder / "out.npz") == record
     for one, other in zip(whole.layers, load(folder / "out.npz").layers, strict=True):
         np.testing.assert_array_equal(one.weights.W, other.weights.W)
+
+
+@pytest.mark.parametrize("unit", ["avx512_bf16", "amx_bf16", "bf16", "avx2"])
+def test_bfloat16_is_for_devices_with_units(
+    unit: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    types = set()
+
+    class Seen(Student):
+        def forward(self, x):
+            y = super().forward(x)
+            types.add(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+            return y
+
+    monkeypatch.setattr(loop, "best_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(retrain_module, "best_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(retrain_module, "Student", Seen)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {unit: True, "avx512_f": True})
+    network, choices = load_float(folder / "net.onnx"), read_choices(folder / "choices.json")
+    samples = read_samples(folder / "train.npz", network)
+    options = Options(epochs=1, batch=25, held_out=40, distillation=0.0, bfloat16=True)
+    has = unit != "avx2"
+    record = train(network, choices, samples, [options], folder / "some.pt").record
+    assert record["bfloat16"] == has
+    assert types == ({None, torch.bfloat16} if has else {None})  # Measured without.
+    types.clear()
+    options = replace(options, bfloat16=False)
+    record = train(network, choices, samples, [options], folder / "none.pt").record
+    assert record["bfloat16"] is False
+    assert types == {None}
 
 
 def test_stages_go_on_from_each_other(folder: Path) -> None:
