@@ -36,7 +36,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from golden.network import INPUT, Generated, Network, Stored
 from insitu.choice import Choice, read_choices
 from insitu.compress import compress_weights, moments_of
-from insitu.errors import InsituError
+from insitu.errors import InputError, InsituError
 from insitu.evaluate import evaluate, read_inputs
 from insitu.float_network import FloatConvolution, FloatNetwork, FloatPooling, Quantisation
 from insitu.models import Model, load_float
@@ -165,6 +165,20 @@ def built(
     return builder.network()
 
 
+def check(name: str, choices: Mapping[str, Choice], network: FloatNetwork) -> None:
+    """Refuse choices that there are no four ways for, of a second level, or not of all layers."""
+    for layer in network.layers:
+        if not isinstance(layer, FloatConvolution):
+            continue
+        choice = choices.get(layer.name)
+        if choice is None or choice.kernels is not None:
+            what = "no form" if choice is None else "a second level"
+            raise InputError(
+                f"choices {name} have {what} for layer {layer.name!r}",
+                "name some that store all layers or have their first level alone",
+            )
+
+
 def main() -> None:
     """Make and measure the network in each way."""
     parser = argparse.ArgumentParser(
@@ -181,11 +195,14 @@ def main() -> None:
         samples = read_samples(arguments.training, network, channels_last=True)
         calibration = calibration_from(network, samples, HELD_OUT)
         choices = read_choices(CHOICES / f"{arguments.choices}.json")
+        check(arguments.choices, choices, network)
         config = configuration("sim-8x1")
         for name, fit in FITS.items():
             with threadpool_limits(1):
                 made = built(network, calibration, choices, config, fit)
             test = read_inputs(arguments.test, made, samples=arguments.images)
+            if test.labels is None:
+                raise InputError(f"{arguments.test} has no labels", "make it as above")
             accuracy = evaluate(Model(Path(name), made), test)["accuracy"]
             console.print(f"{name}: {accuracy:.2%} of {len(test.integers):,} images")
     except InsituError as error:

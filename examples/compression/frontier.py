@@ -21,7 +21,7 @@ from budgets import FITS, KB, cycles_stored
 from rows import CACHE, Row, read_row
 
 from insitu.console import progress
-from insitu.errors import FitError, InsituError
+from insitu.errors import FitError, InputError, InsituError
 from insitu.files import read_arrays
 from insitu.menu import Store
 from insitu.search import Labelled, Search
@@ -35,6 +35,8 @@ SPEED_UPS = (None, 2.0, 3.0, 4.0)
 def read_images(test: Path, count: int) -> Labelled:
     """The first test images as the float network takes them, pixels / 255, with labels."""
     arrays = read_arrays(test, "test images", InsituError, "make them as above")
+    if missing := {"inputs", "labels"} - set(arrays):
+        raise InputError(f"{test} has no {min(missing)}", "make it as above")
     pixels = arrays["inputs"][:count].astype(np.float32) + 128
     return Labelled(pixels / 255, arrays["labels"][:count].astype(np.int64))
 

@@ -27,8 +27,8 @@ from budgets import KB, Counted, cycles_stored, memory_of, solved
 from rich.console import Console
 
 from golden.network import Network
-from insitu.errors import FitError, InsituError
-from insitu.files import write_file
+from insitu.errors import FitError, InputError, InsituError
+from insitu.files import read_arrays, write_file
 from insitu.float_network import FloatNetwork
 from insitu.models import load_float
 from insitu.network import to_bytes
@@ -76,8 +76,11 @@ console = Console(highlight=False)
 
 def read_samples(folder: Path) -> Labelled:
     """The 500 samples as the float network takes them."""
-    with np.load(folder / "kws01_even.npz") as file:
-        integers, labels = file["inputs"][..., np.newaxis], file["labels"]
+    path = folder / "kws01_even.npz"
+    arrays = read_arrays(path, "samples", InputError, "name the folder that has them")
+    if missing := {"inputs", "labels"} - set(arrays):
+        raise InputError(f"{path} has no {min(missing)}", "name the folder that has them")
+    integers, labels = arrays["inputs"][..., np.newaxis], arrays["labels"]
     real = (integers.astype(np.float32) - ZERO_POINT) * np.float32(SCALE)
     return Labelled(real, labels.astype(np.int64))
 

@@ -57,7 +57,7 @@ console = Console(highlight=False)
 def real_inputs(model: Path, file: Path) -> Floats:
     """Inputs [2 * SAMPLES, H, W, C] of an int8 model as its float network takes them."""
     network = load_model(model).network
-    integers = read_inputs(file, network).integers[: 2 * SAMPLES].astype(np.float32)
+    integers = read_inputs(file, network, samples=2 * SAMPLES).integers.astype(np.float32)
     return (integers - network.input_zero_point) * np.float32(network.input_scale)
 
 

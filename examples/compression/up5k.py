@@ -19,7 +19,7 @@ import numpy as np
 from golden.network import Convolution
 from insitu.bench import dense
 from insitu.console import progress
-from insitu.errors import InsituError
+from insitu.errors import InputError, InsituError
 from insitu.evaluate import evaluate, read_inputs
 from insitu.models import Model
 from insitu.network import load
@@ -50,8 +50,11 @@ def row(path: Path, test: Path | None) -> str:
         f"{plan_roomy(whole, CONFIG).cycles / report['cycles']:.2f}",
     ]
     if test is not None:
+        inputs = read_inputs(test, network)
+        if inputs.labels is None:
+            raise InputError(f"{test} has no labels", "name one that has")
         with progress() as tell:
-            found = evaluate(Model(path, network), read_inputs(test, network), progress=tell)
+            found = evaluate(Model(path, network), inputs, progress=tell)
         cells.append(f"{found['accuracy']:.2%}")
     return f"| {' | '.join(cells)} |"
 

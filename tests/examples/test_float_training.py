@@ -4,6 +4,7 @@ import importlib
 import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -161,3 +162,46 @@ def test_other_inputs_are_refused(script, network, rng, tmp_path) -> None:
     settings = script.Settings(anew=False, epochs=1, rate=0.1, cutout=0, smoothing=0.0)
     with pytest.raises(FitError, match="no network for images of 32 x 32 x 3"):
         script.starting_point(path, settings, None)
+
+
+@pytest.mark.parametrize("at", ["first", "last"])
+def test_networks_that_do_not_begin_and_end_with_convolutions_are_refused(
+    at, script, network, rng, tmp_path
+) -> None:
+    layers = network.layers
+    if at == "last":
+        layers = layers[:-1]
+    else:
+        limit = FloatLimit(name="first", inputs=("input",), low=0.0)
+        layers = (
+            limit,
+            *(replace(one, inputs=("first",)) if one is layers[0] else one for one in layers),
+        )
+    path = tmp_path / "net.onnx"
+    path.write_bytes(script.to_onnx(replace(network, layers=layers)).SerializeToString())
+    settings = script.Settings(anew=False, epochs=1, rate=0.1, cutout=0, smoothing=0.0)
+    with pytest.raises(FitError, match="begins and ends with convolutions"):
+        script.starting_point(path, settings, samples(script, rng))
+
+
+def test_all_readers_of_the_pixels_are_scaled(script, network, rng, monkeypatch) -> None:
+    """Networks of MLPerf take pixels, those that are written pixels / 255."""
+    other = replace(network.layers[0], name="other")
+    total = FloatAdd(name="total", inputs=("conv.1", "other"))
+    classes = replace(network.layers[-1], inputs=("middle",))
+    middle = FloatMean(name="middle", inputs=("total",))
+    both = replace(network, layers=(network.layers[0], other, total, middle, classes))
+    monkeypatch.setattr(script, "load_float", lambda path: both)
+    settings = script.Settings(anew=False, epochs=1, rate=0.1, cutout=0, smoothing=0.0)
+    some = samples(script, rng)
+    module = script.starting_point(Path("net.tflite"), settings, some).eval()
+    expected = both.run(some.inputs.permute(0, 2, 3, 1).float().numpy()).reshape(len(some), -1)
+    with torch.no_grad():
+        got = module(some.real()).numpy()
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(got / scale, expected / scale, atol=1e-4)
+
+
+def samples(script, rng):
+    pixels = rng.integers(0, 256, (40, SIZE, SIZE, 3)).astype(np.uint8)
+    return script.samples_from(pixels, np.zeros(40, np.int64), script.PIXELS)

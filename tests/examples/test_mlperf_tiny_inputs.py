@@ -123,6 +123,11 @@ def test_cifar10_refuses(tmp_path):
     with pytest.raises(DatasetError, match="is truncated, corrupt or another package"):
         cifar10(tmp_path / "bad.tgz")
     package(tmp_path / "small.tgz", png(np.zeros((2, 2, 3)), [0]), [0, 1])
+    whole = (tmp_path / "small.tgz").read_bytes()
+    for size in range(len(whole)):
+        (tmp_path / "cut.tgz").write_bytes(whole[:size])
+        with pytest.raises(DatasetError, match=r"truncated, corrupt|holds images"):
+            cifar10(tmp_path / "cut.tgz")
     with pytest.raises(DatasetError, match=r"holds images \(2, 2, 3\) and labels \(2,\)"):
         cifar10(tmp_path / "small.tgz")
 
@@ -136,6 +141,32 @@ def test_synthetic_inputs_are_of_every_kind_and_repeat(tmp_path, seed):
     assert (first[0] == -128).all()
     assert (first[3] == 127).all()
     assert len({sample.tobytes() for sample in first}) == 9
+
+
+@pytest.mark.parametrize("count", range(1, 5))
+def test_few_synthetic_inputs(count, tmp_path, seed):
+    path = tmp_path / "net.tflite"
+    path.write_bytes(classifier(np.random.default_rng(seed)))
+    found = synthetic(path, count, 5)["inputs"]
+    assert len(found) == count
+    assert (found == 127).all(axis=(1, 2, 3)).sum() == 1
+    assert (found == -128).all(axis=(1, 2, 3)).sum() == (count > 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "x.npz", "-n", "0"], "--samples must be at least 1"),
+        (["-o", "sub"], "--output must be an .npz file, not sub"),
+    ],
+)
+def test_command_line_refuses(arguments, message):
+    script = [sys.executable, "examples/mlperf_tiny/inputs.py", "synthetic", "net.tflite"]
+    done = subprocess.run(
+        [*script, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
 
 
 def test_command_line(tmp_path, seed):
