@@ -174,7 +174,10 @@ class _Job:
             bitstream = hashlib.sha256(self.bitstream.read_bytes()).hexdigest()
         except (OSError, ValueError):
             return None
-        if report.get("bitstream_sha256") != bitstream:
+        kept = {"sources", "digest", "bitstream_sha256"}
+        if not isinstance(report, dict) or kept - set(report):
+            return None
+        if report["bitstream_sha256"] != bitstream:
             return None
         return report | {"bitstream": str(self.bitstream), "cached": True}
 

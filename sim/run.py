@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def run(
     parameters = dict(parameters or {})
     title = f"{module}.{test}, seed {seed}, parameters {parameters}"
     with _Folder(directory) as folder:
-        trace = _trace_file(module, test, seed) if waves else None
+        trace = _trace_file(module, test, seed, parameters) if waves else None
         settings = {
             "seed": seed,
             "parameters": parameters,
@@ -183,10 +184,12 @@ def _failure(folder: Path, ended: str | None) -> str | None:
     return ended
 
 
-def _trace_file(module: str, test: str, seed: int) -> Path:
+def _trace_file(module: str, test: str, seed: int, parameters: Mapping[str, object]) -> Path:
     folder = ROOT / "build" / "waves" / module.rpartition(".")[2].removeprefix("test_")
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{test}-{seed}.vcd"
+    # With a seed given to all tests only these differ.
+    case = f"{os.environ.get('PYTEST_CURRENT_TEST')}, {parameters}"
+    return folder / f"{test}-{seed}-{zlib.crc32(case.encode()):08x}.vcd"
 
 
 class _Folder:

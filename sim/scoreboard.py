@@ -35,7 +35,7 @@ def compare(
     AssertionError
         With seed, parameters, and index, expected and got of the first differences.
     """
-    want, have = np.asarray(expected), np.asarray(got)
+    want, have = _exact(expected), _exact(got)
     lines = [f"seed {seed}, parameters {dict(parameters or {})}"]
     if want.shape != have.shape:
         lines.insert(0, f"{what}: expected shape {want.shape}, got shape {have.shape}")
@@ -51,6 +51,14 @@ def compare(
     lines += [_difference(tuple(index), axes, want, have) for index in wrong[:_SHOWN].tolist()]
     lines += ["  ..."] if len(wrong) > _SHOWN else []
     raise AssertionError("\n".join(lines))
+
+
+def _exact(values: ArrayLike) -> np.ndarray:
+    """An array of the values as they are: NumPy makes floating point of large integers."""
+    found = np.asarray(values)
+    if found is values or found.dtype.kind != "f":
+        return found
+    return np.asarray(values, dtype=object)
 
 
 def _difference(

@@ -92,8 +92,10 @@ class Layer:
         top, left, bottom, right = self.padding
         edges = ((0, 0), (0, 0), (top, bottom), (left, right))
         padded = np.pad(x, edges, constant_values=zero_point)
-        windows = np.lib.stride_tricks.sliding_window_view(padded, self.kernel, axis=(2, 3))
-        windows = windows[:, :, :: self.stride[0], :: self.stride[1]]
+        (ky, kx), (dy, dx) = self.kernel, self.dilation
+        extent = (ky - 1) * dy + 1, (kx - 1) * dx + 1
+        windows = np.lib.stride_tricks.sliding_window_view(padded, extent, axis=(2, 3))
+        windows = windows[:, :, :: self.stride[0], :: self.stride[1], ::dy, ::dx]
         n, _, height, width, *_ = windows.shape
         columns = windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * height * width, -1)
         # float64 is exact here, all sums being below 2**53, and lets BLAS do the product

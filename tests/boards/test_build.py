@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
@@ -112,6 +113,18 @@ def test_missing_tool(tmp_path: Path, tiny: None, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(BuildError, match=r"yosys cannot be started .*No such file"):
         build("icebreaker", output_dir=tmp_path / "out")
     assert not (tmp_path / "out" / "report.json").exists()
+
+
+@pytest.mark.parametrize("form", ["[]", "{}", '{"bitstream_sha256": "DIGEST"}'])
+def test_reports_of_another_form_do_not_count(
+    form: str, tmp_path: Path, tiny: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boards.tools.sysconfig, "get_path", lambda name: str(tmp_path))
+    (tmp_path / "icebreaker.bin").write_bytes(b"")
+    form = form.replace("DIGEST", hashlib.sha256(b"").hexdigest())
+    (tmp_path / "report.json").write_text(form)
+    with pytest.raises(BuildError, match="yosys cannot be started"):
+        build("icebreaker", output_dir=tmp_path)
 
 
 def _fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:

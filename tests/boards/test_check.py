@@ -115,6 +115,15 @@ def test_bad_reports(
     assert re.search(message, capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("content", ["[]", "[1]", "3", '{"icebreaker": {}}', '{"icebreaker": 1}'])
+def test_bad_baselines(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    report, baseline = tmp_path / "report.json", tmp_path / "baseline.json"
+    report.write_text(json.dumps(REPORT))
+    baseline.write_text(content)
+    assert main([str(report), "--baseline", str(baseline)]) == 2
+    assert "is no baseline" in capsys.readouterr().err
+
+
 def test_committed_baseline_is_of_these_boards() -> None:
     baseline = json.loads(BASELINE.read_text())
     assert set(baseline) == set(BOARDS)

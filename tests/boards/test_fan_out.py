@@ -108,3 +108,23 @@ def test_does_not_copy_what_drives_a_pin() -> None:
     design = chain(40)
     design["modules"]["top"]["ports"]["o"] = {"bits": [3]}
     assert replicate_registers(design, row(40), Limits(most=8, few=8, reach=39)) == {}
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_rings_of_registers_end(length: int) -> None:
+    register = {
+        f"r{n}": cell("TRELLIS_FF", DI=("input", [10 + (n or length) - 1]), Q=("output", [10 + n]))
+        for n in range(length)
+    }
+    looks = {f"l{n}": cell("LUT4", A=("input", [10]), Z=("output", [100 + n])) for n in range(9)}
+    cells = register | looks
+    design = {"modules": {"top": {"ports": {}, "cells": cells, "netnames": {}}}}
+    nowhere = dict.fromkeys(cells, np.zeros(2))
+    assert replicate_registers(design, nowhere, Limits(most=2, few=2, reach=0))
+    assert max(loads(design).values()) <= 2
+
+
+@pytest.mark.parametrize(("most", "few"), [(1, 2), (2, 1), (8, 0)])
+def test_limits_are_at_least_two(most: int, few: int) -> None:
+    with pytest.raises(ValueError, match=f"at least 2, not {most} and {few}"):
+        Limits(most, few, 1.0)

@@ -79,7 +79,7 @@ def test_block(test: str, family: str, seed: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("test", ["remembers", "keeps_order"])
 def test_replicated_registers(test: str, seed: int, tmp_path: Path) -> None:
-    """Where each register has but one sink, a block is as it was."""
+    """Where each register has but two sinks, a block is as it was."""
     make, _ = BLOCKS[test]
     before, source = (
         netlist(make("ecp5"), "ecp5", directory=tmp_path, replicated=replicated)

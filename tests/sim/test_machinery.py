@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 
 import sim
 from tests.sim.duts import Beat
@@ -44,11 +45,14 @@ def test_rows_are_packed_one_by_one() -> None:
     [
         ([8], 3, r"values must fit in 3 bits, not span 8\.\.8"),
         ([-5], 3, r"values must fit in 3 bits, not span -5\.\.-5"),
+        ([1.0, -0.9], 4, "values must be integers of up to 64 bits, not float64"),
+        (np.array([2**64 - 1], np.uint64), 4, r"values must fit in 4 bits, not span 1844"),
+        ([1 << 64], 4, "values must be integers of up to 64 bits, not object"),
         ([0], 63, "width must be 1 to 62 bits, not 63"),
         ([0], 0, "width must be 1 to 62 bits, not 0"),
     ],
 )
-def test_pack_refuses(values: list[int], width: int, says: str) -> None:
+def test_pack_refuses(values: ArrayLike, width: int, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         sim.pack(values, width)
 
@@ -126,3 +130,16 @@ def test_short_or_long_is_a_difference(got: list[int]) -> None:
 def test_wrong_rank_is_a_difference() -> None:
     with pytest.raises(AssertionError, match="got shape"):
         sim.compare([[0]], [0])
+
+
+@pytest.mark.parametrize("large", [1 << 62, (1 << 64) - 1, 1 << 100])
+def test_large_integers_are_compared_exactly(large: int) -> None:
+    sim.compare([1, large], [1, large])
+    with pytest.raises(AssertionError, match=f"expected {large}, got {large - 1}"):
+        sim.compare([1, large], [1, large - 1])
+
+
+def test_fractions_are_compared_exactly() -> None:
+    sim.compare([0.5, 1.0], np.array([0.5, 1.0]))
+    with pytest.raises(AssertionError, match=r"\[axis 0 1\]"):
+        sim.compare([0.5, 1.0], [0.5, 1.5])

@@ -172,3 +172,15 @@ def test_waves_on_request() -> None:
     waves = sim.run(Pipe(), __name__, "passes_beats", waves=True).waves
     assert waves is not None
     assert "i__payload" in waves.read_text()
+
+
+@pytest.mark.parametrize("name", ["PYTEST_CURRENT_TEST", "parameters"])
+def test_every_case_has_its_waves(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = set()
+    for case in ("one", "two"):
+        if name == "PYTEST_CURRENT_TEST":
+            monkeypatch.setenv(name, case)
+        parameters = {"case": case} if name == "parameters" else {}
+        run = sim.run(Pipe(), __name__, "passes_beats", waves=True, parameters=parameters)
+        files.add(run.waves)
+    assert len(files) == 2
