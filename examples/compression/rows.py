@@ -15,8 +15,9 @@ keeps checkpoints, networks (NAME.npz, and NAME_untrained.npz from before traini
 build/compression, goes on where it was interrupted, and leaves out what is there. `table` collects
 the figures in `rows.json`. The epoch is chosen on 5,000 training images that are held out; MLPerf's
 own training has seen them. The 10,000 test images are looked at once, at the end. A row of IC takes
-ten minutes or so on one core, of ResNet-20 20 (two hours for 50 epochs), of IC2 two or three hours;
-all of them a day. Needs the extra `train`.
+ten minutes or so on one core with units for bfloat16, of ResNet-20 20 (two hours for 50 epochs), of
+IC2 two or three hours; all of them a day. Without such units it takes two or three times as long.
+Needs the extra `train`.
 """
 
 from __future__ import annotations
