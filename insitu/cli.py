@@ -23,6 +23,7 @@ from insitu.cli_options import (
     ConfigOption,
     JsonOption,
     ModelArgument,
+    check_network_name,
     check_outputs,
     named_configuration,
     write_json,
@@ -37,6 +38,8 @@ __all__ = ["app", "main"]
 DEMO_REPORT = ROOT / "build" / "demo.json"
 BUILDS = ROOT / "build" / "boards"
 DEFAULT_SAMPLES = 4
+INTERRUPTED = 130
+"""Exit status, as shells have it."""
 DEFAULT_BAUD = 1_000_000
 
 
@@ -49,6 +52,9 @@ class _Group(TyperGroup):
         except InsituError as error:
             complain(error)
             raise typer.Exit(error.status) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
 
 
 app = typer.Typer(
@@ -80,7 +86,9 @@ PortOption = Annotated[
     str,
     typer.Option(metavar="PORT", help="Serial port of the board, or what insitu serve printed."),
 ]
-BaudOption = Annotated[int, typer.Option(min=1, metavar="N", help="Bits a second on the line.")]
+BaudOption = Annotated[
+    int, typer.Option(min=1, max=100_000_000, metavar="N", help="Bits a second on the line.")
+]
 BoardOption = Annotated[
     str, typer.Option(metavar="NAME", help="The board: insitu build --list shows them.")
 ]
@@ -149,7 +157,11 @@ def compile_(
     from insitu.plan import plan
 
     configuration = named_configuration(config)
-    check_outputs(image, json_file, "image")
+    check_outputs({"image": image, "report": json_file}, [model, calibration])
+    if image.suffix in (".npz", ".onnx", ".tflite"):
+        raise InputError(
+            f"image {image} would be taken for a model", f"name it {image.with_suffix('.image')}"
+        )
     right = held_out_accuracy(model) if model.suffix == ".npz" else None
     if image.is_file() and not force:
         _check_replaced(image, model, config, right)
@@ -215,7 +227,7 @@ def inspect(
     from insitu.memory_map import memory as memory_of
     from insitu.models import load_model
 
-    check_outputs(None, json_file)
+    check_outputs({"picture": memory, "report": json_file}, [file, calibration])
     if memory is not None:
         check_picture(memory)
     if file.suffix == ".image":
@@ -286,7 +298,7 @@ def evaluate(
     from insitu.evaluate import read_inputs
     from insitu.models import load_model
 
-    check_outputs(None, json_file)
+    check_outputs({"report": json_file}, [model, inputs, calibration])
     with progress() as tell:
         loaded = load_model(
             model, calibration=calibration, stored=stored, prune=prune, progress=tell
@@ -392,9 +404,12 @@ def retrain(
     for name, value in (("rate", rate), ("temperature", temperature)):
         if not 0 < value < float("inf"):
             raise InputError(f"--{name} must be positive, not {value}", "give a positive number")
-    check_outputs(network, json_file, "network")
     checkpoint = checkpoint or network.with_name(f"{network.name}.checkpoint")
-    check_writable(checkpoint, "checkpoint")
+    check_outputs(
+        {"network": network, "report": json_file, "checkpoint": checkpoint},
+        [model, choices, samples],
+    )
+    check_network_name(network)
     before = None
     if network.is_file() and not force:
         before = held_out_accuracy(network)
@@ -482,7 +497,7 @@ def simulate(
     from insitu.image import read_image
     from insitu.simulate import image_network, simulate_image
 
-    check_outputs(None, json_file)
+    check_outputs({"report": json_file}, [image, inputs])
     loaded = read_image(image)
     network = image_network(loaded, f"image {image}")
     found = read_inputs(inputs, network, samples=samples)
@@ -518,7 +533,7 @@ def report(
     """Write one HTML file about compressed networks: memory, accuracy, layers, cycles."""
     from insitu.report import html, read_entries
 
-    check_outputs(file, None, "report")
+    check_outputs({"report": file}, figures)
     entries = [entry for path in figures for entry in read_entries(path)]
     with progress() as tell:
         tell(0, None, "drawing")
@@ -580,9 +595,8 @@ def verilog(
         raise InputError("there is nothing to write", "add -o FILE, --header FILE or --svd FILE")
     if block != "accelerator" and (header or svd):
         raise InputError(f"{block} has no registers", "leave out --block, or --header and --svd")
-    check_outputs(file, json_file, "Verilog file")
-    check_outputs(header, None, "C header")
-    check_outputs(svd, None, "SVD file")
+    outputs = {"Verilog file": file, "C header": header, "SVD file": svd}
+    check_outputs(outputs | {"report": json_file})
     report: dict[str, Any] = {
         "block": block,
         "bus": bus,
@@ -655,7 +669,7 @@ def build(
     from insitu import show
 
     find_board(board)
-    check_outputs(None, json_file)
+    check_outputs({"report": json_file})
     with progress() as tell:
         report = make(
             board,
@@ -699,7 +713,7 @@ def bench(
 
     for name in board or ():
         find_board(name)
-    check_outputs(None, json_file)
+    check_outputs({"report": json_file}, [*(models or ()), calibration])
     chosen = [one for one in catalogue() if (one["board"] in board if board else one["build"])]
     with progress() as tell:
         report = run_all(
@@ -803,7 +817,7 @@ def serve(
     contents = None
     if flash is not None:
         contents = flash_contents(read_image(flash, configuration), configuration)
-    check_outputs(None, json_file)
+    check_outputs({"report": json_file}, [flash])
     if json_file is not None and json_file.is_file():
         json_file.resolve().unlink()
 
@@ -821,7 +835,7 @@ def ping(port: PortOption, baud: BaudOption = DEFAULT_BAUD, json_file: JsonOptio
     """Ask a device what it is, and what is loaded."""
     from insitu import show
 
-    check_outputs(None, json_file)
+    check_outputs({"report": json_file})
     with _device(port, baud) as device:
         loaded = device.loaded()
     found = device.identity
@@ -853,7 +867,7 @@ def load(
     """Load an image into a device, and check that it arrived."""
     from insitu.image import read_image
 
-    check_outputs(None, json_file)
+    check_outputs({"report": json_file}, [image])
     made = read_image(image)
     with _device(port, baud) as device:
         loaded = device.load(made)
@@ -910,7 +924,7 @@ def infer(
     from insitu.infer import infer as run
     from insitu.infer import make_ready
 
-    check_outputs(file, json_file, "outputs")
+    check_outputs({"outputs": file, "report": json_file}, [image, inputs])
     made = None if image is None else read_image(image)
 
     def read(loaded: Loaded) -> Inputs:

@@ -9,6 +9,7 @@ from insitu.cli_options import (
     ROOT,
     ConfigOption,
     JsonOption,
+    check_network_name,
     check_outputs,
     named_configuration,
     parse_bytes,
@@ -118,8 +119,11 @@ def compress(
     if max_loss is not None and inputs is None:
         raise InputError("accuracy is measured on nothing", "name labelled --inputs FILE.npz")
     size = None if budget is None else parse_bytes(budget)
-    check_outputs(network_file, json_file, "network")
-    check_outputs(choices_file, None, "choices")
+    check_outputs(
+        {"network": network_file, "choices": choices_file, "report": json_file},
+        [model, calibration, inputs],
+    )
+    check_network_name(network_file)
     last = model.suffix == ".tflite"
     with progress() as tell:
         network = load_float(model)

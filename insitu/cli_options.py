@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ __all__ = [
     "ConfigOption",
     "JsonOption",
     "ModelArgument",
+    "check_network_name",
     "check_outputs",
     "named_configuration",
     "parse_bytes",
@@ -78,12 +80,45 @@ def named_configuration(name: str) -> Configuration:
     return CONFIGURATIONS[name]
 
 
-def check_outputs(file: Path | None, json_file: Path | None, what: str = "file") -> None:
-    """Check that files can be written, before the work, not after it."""
-    if file is not None:
-        check_writable(file, what)
-    if json_file is not None:
-        check_writable(json_file, "report")
+def check_outputs(outputs: Mapping[str, Path | None], reads: Iterable[Path | None] = ()) -> None:
+    """Check that files can be written, before the work, not after it.
+
+    Parameters
+    ----------
+    outputs : mapping
+        Files by what they will be, for messages.
+    reads : paths
+        Files that must stay as they are.
+
+    Raises
+    ------
+    FileError
+        If one cannot be written.
+    InputError
+        If two of them are one file, or one of them is read.
+    """
+    taken: dict[Path, str] = {}
+    kept = {path.resolve() for path in reads if path is not None}
+    for what, path in outputs.items():
+        if path is None:
+            continue
+        check_writable(path, what)
+        place = path.resolve()
+        if path.exists() and not path.is_file():
+            continue  # A pipe or a device takes everything.
+        if place in kept:
+            raise InputError(f"{what} {path} would replace what is read", "name another file")
+        if place in taken:
+            raise InputError(
+                f"{taken[place]} and {what} are both {path}", "give each a file of its own"
+            )
+        taken[place] = what
+
+
+def check_network_name(path: Path) -> None:
+    """Refuse to write a network that could not be read again."""
+    if path.suffix != ".npz":
+        raise InputError(f"network {path} is no .npz file", f"name it {path.with_suffix('.npz')}")
 
 
 def write_json(path: Path | None, report: Any) -> None:

@@ -72,6 +72,8 @@ def parse_arrays(
     data: bytes, source: str, error: type[InsituError], next_step: str
 ) -> dict[str, NDArray[Any]]:
     """The arrays in the bytes of an .npz file; as `read_arrays`."""
+    if not data.startswith((b"PK", b"\x93NUMPY")):  # NumPy would take it for a pickle.
+        raise error(f"{source} is truncated, corrupt or not an .npz archive", next_step)
     try:
         archive = np.load(io.BytesIO(data), allow_pickle=False)
         if isinstance(archive, np.lib.npyio.NpzFile):

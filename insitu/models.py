@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from golden.network import Convolution, Network
 from insitu.errors import InputError, ModelError
+from insitu.files import read_file
 from insitu.progress import Progress
 from rtl.config import Configuration
 
@@ -166,7 +167,12 @@ def _load(
     floating = _float_network(path)
     if floating is not None:
         return _floating(path, floating, configuration, calibration, stored, tell)
+    if path.suffix == ".image":
+        raise ModelError(
+            f"{path} is an image, no model", "name the model or network that it was compiled from"
+        )
     if path.suffix not in (".npz", ".tflite"):
+        read_file(path, "model")  # What is no file is told first.
         raise ModelError(
             f"model {path} is no .tflite, .onnx or .npz file",
             "convert it to TensorFlow Lite, or export it as ONNX",
@@ -198,7 +204,13 @@ def _floating(
     stored: int | None,
     tell: Progress,
 ) -> Model:
-    from insitu.quantise import calibrate, load_inputs, quantise, quantised_network
+    from insitu.quantise import (
+        calibrate,
+        check_varied,
+        load_inputs,
+        quantise,
+        quantised_network,
+    )
 
     missing = [layer.name for layer in floating.layers if layer.name not in floating.quantisations]
     if floating.quantisations and stored is not None:
@@ -212,6 +224,7 @@ def _floating(
         inputs, _ = load_inputs(
             calibration, floating.input_shape, channels_last=path.suffix == ".tflite"
         )
+        check_varied(inputs, f"calibration samples {calibration}")
         tell(0, None, "calibrating")
         scales = calibrate(floating, inputs)
     notes = floating.notes

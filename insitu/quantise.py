@@ -55,6 +55,7 @@ __all__ = [
     "check_knowledge",
     "check_labels",
     "check_scale",
+    "check_varied",
     "correct_bias",
     "has_shape",
     "in_order",
@@ -72,6 +73,8 @@ __all__ = [
 Floats = NDArray[np.floating[Any]]
 Int8 = NDArray[np.int8]
 
+LARGEST_INPUT = 1e9
+"""No network is trained with larger ones, and their squares would leave single precision."""
 _FORMAT = "save them with numpy.savez(FILE, inputs=array), labels=classes where there are any"
 _AT_A_TIME = 1 << 26
 """Values of the largest map that calibration has in memory."""
@@ -300,7 +303,19 @@ def _finite(inputs: NDArray[Any], source: str) -> NDArray[np.float32]:
         values = np.asarray(inputs, np.float32)
     if not np.isfinite(values).all():
         raise InputError(f"{source} hold infinities or NaN as float32", "give finite inputs")
+    largest = float(np.abs(values).max(initial=0))
+    if largest > LARGEST_INPUT:
+        raise InputError(
+            f"{source} reach {largest:g}", "give them in the range that the model was trained with"
+        )
     return values
+
+
+def check_varied(values: NDArray[np.float32], source: str) -> None:
+    """Refuse calibration samples that are all one value."""
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        raise InputError(f"{source} hold nothing but {low:g}", "give some hundred typical inputs")
 
 
 def check_knowledge(right: int, labels: NDArray[np.int64]) -> None:

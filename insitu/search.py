@@ -23,7 +23,7 @@ from insitu.menu import Menu, Option, Store, digest, distance, menus_for, networ
 from insitu.network import from_bytes, to_bytes
 from insitu.plan import Plan, plan_roomy
 from insitu.progress import Progress
-from insitu.quantise import Calibration, check_knowledge, quantise_inputs
+from insitu.quantise import Calibration, check_knowledge, check_varied, quantise_inputs
 from rtl.config import Configuration
 
 __all__ = [
@@ -465,11 +465,10 @@ def check_samples(calibration: Floats, inputs: Floats | None, source: str) -> No
     InputError
         If they are all one value, or their range is not that of the inputs.
     """
-    low, high = float(calibration.min()), float(calibration.max())
-    if low == high:
-        raise InputError(f"{source} hold nothing but {low:g}", "give some hundred typical inputs")
+    check_varied(calibration, source)
     if inputs is None:
         return
+    low, high = float(calibration.min()), float(calibration.max())
     other = float(inputs.min()), float(inputs.max())
     reach, others = max(abs(low), abs(high)), max(abs(other[0]), abs(other[1]))
     if not 1 / _SPAN < reach / max(others, 1e-30) < _SPAN:

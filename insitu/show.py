@@ -190,6 +190,11 @@ def compression(report: Report) -> RenderableType:
     if report["tried"]:
         tried = [f"{one['bytes']:,} bytes {one['accuracy']:.2%}" for one in report["tried"]]
         notes.append(("tried", ", ".join(tried)))
+    if "cycles" in plain and chosen["cycles"] > 2 * plain["cycles"]:
+        times = chosen["cycles"] / plain["cycles"]
+        notes.append(
+            ("cycles", f"{times:.0f} times those of stored weights: --cycles N limits them")
+        )
     if "refused" in plain:
         notes.append(("stored alone", plain["refused"]))
     written = "compressed"

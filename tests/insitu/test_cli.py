@@ -802,6 +802,7 @@ def test_missing_model(files):
 
 
 def test_unknown_kind_of_model(files):
+    (files / "net.h5").write_bytes(b"HDF")
     compile_(files, "net.h5", cause="is no .tflite, .onnx or .npz file", next_step="ONNX")
 
 
@@ -837,6 +838,74 @@ def test_unknown_board(files):
     refused(files, *arguments, cause="no board named 'arty'", next_step="icebreaker")
     arguments = ("bench", files / "net.npz", "--board", "arty")
     refused(files, *arguments, cause="no board named 'arty'", next_step="icebreaker")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        ("compile net.npz --config up5k --force -o net.npz", "image net.npz would replace what is"),
+        ("compile net.npz --config up5k -o a.image --json a.image", "image and report are both"),
+        ("compile net.npz --config up5k -o a.image --json net.npz", "report net.npz would replace"),
+        ("compile net.npz --config up5k -o a.npz", "image a.npz would be taken for a model"),
+        ("inspect net.npz --json net.npz", "report net.npz would replace what is read"),
+        ("inspect net.npz --json same.npz", "report same.npz would replace what is read"),
+        (
+            "inspect net.npz --config up5k --memory a.svg --json a.svg",
+            "picture and report are both",
+        ),
+        ("evaluate net.npz --inputs inputs.npz --json inputs.npz", "report inputs.npz would"),
+        ("simulate net.image --inputs inputs.npz --json net.image", "report net.image would"),
+        ("verilog --config up5k --header a.h --svd a.h", "C header and SVD file are both a.h"),
+        ("report a.json -o a.json", "report a.json would replace what is read"),
+        ("load net.image --port /dev/null --json net.image", "report net.image would replace"),
+        ("infer --port /dev/null --inputs inputs.npz -o inputs.npz", "outputs inputs.npz would"),
+    ],
+)
+def test_an_output_is_no_other_file(files, arguments, cause, monkeypatch):
+    (files / "same.npz").symlink_to(files / "net.npz")
+    monkeypatch.chdir(files)
+    refused(files, *arguments.split(), cause=cause)
+
+
+def test_two_outputs_may_go_nowhere(files):
+    arguments = ("inspect", files / "net.npz", "--json", "/dev/null")
+    assert invoke(*arguments).status == 0
+    arguments = ("verilog", "--config", "up5k", "--header", "/dev/null", "--svd", "/dev/null")
+    assert invoke(*arguments).status == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("none.xyz", "does not exist"),
+        ("", "is a folder"),
+        ("text.txt", "is no .tflite, .onnx or .npz file"),
+        ("net.image", "is an image, no model"),
+    ],
+)
+def test_what_is_no_model(files, name, cause):
+    (files / "text.txt").write_text("text")
+    refused(files, "evaluate", files / name, "--inputs", files / "inputs.npz", cause=cause)
+
+
+@pytest.mark.parametrize(("value", "cause"), [(0.0, "hold nothing but 0"), (1e30, "reach 1e+30")])
+def test_calibration_of_other_ranges(files, value, cause):
+    with np.load(files / "samples.npz") as file:
+        samples = file["inputs"] * 0
+    if value:
+        samples.flat[7] = value
+    np.savez(files / "bad.npz", inputs=samples)
+    compiling = ("compile", files / "net.onnx", "--config", "up5k", "-o", files / "a.image")
+    refused(files, *compiling, "--calibration", files / "bad.npz", cause=cause)
+
+
+def test_an_interruption_is_said(files, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("insitu.models.load_model", interrupted)
+    result = invoke("inspect", files / "net.npz")
+    assert (result.status, result.output, result.errors) == (130, "", "interrupted")
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ import onnx
 import pytest
 
 import insitu.menu
+import insitu.show as show
 from golden.network import Convolution, Stored
 from insitu.choice import read_choices
 from insitu.cli_options import parse_bytes
 from insitu.compress import compress
+from insitu.console import output
 from insitu.errors import InputError
 from insitu.import_onnx import import_onnx
 from insitu.network import load, to_bytes
@@ -68,6 +70,12 @@ def test_a_network_its_choices_and_all_figures(folder):
     for word in ("Frontier", "Layer by layer", "stored alone", "in floating point"):
         assert word in result.output
     assert f"{found['bytes']:,}" in result.output
+    for times in (1.9, 2.1):
+        report["compressed"]["cycles"] = int(times * report["plain"]["cycles"])
+        console = output()
+        with console.capture() as said:
+            console.print(show.compression(report))
+        assert ("--cycles N limits them" in said.get()) == (times > 2)
 
     # What was chosen gives the network, fitted to three of four samples.
     choices = read_choices(folder / "choices.json")
@@ -226,3 +234,28 @@ def test_sizes():
     for text in ("", "KB", "-3KB", "0", "1e3", "3 GB", "46KB!", "9" * 400):
         with pytest.raises(InputError, match="is no size"):
             parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("more", "cause"),
+    [
+        (("--choices", "out.npz"), "network and choices are both out.npz"),
+        (("--json", "out.npz"), "network and report are both out.npz"),
+        (("--choices", "net.onnx"), "choices net.onnx would replace what is read"),
+        (("--inputs", "labelled.npz", "--json", "labelled.npz"), "report labelled.npz would"),
+        (("--calibration", "bad.npz"), "reach 1e+30"),
+    ],
+)
+def test_outputs_and_inputs_are_refused(folder, more, cause, monkeypatch):
+    samples = np.zeros((40, 3, 9, 8), np.float32)
+    samples[3, 1, 4, 5] = 1e30
+    np.savez(folder / "bad.npz", inputs=samples)
+    monkeypatch.chdir(folder)
+    names = ("--config", "up5k", "--budget", "2KB", "--cache", "kept", "-o", "out.npz")
+    refused(folder, "compress", "net.onnx", *names, *more, cause=cause)
+
+
+def test_a_network_is_named_as_one(folder):
+    names = ("--config", "up5k", "--budget", "2KB", "-o", folder / "out.image")
+    cause, advice = "is no .npz file", "out.npz"
+    refused(folder, "compress", folder / "net.onnx", *names, cause=cause, next_step=advice)

@@ -122,6 +122,7 @@ def test_integers_take_no_calibration(folder, name):
 
 
 def test_refuses(folder):
+    (folder / "net.pt").write_bytes(b"PK")
     with pytest.raises(ModelError, match=r"net\.pt is no \.tflite, \.onnx or \.npz file"):
         load_model(folder / "net.pt")
     with pytest.raises(InputError, match="scales are found with sample inputs"):
