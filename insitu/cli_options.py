@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -97,13 +98,13 @@ def check_outputs(outputs: Mapping[str, Path | None], reads: Iterable[Path | Non
     InputError
         If two of them are one file, or one of them is read.
     """
-    taken: dict[Path, str] = {}
-    kept = {path.resolve() for path in reads if path is not None}
+    taken: dict[str, str] = {}
+    kept = {os.path.realpath(path) for path in reads if path is not None}
     for what, path in outputs.items():
         if path is None:
             continue
         check_writable(path, what)
-        place = path.resolve()
+        place = os.path.realpath(path)
         if path.exists() and not path.is_file():
             continue  # A pipe or a device takes everything.
         if place in kept:
