@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 # Simulations and proofs already use a core each.
 PYTEST := $(BIN)/pytest
 PARALLEL := -n auto --dist worksteal
+# YoWASP's: each compiles itself when it first runs, and of two tests that run it then, one would
+# read what the other has half written.
+TOOLS := yosys nextpnr-ice40 nextpnr-ecp5 icepack ecppack
 
 .PHONY: help demo test lint format ci-slow sim lock clean
 
@@ -53,6 +56,8 @@ $(VENV)/insitu.stamp: pyproject.toml constraints.txt
 
 $(VENV)/dev.stamp: $(VENV)/insitu.stamp
 	$(BIN)/pip install --constraint constraints.txt --editable '.[dev]'
+	@echo 'Letting yosys, nextpnr and the packers compile themselves, once.'
+	@for tool in $(TOOLS); do $(BIN)/yowasp-$$tool --version > /dev/null 2>&1 || true; done
 	@touch $@
 
 # After a change of the pins: record what they resolve to.
