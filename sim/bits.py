@@ -33,8 +33,8 @@ def pack_rows(values: ArrayLike, width: int) -> list[int]:
     if rows.ndim != 2:
         raise ValueError(f"values must have two dimensions, not {rows.ndim}")
     _check_width(width)
-    if rows.size and rows.dtype.kind not in "biu":
-        raise ValueError(f"values must be integers of up to 64 bits, not {rows.dtype}")
+    if rows.dtype.kind == "f" and (rows != np.rint(rows)).any():
+        raise ValueError(f"values must be integers, not {rows.tolist()}")
     low, high = (int(rows.min()), int(rows.max())) if rows.size else (0, 0)
     if low < -(1 << width - 1) or high >= 1 << width:
         raise ValueError(f"values must fit in {width} bits, not span {low}..{high}")
