@@ -79,6 +79,10 @@ def _read(path: Path) -> Any:
         raise BuildError(f"{path} is not a JSON file", "build the board again") from None
 
 
+def _has(found: Any, names: Sequence[str]) -> bool:
+    return isinstance(found, dict) and set(names) <= set(found)
+
+
 def read_baseline(path: Path = BASELINE) -> dict[str, Any]:
     """Figures of the last accepted build by board; boards that were never built are not in it.
 
@@ -89,15 +93,14 @@ def read_baseline(path: Path = BASELINE) -> dict[str, Any]:
     """
     found = _read(path) if path.exists() else {}
     entries = found.values() if isinstance(found, dict) else [found]
-    if not all(isinstance(one, dict) and set(KEPT) <= set(one) for one in entries):
+    if not all(_has(one, KEPT) for one in entries):
         raise BuildError(f"{path} is no baseline", "make it anew with --update, or restore it")
     return dict(found)
 
 
 def _report(path: Path) -> dict[str, Any]:
     report = _read(path)
-    missing = {"board", *KEPT} - set(report if isinstance(report, dict) else ())
-    if missing:
+    if not _has(report, ("board", *KEPT)):
         raise BuildError(f"{path} is not the report of a build", "build the board again")
     if report.get("self_load"):
         raise BuildError(

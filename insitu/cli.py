@@ -30,7 +30,7 @@ from insitu.cli_options import (
 )
 from insitu.console import complain, output, progress
 from insitu.errors import FitError, ImageError, InputError, InsituError
-from insitu.files import check_writable, write_file
+from insitu.files import write_file
 from rtl.config import CONFIGURATIONS
 
 __all__ = ["app", "main"]
@@ -121,7 +121,7 @@ def demo(
 
     if json_file == DEMO_REPORT:
         DEMO_REPORT.parent.mkdir(exist_ok=True)
-    check_writable(json_file, "report")
+    check_outputs({"report": json_file})
     with progress() as tell:
         report = demonstrate(samples=samples, progress=tell)
     write_json(json_file, report)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from insitu.errors import InputError
-from insitu.files import check_writable, write_file
+from insitu.files import check_writable, is_special, write_file
 from rtl.config import CONFIGURATIONS, Configuration
 
 __all__ = [
@@ -104,9 +104,9 @@ def check_outputs(outputs: Mapping[str, Path | None], reads: Iterable[Path | Non
         if path is None:
             continue
         check_writable(path, what)
+        if is_special(path):
+            continue
         place = os.path.realpath(path)
-        if path.exists() and not path.is_file():
-            continue  # A pipe or a device takes everything.
         if place in kept:
             raise InputError(f"{what} {path} would replace what is read", "name another file")
         if place in taken:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from insitu.errors import FileError, InsituError
 
-__all__ = ["check_writable", "parse_arrays", "read_arrays", "read_file", "write_file"]
+__all__ = ["check_writable", "is_special", "parse_arrays", "read_arrays", "read_file", "write_file"]
 
 
 def read_file(path: str | Path, what: str) -> bytes:
@@ -92,7 +92,7 @@ def parse_arrays(
     raise error(f"{source} {fault}", next_step)
 
 
-def _special(path: Path) -> bool:
+def is_special(path: Path) -> bool:
     """Whether there is something that no file may take the place of: a pipe, a device."""
     return path.exists() and not path.is_file()
 
@@ -108,7 +108,7 @@ def check_writable(path: str | Path, what: str) -> None:
     path = Path(path)
     if path.is_dir():
         raise FileError(f"{what} {path} is a folder", "name a file in it")
-    if _special(path):
+    if is_special(path):
         return
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
@@ -140,7 +140,7 @@ def write_file(path: str | Path, data: bytes, what: str) -> None:
     path = Path(path)
     temporary = None
     try:
-        if _special(path):
+        if is_special(path):
             path.write_bytes(data)
             return
         target = Path(os.path.realpath(path))

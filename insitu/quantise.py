@@ -122,6 +122,12 @@ class Given:
     labels: NDArray[Any] | None
     scale: float | None
 
+    def needed_labels(self) -> NDArray[Any]:
+        """The labels; an InputError where there are none."""
+        if self.labels is None:
+            raise InputError(f"{self.source} have no array 'labels'", "add the labels to the file")
+        return self.labels
+
 
 def read_given(path: str | Path, what: str = "inputs") -> Given:
     """Read an .npz file of `inputs`, and of `labels` and `scale` where there are any.
@@ -193,9 +199,8 @@ def load_inputs(
     values = check_inputs(
         given.inputs, input_shape, given.source, channels_last=channels_last, scale=given.scale
     )
-    if given.labels is None and labels:
-        raise InputError(f"{given.source} have no array 'labels'", "add the labels to the file")
-    return values, check_labels(given.labels, len(values), given.source)
+    found = given.needed_labels() if labels else given.labels
+    return values, check_labels(found, len(values), given.source)
 
 
 def check_labels(

@@ -21,9 +21,9 @@ from budgets import FITS, KB, cycles_stored
 from rows import CACHE, Row, read_row
 
 from insitu.console import progress
-from insitu.errors import FitError, InputError, InsituError
-from insitu.files import read_arrays
+from insitu.errors import FitError, InsituError
 from insitu.menu import Store
+from insitu.quantise import read_given
 from insitu.search import Labelled, Search
 from rtl.config import configuration
 
@@ -34,11 +34,9 @@ SPEED_UPS = (None, 2.0, 3.0, 4.0)
 
 def read_images(test: Path, count: int) -> Labelled:
     """The first test images as the float network takes them, pixels / 255, with labels."""
-    arrays = read_arrays(test, "test images", InsituError, "make them as above")
-    if missing := {"inputs", "labels"} - set(arrays):
-        raise InputError(f"{test} has no {min(missing)}", "make it as above")
-    pixels = arrays["inputs"][:count].astype(np.float32) + 128
-    return Labelled(pixels / 255, arrays["labels"][:count].astype(np.int64))
+    given = read_given(test, "test images")
+    pixels = given.inputs[:count].astype(np.float32) + 128
+    return Labelled(pixels / 255, given.needed_labels()[:count].astype(np.int64))
 
 
 def frontier(training: Path, labelled: Labelled) -> None:

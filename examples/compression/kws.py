@@ -27,12 +27,12 @@ from budgets import KB, Counted, cycles_stored, memory_of, solved
 from rich.console import Console
 
 from golden.network import Network
-from insitu.errors import FitError, InputError, InsituError
-from insitu.files import read_arrays, write_file
+from insitu.errors import FitError, InsituError
+from insitu.files import write_file
 from insitu.float_network import FloatNetwork
 from insitu.models import load_float
 from insitu.network import to_bytes
-from insitu.quantise import calibrate
+from insitu.quantise import calibrate, read_given
 from insitu.search import Labelled, outputs_of
 from insitu.train.loop import Options, samples_from
 from insitu.train.retrain import retrain
@@ -76,11 +76,8 @@ console = Console(highlight=False)
 
 def read_samples(folder: Path) -> Labelled:
     """The 500 samples as the float network takes them."""
-    path = folder / "kws01_even.npz"
-    arrays = read_arrays(path, "samples", InputError, "name the folder that has them")
-    if missing := {"inputs", "labels"} - set(arrays):
-        raise InputError(f"{path} has no {min(missing)}", "name the folder that has them")
-    integers, labels = arrays["inputs"][..., np.newaxis], arrays["labels"]
+    given = read_given(folder / "kws01_even.npz", "samples")
+    integers, labels = given.inputs[..., np.newaxis], given.needed_labels()
     real = (integers.astype(np.float32) - ZERO_POINT) * np.float32(SCALE)
     return Labelled(real, labels.astype(np.int64))
 

@@ -100,9 +100,7 @@ def read_samples(
         If it is damaged, or its contents are not as above.
     """
     given = read_given(path, "samples")
-    inputs, source = given.inputs, given.source
-    if given.labels is None:
-        raise InputError(f"{source} have no array 'labels'", "add the labels to the file")
+    inputs, labels, source = given.inputs, given.needed_labels(), given.source
     if inputs.dtype == np.uint8:
         check_scale(given.scale, source, channels_last=channels_last)
         scale = 1 / 255 if given.scale is None else float(given.scale)
@@ -112,8 +110,7 @@ def read_samples(
     else:
         scale = 1.0
         values = check_inputs(inputs, network.input_shape, source, channels_last=channels_last)
-    labels = check_labels(given.labels, len(values), source)
-    return samples_from(values, np.asarray(labels), scale)
+    return samples_from(values, np.asarray(check_labels(labels, len(values), source)), scale)
 
 
 def calibration_from(network: FloatNetwork, samples: Samples, held_out: int | None) -> Calibration:

@@ -8,8 +8,8 @@ import onnx
 import pytest
 
 import insitu.menu
-import insitu.show as show
 from golden.network import Convolution, Stored
+from insitu import show
 from insitu.choice import read_choices
 from insitu.cli_options import parse_bytes
 from insitu.compress import compress
